@@ -1,0 +1,303 @@
+//! The nouns: a gateway as it is registered, its connection as its Gateway Server sees it,
+//! and one collection of all of them. Plain data; no JSON, no HTTP, no clock.
+//!
+//! Field names are those of The Things Stack's messages `ttn.lorawan.v3.Gateway`,
+//! `GatewayConnectionStats` and `GatewayStatus` (lorawan-stack, api/ttn/lorawan/v3).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::error::{FetchError, Reason};
+
+/// A moment: seconds since the Unix epoch, and nanoseconds within that second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp {
+    pub seconds: i64,
+    pub nanoseconds: u32,
+}
+
+/// A gateway as the Identity Server has it registered (`ttn.lorawan.v3.Gateway`).
+/// Text that is not set is empty.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Gateway {
+    /// 3 to 36 characters of `[a-z0-9-]`.
+    pub gateway_id: String,
+    /// The 64-bit extended unique identifier, 16 hexadecimal digits.
+    pub eui: String,
+    /// Free text: any Unicode.
+    pub name: String,
+    pub frequency_plan_ids: Vec<String>,
+    /// Names the cluster that the gateway connects to. Any collaborator can edit it.
+    pub gateway_server_address: String,
+    pub antennas: Vec<Location>,
+}
+
+/// Where an antenna is (`ttn.lorawan.v3.Location`).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Location {
+    /// Which antenna of the gateway, from 0.
+    pub antenna: usize,
+    /// `LocationSource` in lower case without its prefix: `registry`, `gps`, `unknown` …
+    pub source: String,
+    /// Degrees north.
+    pub latitude: f64,
+    /// Degrees east.
+    pub longitude: f64,
+    /// Metres above sea level.
+    pub altitude: f64,
+}
+
+/// A gateway's connection (`ttn.lorawan.v3.GatewayConnectionStats`), present from the first
+/// connection until 48 hours after the last.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ConnectionStats {
+    pub connected_at: Option<Timestamp>,
+    pub disconnected_at: Option<Timestamp>,
+    /// `udp`, `mqtt`, `grpc`, `ws` …
+    pub protocol: String,
+    pub last_status_received_at: Option<Timestamp>,
+    pub last_uplink_received_at: Option<Timestamp>,
+    pub last_downlink_received_at: Option<Timestamp>,
+    pub last_tx_acknowledgment_received_at: Option<Timestamp>,
+    /// Messages since the current connection began, like the two below.
+    pub uplink_count: u64,
+    pub downlink_count: u64,
+    pub tx_acknowledgment_count: u64,
+    pub round_trip_times: Option<RoundTripTimes>,
+    pub sub_bands: Vec<SubBand>,
+    pub last_status: Option<GatewayStatus>,
+    /// As the server sees it, IPv4 or IPv6.
+    pub remote_ip: String,
+}
+
+/// Over at most 20 samples of the last 30 minutes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RoundTripTimes {
+    pub min: Duration,
+    pub max: Duration,
+    pub median: Duration,
+    /// How many samples.
+    pub count: u64,
+}
+
+/// How much of its duty cycle a gateway uses in one band.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SubBand {
+    /// Hertz.
+    pub min_frequency: u64,
+    /// Hertz; 2^64−1 where the band has no upper end.
+    pub max_frequency: u64,
+    /// The most that is allowed: a fraction of time.
+    pub downlink_utilization_limit: f64,
+    /// A fraction of time.
+    pub downlink_utilization: f64,
+}
+
+/// What a gateway last said of itself (`ttn.lorawan.v3.GatewayStatus`).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GatewayStatus {
+    /// The gateway's own clock.
+    pub time: Option<Timestamp>,
+    pub boot_time: Option<Timestamp>,
+    /// Component and version, sorted by component, each component once.
+    pub versions: Vec<(String, String)>,
+    pub antenna_locations: Vec<Location>,
+    /// Name and number, sorted by name, each name once.
+    pub metrics: Vec<(String, f64)>,
+}
+
+impl ConnectionStats {
+    /// Whether the gateway is connected now.
+    ///
+    /// The server keeps the stats of a gateway for 48 hours after it left, so their mere
+    /// presence says nothing. Both times can be set at once (a server defect seen in the
+    /// field): then whatever happened later is true.
+    pub fn is_connected(&self) -> bool {
+        let Some(disconnected_at) = self.disconnected_at else {
+            return self.connected_at.is_some();
+        };
+        self.connected_at.is_some()
+            && [
+                self.connected_at,
+                self.last_status_received_at,
+                self.last_uplink_received_at,
+                self.last_downlink_received_at,
+                self.last_tx_acknowledgment_received_at,
+            ]
+            .into_iter()
+            .flatten()
+            .any(|sign_of_life| sign_of_life > disconnected_at)
+    }
+
+    /// When the gateway was last heard: the newest of last uplink and last status.
+    pub fn last_seen(&self) -> Option<Timestamp> {
+        self.last_uplink_received_at
+            .max(self.last_status_received_at)
+    }
+}
+
+/// What is known of one gateway's connection.
+///
+/// `Ok(None)` is certain knowledge too: it never connected, or left more than 48 hours ago.
+/// Both sides are shared between the collections within one TTL.
+pub type Outcome = Result<Option<Arc<ConnectionStats>>, Arc<FetchError>>;
+
+/// The three states an operator sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Connected,
+    Disconnected,
+    /// The API, the network or the key failed: nothing is said about the gateway.
+    Unknown,
+}
+
+/// One gateway within a collection.
+#[derive(Clone, Debug)]
+pub struct GatewayReport {
+    pub gateway: Arc<Gateway>,
+    /// The host that was asked for its stats, or would have been.
+    pub cluster: Arc<str>,
+    pub outcome: Outcome,
+}
+
+impl GatewayReport {
+    pub fn state(&self) -> State {
+        match &self.outcome {
+            Ok(Some(stats)) if stats.is_connected() => State::Connected,
+            Ok(_) => State::Disconnected,
+            Err(_) => State::Unknown,
+        }
+    }
+
+    /// The stats, where there are any.
+    pub fn stats(&self) -> Option<&ConnectionStats> {
+        self.outcome.as_ref().ok()?.as_deref()
+    }
+}
+
+/// Everything that one collection obtained, failures included. It is never an error itself.
+#[derive(Clone, Debug)]
+pub struct Collection {
+    /// Sorted by gateway id, each once.
+    pub gateways: Vec<GatewayReport>,
+    /// Why the list is missing, incomplete or an older one.
+    pub list_error: Option<Arc<FetchError>>,
+    /// When it was made, by this machine's clock: for people.
+    pub at: SystemTime,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+impl Collection {
+    /// Whether the list and the state of every gateway were obtained: `ttn_up`.
+    pub fn is_complete(&self) -> bool {
+        self.list_error.is_none() && self.gateways.iter().all(|g| g.outcome.is_ok())
+    }
+
+    /// How many gateways are in this state.
+    pub fn count(&self, state: State) -> usize {
+        self.gateways.iter().filter(|g| g.state() == state).count()
+    }
+}
+
+/// The calls to the API: the label `endpoint`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Endpoint {
+    /// `GET /gateways` and its variants for an organization or a user.
+    List,
+    /// `GET /gateways/{gateway_id}`: the registration of one gateway named by `--gateway`.
+    Gateway,
+    /// `POST /gs/gateways/connection/stats`: up to 100 gateways.
+    StatsBatch,
+    /// `GET /gs/gateways/{gateway_id}/connection/stats`.
+    Stats,
+}
+
+impl Endpoint {
+    pub const ALL: [Endpoint; 4] = [
+        Endpoint::List,
+        Endpoint::Gateway,
+        Endpoint::StatsBatch,
+        Endpoint::Stats,
+    ];
+
+    /// The value of the label `endpoint`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Endpoint::List => "list",
+            Endpoint::Gateway => "gateway",
+            Endpoint::StatsBatch => "stats_batch",
+            Endpoint::Stats => "stats",
+        }
+    }
+}
+
+/// What the server last said of its rate limit (`X-Rate-Limit-Limit`, `-Available`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    pub limit: u64,
+    pub available: u64,
+}
+
+/// What the exporter counts of itself, from its start.
+#[derive(Clone, Debug, Default)]
+pub struct Tallies {
+    /// By `Reason as usize`.
+    pub errors: [u64; Reason::ALL.len()],
+    /// By endpoint and HTTP status; no status where no answer came. Bounded by the number
+    /// of three-digit statuses.
+    pub requests: BTreeMap<(Endpoint, Option<u16>), u64>,
+    /// By `Endpoint as usize`: all requests together, from sending to the last byte.
+    pub request_duration: [Duration; Endpoint::ALL.len()],
+    /// By `Endpoint as usize`.
+    pub request_count: [u64; Endpoint::ALL.len()],
+    /// By host; bounded by the hosts that the key may go to.
+    pub rate_limits: BTreeMap<String, RateLimit>,
+    /// Gateways whose stats were served from memory, and those that had to be fetched.
+    pub cache_hits: u64,
+    pub cache_misses: u64,
+}
+
+impl Tallies {
+    pub fn count_error(&mut self, reason: Reason) {
+        self.errors[reason as usize] += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Option<Timestamp> {
+        let nanoseconds = 0;
+        Some(Timestamp {
+            seconds,
+            nanoseconds,
+        })
+    }
+
+    #[track_caller]
+    fn check(expected: bool, stats: ConnectionStats) {
+        assert_eq!(stats.is_connected(), expected, "{stats:?}");
+    }
+
+    #[test]
+    fn a_gateway_is_connected_only_while_its_last_sign_of_life_is_newer_than_its_leaving() {
+        let stats = |connected_at, disconnected_at, last_uplink_received_at| ConnectionStats {
+            connected_at,
+            disconnected_at,
+            last_uplink_received_at,
+            ..ConnectionStats::default()
+        };
+        check(false, stats(None, None, None));
+        check(false, stats(None, None, at(5)));
+        check(true, stats(at(1), None, None));
+        check(false, stats(None, at(2), None));
+        check(false, stats(None, at(2), at(5)));
+        check(true, stats(at(3), at(2), None));
+        check(false, stats(at(1), at(2), None));
+        check(false, stats(at(1), at(2), at(2)));
+        check(true, stats(at(1), at(2), at(3)));
+    }
+}
