@@ -1,0 +1,355 @@
+//! Which hosts the API key may be sent to, and the API's URL on each. Pure.
+//!
+//! A gateway's `gateway_server_address` is text that any collaborator of that gateway can
+//! edit: whoever follows it blindly hands the key to a stranger. So only hosts that belong
+//! together with `--server`, or that the operator named, are ever contacted.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+
+/// Clusters of The Things Network, one label in front (`eu1`).
+/// <https://www.thethingsindustries.com/docs/the-things-stack/concepts/ttn/addresses/>
+const COMMUNITY_SUFFIX: &str = ".cloud.thethings.network";
+/// Clusters of The Things Stack Cloud, tenant and region in front (`acme.eu1`).
+const CLOUD_SUFFIX: &str = ".cloud.thethings.industries";
+
+/// The longest host name of the DNS (RFC 1035).
+const HOST_BYTES_MAX: usize = 253;
+
+/// The scheme, host and port of one API; paths are added to it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BaseUrl {
+    pub is_https: bool,
+    /// Lower case, without a trailing dot; IPv6 without brackets.
+    pub host: String,
+    pub port: Option<u16>,
+}
+
+impl BaseUrl {
+    /// Reads what `--server` takes: `https://host[:port]`, the scheme left out for https, and
+    /// `/` or `/api/v3` allowed behind it.
+    pub fn parse(text: &str) -> Result<BaseUrl, &'static str> {
+        let (is_https, rest) = match text.split_once("://") {
+            None => (true, text),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (true, rest),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (false, rest),
+            Some(_) => return Err("is neither an https nor an http URL"),
+        };
+        if rest.contains('@') {
+            return Err("has user information, which belongs into no URL");
+        }
+        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        if !matches!(path.trim_end_matches('/'), "" | "/api/v3") {
+            return Err("has a path: give the scheme and the host alone");
+        }
+        let (host, port) = split_port(authority).ok_or("has no valid port")?;
+        let host = normalize(host).ok_or("has no valid host name")?;
+        Ok(BaseUrl {
+            is_https,
+            host,
+            port,
+        })
+    }
+
+    /// Whether requests to it stay on this machine.
+    pub fn is_loopback(&self) -> bool {
+        match self.host.parse::<IpAddr>() {
+            Ok(address) => address.is_loopback(),
+            Err(_) => self.host == "localhost",
+        }
+    }
+}
+
+impl fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.is_https { "https" } else { "http" };
+        match self.host.parse::<Ipv6Addr>() {
+            Ok(address) => write!(f, "{scheme}://[{address}]")?,
+            Err(_) => write!(f, "{scheme}://{}", self.host)?,
+        }
+        match self.port {
+            Some(port) => write!(f, ":{port}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The rule of where the key may go.
+#[derive(Clone, Debug)]
+pub struct KnownHosts {
+    server: BaseUrl,
+    allowed: Vec<String>,
+}
+
+impl KnownHosts {
+    /// `allowed` are normalized hosts, from [`normalize`].
+    pub fn new(server: BaseUrl, allowed: Vec<String>) -> KnownHosts {
+        KnownHosts { server, allowed }
+    }
+
+    /// The API that has the stats of a gateway with this `gateway_server_address`.
+    ///
+    /// The scheme and port in it belong to the radio protocol (`mqtts://…:8883`), so they are
+    /// ignored: `--server` is meant where its host stands, `https` on the usual port elsewhere.
+    ///
+    /// # Errors
+    /// The host, cut to what fits into a log line, if the key must not go there.
+    pub fn api_of(&self, gateway_server_address: &str) -> Result<BaseUrl, String> {
+        let address = gateway_server_address.trim();
+        if address.is_empty() {
+            return Ok(self.server.clone());
+        }
+        let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+        let host = split_port(authority).and_then(|(host, _)| normalize(host));
+        match host {
+            Some(host) if host == self.server.host => Ok(self.server.clone()),
+            Some(host) if self.is_known(&host) => Ok(BaseUrl {
+                is_https: true,
+                host,
+                port: None,
+            }),
+            Some(host) => Err(host),
+            None => Err(printable(authority)),
+        }
+    }
+
+    fn is_known(&self, host: &str) -> bool {
+        self.allowed.iter().any(|allowed| allowed == host)
+            || (community_cluster(&self.server.host).is_some() && community_cluster(host).is_some())
+            || matches!(
+                (tenant(&self.server.host), tenant(host)),
+                (Some(own), Some(other)) if own == other
+            )
+    }
+}
+
+/// `eu1` of `eu1.cloud.thethings.network`.
+fn community_cluster(host: &str) -> Option<&str> {
+    let cluster = host.strip_suffix(COMMUNITY_SUFFIX)?;
+    is_label(cluster).then_some(cluster)
+}
+
+/// `acme` of `acme.eu1.cloud.thethings.industries`.
+fn tenant(host: &str) -> Option<&str> {
+    let (tenant, region) = host.strip_suffix(CLOUD_SUFFIX)?.split_once('.')?;
+    (is_label(tenant) && is_label(region)).then_some(tenant)
+}
+
+fn is_label(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+/// Splits `host[:port]`; the host of `[::1]:443` comes without its brackets.
+fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+    if let Some(rest) = authority.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']')?;
+        host.parse::<Ipv6Addr>().ok()?;
+        return match rest.strip_prefix(':') {
+            Some(port) => Some((host, Some(port.parse().ok()?))),
+            None => rest.is_empty().then_some((host, None)),
+        };
+    }
+    match authority.split_once(':') {
+        Some((host, port)) => Some((host, Some(port.parse().ok()?))),
+        None => Some((authority, None)),
+    }
+}
+
+/// A host as it is compared: lower case, no trailing dot; nothing that is no host name or
+/// IP address.
+pub fn normalize(host: &str) -> Option<String> {
+    let host = host.to_ascii_lowercase();
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Some(address.to_string());
+    }
+    let host = host.strip_suffix('.').unwrap_or(&host);
+    let is_valid = host.len() <= HOST_BYTES_MAX && host.split('.').all(is_label);
+    is_valid.then(|| host.to_owned())
+}
+
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_ascii_graphic() { c } else { '?' })
+        .take(80)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(server: &str, address: &str, expected: Result<&str, &str>) {
+        let allowed = vec!["stack.example.com".to_owned(), "::1".to_owned()];
+        let hosts = KnownHosts::new(BaseUrl::parse(server).unwrap(), allowed);
+        let actual = hosts.api_of(address).map(|url| url.to_string());
+        assert_eq!(
+            actual.as_deref().map_err(String::as_str),
+            expected,
+            "{address} seen from {server}"
+        );
+    }
+
+    const EU1: &str = "https://eu1.cloud.thethings.network";
+    const NAM1: &str = "https://nam1.cloud.thethings.network";
+
+    #[test]
+    fn clusters_of_the_community_network_belong_together() {
+        check(EU1, "", Ok(EU1));
+        check(EU1, "eu1.cloud.thethings.network", Ok(EU1));
+        check(EU1, "nam1.cloud.thethings.network", Ok(NAM1));
+        check(EU1, "mqtts://nam1.cloud.thethings.network:8883", Ok(NAM1));
+        check(EU1, "NAM1.Cloud.TheThings.Network.", Ok(NAM1));
+        check(EU1, " nam1.cloud.thethings.network:1700 ", Ok(NAM1));
+        check(EU1, "https://nam1.cloud.thethings.network/path", Ok(NAM1));
+    }
+
+    #[test]
+    fn the_server_itself_is_asked_at_the_url_as_given() {
+        let own = "http://127.0.0.1:1885";
+        check(own, "127.0.0.1", Ok(own));
+        check(own, "127.0.0.1:1700", Ok(own));
+        check(own, "udp://127.0.0.1:1700", Ok(own));
+        check("https://[::1]:8885", "[::1]:1700", Ok("https://[::1]:8885"));
+    }
+
+    #[test]
+    fn hosts_that_the_operator_named_are_asked_over_https() {
+        check(
+            EU1,
+            "stack.example.com:1700",
+            Ok("https://stack.example.com"),
+        );
+        check(
+            EU1,
+            "http://stack.example.com:1885",
+            Ok("https://stack.example.com"),
+        );
+        check(EU1, "[::1]:1885", Ok("https://[::1]"));
+    }
+
+    #[test]
+    fn a_tenant_is_at_home_in_every_region_and_in_no_other_tenant() {
+        let own = "https://acme.eu1.cloud.thethings.industries";
+        let other = "https://acme.nam1.cloud.thethings.industries";
+        check(own, "acme.nam1.cloud.thethings.industries", Ok(other));
+        for host in [
+            "evil.eu1.cloud.thethings.industries",
+            "a.acme.eu1.cloud.thethings.industries",
+            "eu1.cloud.thethings.industries",
+            "eu1.cloud.thethings.network",
+        ] {
+            check(own, host, Err(host));
+        }
+    }
+
+    #[test]
+    fn hosts_that_only_look_alike_get_nothing() {
+        for host in [
+            "eu1.cloud.thethings.network.evil.example",
+            "evilcloud.thethings.network",
+            "cloud.thethings.network",
+            "a.b.cloud.thethings.network",
+            "acme.eu1.cloud.thethings.industries",
+            "stack.example.com.evil.example",
+            "10.0.0.1",
+        ] {
+            check(EU1, host, Err(host));
+        }
+        check(EU1, "[fe80::1]:443", Err("fe80::1"));
+        check(
+            EU1,
+            "x@nam1.cloud.thethings.network",
+            Err("x@nam1.cloud.thethings.network"),
+        );
+        check(
+            EU1,
+            "nam1.cloud.thethings.network@evil",
+            Err("nam1.cloud.thethings.network@evil"),
+        );
+        check(
+            EU1,
+            "nam1.cloud.thethings.network:80:x",
+            Err("nam1.cloud.thethings.network:80:x"),
+        );
+        check(
+            EU1,
+            "nam1.cloud.thethings.network:99999",
+            Err("nam1.cloud.thethings.network:99999"),
+        );
+        check(
+            EU1,
+            "nam1.cloud.thethings.network..",
+            Err("nam1.cloud.thethings.network.."),
+        );
+        check(
+            EU1,
+            "evil\\.cloud.thethings.network",
+            Err("evil\\.cloud.thethings.network"),
+        );
+        check(
+            EU1,
+            "e\u{301}\n.cloud.thethings.network",
+            Err("e??.cloud.thethings.network"),
+        );
+        check(
+            EU1,
+            ".cloud.thethings.network",
+            Err(".cloud.thethings.network"),
+        );
+        check(EU1, "//nam1.cloud.thethings.network", Err(""));
+    }
+
+    #[track_caller]
+    fn check_server(text: &str, expected: Result<&str, &str>) {
+        let actual = BaseUrl::parse(text).map(|url| url.to_string());
+        assert_eq!(
+            actual.as_deref().map_err(|problem| *problem),
+            expected,
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_server_is_a_scheme_and_a_host() {
+        check_server(EU1, Ok(EU1));
+        check_server("eu1.cloud.thethings.network", Ok(EU1));
+        check_server("HTTPS://EU1.cloud.thethings.network./", Ok(EU1));
+        check_server("https://eu1.cloud.thethings.network/api/v3/", Ok(EU1));
+        check_server("http://localhost:1885", Ok("http://localhost:1885"));
+        check_server("https://[::1]", Ok("https://[::1]"));
+        check_server("ftp://a", Err("is neither an https nor an http URL"));
+        check_server("https://", Err("has no valid host name"));
+        check_server("https://a b", Err("has no valid host name"));
+        check_server("https://a:b", Err("has no valid port"));
+        check_server(
+            "https://a/console",
+            Err("has a path: give the scheme and the host alone"),
+        );
+        let user = "has user information, which belongs into no URL";
+        check_server("https://user:secret@eu1.cloud.thethings.network", Err(user));
+    }
+
+    #[test]
+    fn loopback_is_told_from_the_rest() {
+        for (host, expected) in [
+            ("127.0.0.1", true),
+            ("127.9.9.9", true),
+            ("[::1]", true),
+            ("localhost", true),
+            ("localhost.evil.example", false),
+            ("127.0.0.1.evil.example", false),
+            ("10.0.0.1", false),
+        ] {
+            assert_eq!(
+                BaseUrl::parse(host).unwrap().is_loopback(),
+                expected,
+                "{host}"
+            );
+        }
+    }
+}
