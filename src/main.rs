@@ -5,7 +5,9 @@ mod error;
 mod flags;
 mod hosts;
 mod model;
+mod resolver;
 mod secret;
+mod transport;
 mod ttl_map;
 
 fn main() {}

@@ -1,0 +1,118 @@
+//! Host names to addresses, for ureq, which asks before every request even where it then uses
+//! a kept connection. So answers are remembered, and an old answer beats none: whether the
+//! right server is behind an address is for TLS to say.
+
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ureq::Error;
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::NextTimeout;
+
+use crate::ttl_map::TtlMap;
+
+/// How long an answer is used without asking again. Load balancers change rarely, and a
+/// collection of many requests should make one look-up.
+const FRESH: Duration = Duration::from_secs(60);
+/// How long an answer is used when the name servers fail.
+const STALE: Duration = Duration::from_secs(24 * 60 * 60);
+/// More hosts than a key may go to.
+const CAPACITY: usize = 64;
+
+pub struct CachingResolver {
+    inner: DefaultResolver,
+    known: Mutex<TtlMap<String, (Instant, ResolvedSocketAddrs)>>,
+}
+
+impl CachingResolver {
+    pub fn new() -> CachingResolver {
+        CachingResolver {
+            inner: DefaultResolver::default(),
+            known: Mutex::new(TtlMap::new(STALE, CAPACITY)),
+        }
+    }
+
+    fn known(
+        &self,
+        authority: &str,
+        max_age: Duration,
+        now: Instant,
+    ) -> Option<ResolvedSocketAddrs> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, addresses) = known.get(authority, now)?;
+        let is_usable = now.saturating_duration_since(*since) < max_age;
+        is_usable.then(|| in_order(self.empty(), addresses.iter().copied()))
+    }
+}
+
+impl Resolver for CachingResolver {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, Error> {
+        let authority = uri.authority().map_or("", |a| a.as_str()).to_owned();
+        let now = Instant::now();
+        if let Some(addresses) = self.known(&authority, FRESH, now) {
+            return Ok(addresses);
+        }
+        match self.inner.resolve(uri, config, timeout) {
+            Ok(addresses) => {
+                let addresses = in_order(self.empty(), addresses.iter().copied());
+                let copy = in_order(self.empty(), addresses.iter().copied());
+                let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+                known.insert(authority, (now, copy), now);
+                Ok(addresses)
+            }
+            Err(error) => self.known(&authority, STALE, now).ok_or(match error {
+                Error::Timeout(_) => Error::Timeout(ureq::Timeout::Resolve),
+                _ => Error::HostNotFound,
+            }),
+        }
+    }
+}
+
+impl std::fmt::Debug for CachingResolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CachingResolver")
+    }
+}
+
+/// IPv4 and IPv6 in turns, IPv4 first: ureq gives each further address half the time of the
+/// one before, so a family that leads nowhere must not stand twice before the other.
+fn in_order(
+    mut empty: ResolvedSocketAddrs,
+    addresses: impl Iterator<Item = SocketAddr> + Clone,
+) -> ResolvedSocketAddrs {
+    let mut v4 = addresses.clone().filter(SocketAddr::is_ipv4);
+    let mut v6 = addresses.filter(SocketAddr::is_ipv6);
+    loop {
+        let pair = [v4.next(), v6.next()];
+        if pair == [None, None] {
+            return empty;
+        }
+        for address in pair.into_iter().flatten() {
+            empty.push(address);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_families_take_turns_and_ipv4_begins() {
+        let given = ["[::1]:1", "[::2]:1", "[::3]:1", "10.0.0.1:1", "10.0.0.2:1"];
+        let given: Vec<SocketAddr> = given.map(|a| a.parse().unwrap()).to_vec();
+        let empty = CachingResolver::new().empty();
+        let ordered = in_order(empty, given.into_iter());
+        let ordered: Vec<String> = ordered.iter().map(SocketAddr::to_string).collect();
+        let expected = ["10.0.0.1:1", "[::1]:1", "10.0.0.2:1", "[::2]:1", "[::3]:1"];
+        assert_eq!(ordered, expected);
+    }
+}

@@ -1,0 +1,417 @@
+//! One request to the API over HTTP. The only file that knows ureq: agents, TLS roots,
+//! proxies, time limits, body limits, and what each of its errors means to an operator.
+//!
+//! It never follows a redirect, and it puts the key into the `Authorization` header alone.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::CertificateError;
+use ureq::http::{HeaderValue, Response, header};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::transport::DefaultConnector;
+use ureq::{Agent, Body, Proxy};
+
+use crate::error::{FetchError, Reason};
+use crate::hosts::BaseUrl;
+use crate::resolver::CachingResolver;
+use crate::secret::Secret;
+
+/// A server closes a kept connection after a minute or a few; scrapes come every minute.
+const IDLE_MAX: Duration = Duration::from_secs(300);
+/// Read at once from a connection; it stays allocated while the connection is kept.
+const INPUT_BUFFER_BYTES: usize = 32 * 1024;
+const OUTPUT_BUFFER_BYTES: usize = 8 * 1024;
+const RESPONSE_HEADER_BYTES_MAX: usize = 16 * 1024;
+/// A file with every authority of a distribution has 230 kB.
+const CA_FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// What to ask: a path under `/api/v3`, with a body for POST.
+pub struct Request<'a> {
+    pub path: &'a str,
+    pub body: Option<&'a str>,
+    /// The longest answer that is read, decompressed.
+    pub answer_bytes_max: u64,
+}
+
+/// What came back, whatever its status.
+pub struct Answer {
+    pub status: u16,
+    pub body: Vec<u8>,
+    headers: ureq::http::HeaderMap,
+}
+
+impl Answer {
+    /// A header as text; absent where it is no text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// A header as a number.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.header(name)?.trim().parse().ok()
+    }
+}
+
+/// The agents, which keep their connections, and the key.
+pub struct Transport {
+    /// For plain HTTP: never through a proxy, which could read the key.
+    plain: Agent,
+    /// One for the built-in authorities and one for those of `--ca-file`. ureq takes one set
+    /// or the other, so a host is tried with each; see `answering`.
+    secure: Vec<Agent>,
+    /// Which of `secure` trusts the host, and whether a connection to it may be kept.
+    used: BTreeSet<(BaseUrl, usize)>,
+    authorization: HeaderValue,
+}
+
+impl Transport {
+    /// # Errors
+    /// If `ca_file` cannot be read or holds no certificate.
+    pub fn new(key: &Secret, ca_file: Option<&Path>) -> io::Result<Transport> {
+        let mut secure = vec![agent(RootCerts::WebPki, Proxy::try_from_env())];
+        if let Some(path) = ca_file {
+            let roots = RootCerts::Specific(Arc::new(read_certificates(path)?));
+            secure.insert(0, agent(roots, Proxy::try_from_env()));
+        }
+        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", key.reveal()))
+            .map_err(|_| io::Error::other("the API key cannot be sent in a header"))?;
+        authorization.set_sensitive(true);
+        Ok(Transport {
+            plain: agent(RootCerts::WebPki, None),
+            secure,
+            used: BTreeSet::new(),
+            authorization,
+        })
+    }
+
+    /// Sends a request and reads its whole answer by `deadline`.
+    ///
+    /// # Errors
+    /// Whatever kept the answer from arriving whole. A status of 400 or 500 is an answer.
+    pub fn send(
+        &mut self,
+        base: &BaseUrl,
+        request: &Request<'_>,
+        deadline: Instant,
+    ) -> Result<Answer, FetchError> {
+        let mut failure = None;
+        for index in self.answering(base) {
+            match self.send_with(index, base, request, deadline) {
+                Err(error) if is_unknown_authority(&error) => failure = Some(error),
+                Err(error) => return Err(self.describe(base, error)),
+                Ok(answer) => {
+                    self.used.insert((base.clone(), index));
+                    return Ok(answer);
+                }
+            }
+        }
+        let failure = failure.unwrap_or(ureq::Error::ConnectionFailed);
+        Err(self.describe(base, failure))
+    }
+
+    /// Which agents to try: the one that the host was reached with, else each.
+    fn answering(&self, base: &BaseUrl) -> Vec<usize> {
+        let all = if base.is_https { self.secure.len() } else { 1 };
+        let known = |index: &usize| self.used.contains(&(base.clone(), *index));
+        match (0..all).find(known) {
+            Some(index) => vec![index],
+            None => (0..all).collect(),
+        }
+    }
+
+    /// Sends once, and once more where the server had closed the kept connection meanwhile:
+    /// then nothing was lost, since it had read nothing.
+    fn send_with(
+        &mut self,
+        index: usize,
+        base: &BaseUrl,
+        request: &Request<'_>,
+        deadline: Instant,
+    ) -> Result<Answer, ureq::Error> {
+        // Removed here and put back after a success, so that only a connection that worked
+        // before earns a second try.
+        let was_used = self.used.remove(&(base.clone(), index));
+        let agent = if base.is_https {
+            &self.secure[index]
+        } else {
+            &self.plain
+        };
+        let response = match self.response(agent, base, request, deadline) {
+            Err(error) if was_used && is_lost_connection(&error) => {
+                log::debug!("{base}: the kept connection was closed, trying once more");
+                self.response(agent, base, request, deadline)
+            }
+            response => response,
+        };
+        read_answer(response?, request.answer_bytes_max)
+    }
+
+    fn response(
+        &self,
+        agent: &Agent,
+        base: &BaseUrl,
+        request: &Request<'_>,
+        deadline: Instant,
+    ) -> Result<Response<Body>, ureq::Error> {
+        let url = format!("{base}/api/v3{}", request.path);
+        // A limit of nothing would be no limit; the caller has checked that some time is left.
+        let left = deadline
+            .saturating_duration_since(Instant::now())
+            .max(Duration::from_millis(1));
+        match request.body {
+            None => {
+                let request = agent
+                    .get(url)
+                    .header(header::AUTHORIZATION, self.authorization.clone());
+                request.config().timeout_global(Some(left)).build().call()
+            }
+            Some(body) => {
+                let request = agent
+                    .post(url)
+                    .header(header::AUTHORIZATION, self.authorization.clone())
+                    .header(header::CONTENT_TYPE, "application/json");
+                request
+                    .config()
+                    .timeout_global(Some(left))
+                    .build()
+                    .send(body)
+            }
+        }
+    }
+
+    fn describe(&self, base: &BaseUrl, error: ureq::Error) -> FetchError {
+        let (reason, what) = classify(&error);
+        FetchError::new(reason, format!("{}: {what}", base.host))
+    }
+}
+
+fn agent(roots: RootCerts, proxy: Option<Proxy>) -> Agent {
+    let config = Agent::config_builder()
+        .user_agent(concat!("ttn-gateway-exporter/", env!("CARGO_PKG_VERSION")))
+        .accept("application/json")
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .proxy(proxy)
+        .max_idle_age(IDLE_MAX)
+        .max_idle_connections(64)
+        .max_idle_connections_per_host(1)
+        .input_buffer_size(INPUT_BUFFER_BYTES)
+        .output_buffer_size(OUTPUT_BUFFER_BYTES)
+        .max_response_header_size(RESPONSE_HEADER_BYTES_MAX)
+        .tls_config(TlsConfig::builder().root_certs(roots).build())
+        .build();
+    Agent::with_parts(config, DefaultConnector::default(), CachingResolver::new())
+}
+
+fn read_certificates(path: &Path) -> io::Result<Vec<Certificate<'static>>> {
+    let mut pem = Vec::new();
+    let file = std::fs::File::open(path)?;
+    io::Read::read_to_end(&mut io::Read::take(file, CA_FILE_BYTES_MAX), &mut pem)?;
+    certificates(&pem).ok_or_else(|| io::Error::other("holds no PEM certificate"))
+}
+
+/// The certificates of a PEM file; keys and broken parts in it are passed over.
+fn certificates(pem: &[u8]) -> Option<Vec<Certificate<'static>>> {
+    let certificates: Vec<_> = parse_pem(pem)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    (!certificates.is_empty()).then_some(certificates)
+}
+
+fn read_answer(response: Response<Body>, bytes_max: u64) -> Result<Answer, ureq::Error> {
+    let (head, mut body) = response.into_parts();
+    let body = body.with_config().limit(bytes_max).read_to_vec()?;
+    Ok(Answer {
+        status: head.status.as_u16(),
+        body,
+        headers: head.headers,
+    })
+}
+
+fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
+    match error {
+        ureq::Error::Rustls(error) => Some(error),
+        ureq::Error::Io(error) => error.get_ref()?.downcast_ref(),
+        _ => None,
+    }
+}
+
+fn is_unknown_authority(error: &ureq::Error) -> bool {
+    let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+    tls_error(error) == Some(&unknown)
+}
+
+fn is_lost_connection(error: &ureq::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let lost = [
+        BrokenPipe,
+        ConnectionAborted,
+        ConnectionReset,
+        UnexpectedEof,
+    ];
+    matches!(error, ureq::Error::Io(error) if lost.contains(&error.kind()))
+}
+
+/// The reason, and what to tell a person.
+fn classify(error: &ureq::Error) -> (Reason, String) {
+    if let Some(error) = tls_error(error) {
+        return (Reason::Tls, describe_tls(error));
+    }
+    match error {
+        ureq::Error::HostNotFound => (Reason::Dns, "the host name has no address".to_owned()),
+        ureq::Error::Timeout(ureq::Timeout::Resolve) => (
+            Reason::Dns,
+            "the name servers did not answer in time".to_owned(),
+        ),
+        ureq::Error::Timeout(_) => (Reason::Timeout, "no whole answer in time".to_owned()),
+        ureq::Error::BodyExceedsLimit(limit) => (
+            Reason::TooLarge,
+            format!("the answer is longer than {limit} bytes"),
+        ),
+        ureq::Error::LargeResponseHeader(..) => (
+            Reason::TooLarge,
+            "the header of the answer is too long".to_owned(),
+        ),
+        ureq::Error::ConnectProxyFailed(_) | ureq::Error::ConnectionFailed => {
+            (Reason::Connect, format!("no connection: {error}"))
+        }
+        ureq::Error::Tls(_) | ureq::Error::TlsRequired => (Reason::Tls, error.to_string()),
+        ureq::Error::Protocol(_) | ureq::Error::Http(_) => (
+            Reason::ConnectionLost,
+            format!("the answer is no HTTP: {error}"),
+        ),
+        ureq::Error::Decompress(..) => (Reason::ConnectionLost, error.to_string()),
+        ureq::Error::Io(error) => classify_io(error),
+        _ => (Reason::ConnectionLost, error.to_string()),
+    }
+}
+
+fn classify_io(error: &io::Error) -> (Reason, String) {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof};
+    match error.kind() {
+        TimedOut => (Reason::Timeout, "no whole answer in time".to_owned()),
+        UnexpectedEof => (
+            Reason::ConnectionLost,
+            "the connection ended before the answer did".to_owned(),
+        ),
+        ConnectionReset | ConnectionAborted | BrokenPipe => (
+            Reason::ConnectionLost,
+            "the connection was reset".to_owned(),
+        ),
+        _ => (Reason::Connect, format!("no connection: {error}")),
+    }
+}
+
+/// A Pi without a network has the time of its last shutdown, or 1970: then every certificate
+/// looks expired or not yet valid, and the clock has to be named.
+fn describe_tls(error: &rustls::Error) -> String {
+    use rustls::Error::InvalidCertificate;
+    let what = match error {
+        InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+            "the server's certificate has expired, or this machine's clock is wrong"
+        }
+        InvalidCertificate(
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+        ) => "the server's certificate is not valid yet: is this machine's clock right?",
+        InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => "the server's certificate is for another host name",
+        InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "the server's certificate is from an unknown authority: see --ca-file"
+        }
+        _ => return format!("no TLS session: {error}"),
+    };
+    what.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(error: ureq::Error, reason: Reason, words: &str) {
+        let (actual, what) = classify(&error);
+        assert_eq!(actual, reason, "{error:?}");
+        assert!(what.contains(words), "{what}");
+    }
+
+    fn certificate(error: CertificateError) -> ureq::Error {
+        let error = rustls::Error::InvalidCertificate(error);
+        ureq::Error::Io(io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    #[test]
+    fn every_failure_has_its_reason_and_says_what_to_look_at() {
+        check(ureq::Error::HostNotFound, Reason::Dns, "name");
+        check(
+            ureq::Error::Timeout(ureq::Timeout::Resolve),
+            Reason::Dns,
+            "name servers",
+        );
+        check(
+            ureq::Error::Timeout(ureq::Timeout::Global),
+            Reason::Timeout,
+            "in time",
+        );
+        check(
+            ureq::Error::BodyExceedsLimit(9),
+            Reason::TooLarge,
+            "9 bytes",
+        );
+        let io = |kind: io::ErrorKind| ureq::Error::Io(kind.into());
+        check(
+            io(io::ErrorKind::ConnectionRefused),
+            Reason::Connect,
+            "refused",
+        );
+        check(
+            io(io::ErrorKind::NetworkUnreachable),
+            Reason::Connect,
+            "unreachable",
+        );
+        check(
+            io(io::ErrorKind::ConnectionReset),
+            Reason::ConnectionLost,
+            "reset",
+        );
+        check(
+            io(io::ErrorKind::UnexpectedEof),
+            Reason::ConnectionLost,
+            "ended",
+        );
+        check(certificate(CertificateError::Expired), Reason::Tls, "clock");
+        check(
+            certificate(CertificateError::NotValidYet),
+            Reason::Tls,
+            "clock",
+        );
+        check(
+            certificate(CertificateError::NotValidForName),
+            Reason::Tls,
+            "another host",
+        );
+        check(
+            certificate(CertificateError::UnknownIssuer),
+            Reason::Tls,
+            "--ca-file",
+        );
+        check(
+            certificate(CertificateError::BadSignature),
+            Reason::Tls,
+            "no TLS session",
+        );
+    }
+
+    #[test]
+    fn text_without_a_certificate_is_no_ca_file() {
+        assert!(certificates(b"").is_none());
+        assert!(certificates(b"-----BEGIN CERTIFICATE-----\nnot base64!\n").is_none());
+    }
+}
