@@ -2,5 +2,7 @@
 
 mod error;
 mod model;
+#[allow(dead_code)]
+mod page;
 
 fn main() {}
