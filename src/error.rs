@@ -97,6 +97,31 @@ impl Reason {
         }
     }
 
+    /// What happened, as the status page says it after "because".
+    pub fn words(self) -> &'static str {
+        match self {
+            Reason::Dns => "the name of the API's host has no address",
+            Reason::Connect => "the API cannot be reached",
+            Reason::Tls => "no secure connection to the API comes about",
+            Reason::Timeout => "the API did not answer in time",
+            Reason::ConnectionLost => "the connection broke before the answer was whole",
+            Reason::Unauthorized => "the API does not accept the API key",
+            Reason::Forbidden => "the API key lacks a right",
+            Reason::NotFound => "the API does not know what was asked for",
+            Reason::RateLimited => "the rate limit of the API is used up",
+            Reason::ClientError => "the API refused the request",
+            Reason::ServerError => "the API is in trouble",
+            Reason::Redirect => "the API redirects to another address",
+            Reason::TooLarge => "the answer is too long to be true",
+            Reason::NotJson => "the answer is not JSON",
+            Reason::Shape => "the answer is not of the API's form",
+            Reason::Field => "a field has an unexpected form",
+            Reason::UnknownHost => "the API key must not be sent to its cluster",
+            Reason::Budget => "the time of the scrape was used up",
+            Reason::Internal => "this exporter has a defect",
+        }
+    }
+
     /// What the operator can do about it: one sentence for the status page and the README.
     pub fn advice(self) -> &'static str {
         match self {

@@ -257,6 +257,8 @@ pub struct Tallies {
     /// Gateways whose stats were served from memory, and those that had to be fetched.
     pub cache_hits: u64,
     pub cache_misses: u64,
+    /// The last thing that failed and when, by this machine's clock: for people.
+    pub last_error: Option<(SystemTime, Arc<FetchError>)>,
 }
 
 impl Tallies {
