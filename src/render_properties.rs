@@ -16,131 +16,135 @@ use crate::model::{Collection, ConnectionStats, Gateway, GatewayReport, GatewayS
 use crate::model::{Outcome, RoundTripTimes, SubBand, Timestamp};
 use crate::number::Value;
 
-    /// Marsaglia's xorshift: random enough for tests, and the seed is all its state.
-    struct Random(u64);
+/// Marsaglia's xorshift: random enough for tests, and the seed is all its state.
+struct Random(u64);
 
-    impl Random {
-        fn next(&mut self) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0
-        }
-
-        fn below(&mut self, bound: u64) -> u64 {
-            self.next() % bound
-        }
-
-        /// Mostly what hurts: quotes, backslashes, newlines, syntax of the format.
-        fn text(&mut self) -> String {
-            const HOSTILE: [&str; 16] = [
-                "\"", "\\", "\n", "\\n", "\r", "\0", "{", "}", "=", ",", " ", "#", "🛰", "é", "a",
-                "1",
-            ];
-            let character = |random: &mut Random| match random.below(8) {
-                0 => char::from_u32(random.below(0x11_0000) as u32)
-                    .unwrap_or('x')
-                    .to_string(),
-                _ => HOSTILE[random.below(16) as usize].to_string(),
-            };
-            (0..self.below(12)).map(|_| character(self)).collect()
-        }
-
-        fn value(&mut self) -> Value {
-            // Shifts make small numbers as likely as large ones.
-            let shift = self.below(64);
-            match self.below(4) {
-                0 => Value::Integer(self.next() >> shift),
-                1 => Value::Float(f64::from_bits(self.next())),
-                2 => Value::Float((self.next() >> shift) as i64 as f64 / 1000.0),
-                _ => Value::Seconds {
-                    is_negative: self.below(2) == 0,
-                    whole: self.next() >> shift,
-                    nanoseconds: self.below(1_000_000_000) as u32,
-                },
-            }
-        }
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
     }
 
-    /// The value must come back from its text, without a detour.
-    #[track_caller]
-    fn check_same(value: Value, sample: &Sample) {
-        match value {
-            Value::Integer(value) => assert_eq!(sample.value.parse(), Ok(value)),
-            Value::Float(value) if value.is_nan() => assert_eq!(sample.value, "NaN"),
-            Value::Float(value) => assert_eq!(sample.number().to_bits(), value.to_bits()),
-            Value::Seconds {
-                is_negative,
-                whole,
-                nanoseconds,
-            } => {
-                let unsigned = sample.value.strip_prefix('-');
-                assert_eq!(unsigned.is_some(), is_negative);
-                let unsigned = unsigned.unwrap_or(&sample.value);
-                let (seconds, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
-                assert_eq!(seconds.parse(), Ok(whole));
-                assert_eq!(format!("{fraction:0<9}").parse(), Ok(nanoseconds));
-            }
-        }
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
     }
 
-    fn check_one_random_exposition(random: &mut Random) {
-        const METRICS: [Metric; 3] = [
-XX            Metric {
-                name: "ttn_other",
-                kind: Kind::Gauge,
-                labels: &["a", "b", "number"],
-                help: "\\\n\\n",
-            },
-            Metric {
-                name: "ttn_last",
-                kind: Kind::Gauge,
-                labels: &["number", "a"],
-                help: "",
-            },
+    /// Mostly what hurts: quotes, backslashes, newlines, syntax of the format.
+    fn text(&mut self) -> String {
+        const HOSTILE: [&str; 16] = [
+            "\"", "\\", "\n", "\\n", "\r", "\0", "{", "}", "=", ",", " ", "#", "🛰", "é", "a", "1",
         ];
-        let mut output = String::new();
-        let mut written = Vec::new();
-        for metric in &METRICS {
-            let mut family = Family::new(&mut output, metric);
-            let mut samples = Vec::new();
-            for number in 0..random.below(6) {
-                let mut texts: Vec<String> = metric.labels.iter().map(|_| random.text()).collect();
-                // Without this two random series could be the same.
-                texts[0].push_str(&number.to_string());
-                let labels: Vec<Label<'_>> = texts.iter().map(|text| Label::Text(text)).collect();
-                let value = random.value();
-                family.sample(&labels, value);
-                samples.push((texts, value));
-            }
-            if !samples.is_empty() {
-                written.push((metric, samples));
-            }
-        }
-        check_read_back(&output, &written);
+        let character = |random: &mut Random| match random.below(8) {
+            0 => char::from_u32(random.below(0x11_0000) as u32)
+                .unwrap_or('x')
+                .to_string(),
+            _ => HOSTILE[random.below(16) as usize].to_string(),
+        };
+        (0..self.below(12)).map(|_| character(self)).collect()
     }
 
-    type Written<'metric> = (&'metric Metric, Vec<(Vec<String>, Value)>);
-
-    #[track_caller]
-    fn check_read_back(output: &str, written: &[Written<'_>]) {
-        let families = exposition_parser::parse(output).expect("what was written is valid");
-        assert_eq!(families.len(), written.len());
-        for (family, (metric, samples)) in families.iter().zip(written) {
-            assert_eq!(family.name, metric.name);
-            assert_eq!(family.help, metric.help);
-            assert_eq!(family.kind, metric.kind.word());
-            assert_eq!(family.samples.len(), samples.len());
-            for (sample, (texts, value)) in family.samples.iter().zip(samples) {
-                let names = sample.labels.iter().map(|(name, _)| name.as_str());
-                assert!(names.eq(metric.labels.iter().copied()));
-                assert!(sample.labels.iter().map(|(_, text)| text).eq(texts));
-                check_same(*value, sample);
-            }
+    fn value(&mut self) -> Value {
+        // Shifts make small numbers as likely as large ones.
+        let shift = self.below(64);
+        match self.below(4) {
+            0 => Value::Integer(self.next() >> shift),
+            1 => Value::Float(f64::from_bits(self.next())),
+            2 => Value::Float((self.next() >> shift) as i64 as f64 / 1000.0),
+            _ => Value::Seconds {
+                is_negative: self.below(2) == 0,
+                whole: self.next() >> shift,
+                nanoseconds: self.below(1_000_000_000) as u32,
+            },
         }
     }
+}
 
-    
+/// The value must come back from its text, without a detour.
+#[track_caller]
+fn check_same(value: Value, sample: &Sample) {
+    match value {
+        Value::Integer(value) => assert_eq!(sample.value.parse(), Ok(value)),
+        Value::Float(value) if value.is_nan() => assert_eq!(sample.value, "NaN"),
+        Value::Float(value) => assert_eq!(sample.number().to_bits(), value.to_bits()),
+        Value::Seconds {
+            is_negative,
+            whole,
+            nanoseconds,
+        } => {
+            let unsigned = sample.value.strip_prefix('-');
+            assert_eq!(unsigned.is_some(), is_negative);
+            let unsigned = unsigned.unwrap_or(&sample.value);
+            let (seconds, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+            assert_eq!(seconds.parse(), Ok(whole));
+            assert_eq!(format!("{fraction:0<9}").parse(), Ok(nanoseconds));
+        }
+    }
+}
+
+fn check_one_random_exposition(random: &mut Random) {
+    const METRICS: [Metric; 3] = [
+        Metric {
+            name: "ttn_test",
+            kind: Kind::Gauge,
+            labels: &["a", "b"],
+            help: "A \\ backslash,\na line and a \" quote 🛰",
+        },
+        Metric {
+            name: "ttn_other",
+            kind: Kind::Gauge,
+            labels: &["a", "b", "number"],
+            help: "\\\n\\n",
+        },
+        Metric {
+            name: "ttn_last",
+            kind: Kind::Gauge,
+            labels: &["number", "a"],
+            help: "",
+        },
+    ];
+    let mut output = String::new();
+    let mut written = Vec::new();
+    for metric in &METRICS {
+        let mut family = Family::new(&mut output, metric);
+        let mut samples = Vec::new();
+        for number in 0..random.below(6) {
+            let mut texts: Vec<String> = metric.labels.iter().map(|_| random.text()).collect();
+            // Without this two random series could be the same.
+            texts[0].push_str(&number.to_string());
+            let labels: Vec<Label<'_>> = texts.iter().map(|text| Label::Text(text)).collect();
+            let value = random.value();
+            family.sample(&labels, value);
+            samples.push((texts, value));
+        }
+        if !samples.is_empty() {
+            written.push((metric, samples));
+        }
+    }
+    check_read_back(&output, &written);
+}
+
+type Written<'metric> = (&'metric Metric, Vec<(Vec<String>, Value)>);
+
+#[track_caller]
+fn check_read_back(output: &str, written: &[Written<'_>]) {
+    let families = exposition_parser::parse(output).expect("what was written is valid");
+    assert_eq!(families.len(), written.len());
+    for (family, (metric, samples)) in families.iter().zip(written) {
+        assert_eq!(family.name, metric.name);
+        assert_eq!(family.help, metric.help);
+        assert_eq!(family.kind, metric.kind.word());
+        assert_eq!(family.samples.len(), samples.len());
+        for (sample, (texts, value)) in family.samples.iter().zip(samples) {
+            let names = sample.labels.iter().map(|(name, _)| name.as_str());
+            assert!(names.eq(metric.labels.iter().copied()));
+            assert!(sample.labels.iter().map(|(_, text)| text).eq(texts));
+            check_same(*value, sample);
+        }
+    }
+}
+
 impl Random {
     fn double(&mut self) -> f64 {
         f64::from_bits(self.next())
