@@ -1,0 +1,125 @@
+# ttn-gateway-exporter. `make` lists the targets; nothing here installs anything outside of the
+# user's own folders: cargo's, rustup's, target/, dist/ and .tools/ (a Python virtual environment).
+
+NAME    := ttn-gateway-exporter
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+ARCHS   := amd64 arm64 armv7 armv6
+
+# What the releases are built with. Zig is the C compiler and the linker for every target; 0.16
+# and newer bring an allocator of their own that keeps its memory, so it stays at 0.15.
+TOOLCHAIN         := 1.99.1
+ZIGBUILD_PACKAGES := cargo-zigbuild==0.24.0 ziglang==0.15.2
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo run test golden screenshots torture bench bench-quick fuzz size clean dist \
+        check-dist $(ARCHS:%=dist-%) $(ARCHS:%=test-%)
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z$$].*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@echo "  make dist-ARCH      One of them; make test-ARCH tests it. ARCH: $(ARCHS)"
+
+# --- Trying and using it ------------------------------------------------------------------------
+
+demo: ## Start a fake Things Stack and the exporter on :9714, without an account
+	cargo build --bin $(NAME) --example fake-things-stack
+	@exec tests/demo.sh target/debug/examples/fake-things-stack target/debug/$(NAME)
+
+run: ## Start the exporter on :9714 with the API key of TTN_API_KEY (ARGS="--verbose")
+	@test -n "$$TTN_API_KEY$$TTN_API_KEY_FILE" || \
+	    { echo "make run: set TTN_API_KEY to an API key of The Things Stack first" >&2; exit 1; }
+	cargo run --release --bin $(NAME) -- $(ARGS)
+
+# --- Tests --------------------------------------------------------------------------------------
+
+test: ## Format, lints and all tests; says what a missing tool kept from running
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo test --locked
+	@tests/missing-tools.sh
+
+golden: ## Write the golden files anew; look at the difference before you commit it
+	UPDATE_GOLDEN=1 cargo test --test it golden
+
+screenshots: ## Pictures of the status page, for a person to look at
+	SCREENSHOTS=$(CURDIR)/target/screenshots cargo test --test it browser -- --nocapture
+
+torture: ## Every attack at full length against the release binary (about half an hour)
+	TORTURE=full cargo test --release --test torture -- --nocapture --test-threads=1
+
+FUZZ_SECONDS := 600
+fuzz: ## The property tests, ten minutes each (FUZZ_SECONDS=600)
+	FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --release property -- --nocapture --test-threads=1
+
+bench: ## What a scrape costs: the whole table
+	cargo bench --bench bench
+
+bench-quick: ## The same for a few sizes, in less than a minute
+	cargo bench --bench bench -- --quick
+
+size: dist-amd64 ## Bytes per target and crate, number of crates, resident memory
+	@src/package/size.sh $(VERSION)
+
+# --- Releases -----------------------------------------------------------------------------------
+# The standard library is built along (build-std) for two reasons: rustup's musl has a 32-bit time
+# on 32-bit ARM, so that the clock panics in 2038; and std's backtraces are 200 KB that nobody
+# reads on a Pi. A stable toolchain does that only with RUSTC_BOOTSTRAP. The switch for the 64-bit
+# time was renamed twice, so each of its names is set.
+
+target_amd64 := x86_64-unknown-linux-musl
+target_arm64 := aarch64-unknown-linux-musl
+target_armv7 := armv7-unknown-linux-musleabihf
+target_armv6 := arm-unknown-linux-musleabihf
+
+TIME64 := --cfg=libc_unstable_musl_v1_2_3 --cfg=libc_unstable_musl_v1_2
+# No path of the machine that builds may get into the binary.
+REMAP  = --remap-path-prefix=$(CURDIR)=. \
+         --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo \
+         --remap-path-prefix=$(shell RUSTUP_TOOLCHAIN=$(TOOLCHAIN) rustc --print sysroot)=rust
+
+# zig's musl is linked instead of rustup's (link-self-contained=no), since rustup has none for ARM.
+DIST_ENV = PATH="$(CURDIR)/.tools/bin:$$PATH" \
+           CARGO_ZIGBUILD_PYTHON_PATH="$(CURDIR)/.tools/bin/python3" \
+           CARGO_TARGET_DIR=target/dist \
+           RUSTUP_TOOLCHAIN=$(TOOLCHAIN) RUSTC_BOOTSTRAP=1 RUST_LIBC_UNSTABLE_MUSL_V1_2_3=1 \
+           RUSTFLAGS="-C target-feature=+crt-static -C link-self-contained=no $(TIME64) $(REMAP)" \
+           TTN_REVISION=$(REVISION)
+BUILD_STD := -Z build-std=std,panic_unwind -Z build-std-features=panic-unwind
+
+# The commit, and its time: two builds of one commit are equal. Not in git: the time is 2026.
+REVISION := $(or $(shell git rev-parse --short=12 HEAD 2>/dev/null),unknown)
+EPOCH    := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),1767225600)
+
+dist: clean-dist $(ARCHS:%=dist-%) ## Binary, .tar.gz and .deb for every target, in dist/
+	@echo "Checked by: cd dist && sha256sum --check SHA256SUMS"
+
+$(ARCHS:%=dist-%): dist-%: check-dist .tools/bin/cargo-zigbuild
+	$(DIST_ENV) cargo zigbuild --locked --release --bin $(NAME) --target $(target_$*) $(BUILD_STD)
+	@.tools/bin/python3 src/package/package.py --arch $* --version $(VERSION) --epoch $(EPOCH) \
+	    --binary target/dist/$(target_$*)/release/$(NAME) --dist dist
+
+check-dist:
+	@src/package/check-tools.sh $(TOOLCHAIN)
+
+.tools/bin/cargo-zigbuild: | check-dist
+	python3 -m venv .tools
+	.tools/bin/pip install --quiet --disable-pip-version-check $(ZIGBUILD_PACKAGES)
+
+# The black-box tests against a release, on the oldest processor that it is for.
+qemu = $(or $(shell command -v qemu-$(1)-static),qemu-$(1))
+runner_amd64 =
+runner_arm64 = $(call qemu,aarch64) -cpu cortex-a53
+runner_armv7 = $(call qemu,arm) -cpu cortex-a7
+runner_armv6 = $(call qemu,arm) -cpu arm1176
+
+$(ARCHS:%=test-%): test-%: dist-%
+	tests/package/binary.sh dist/$(NAME)-$(VERSION)-linux-$* $* "$(runner_$*)"
+	TTN_EXPORTER_BINARY=$(CURDIR)/dist/$(NAME)-$(VERSION)-linux-$* \
+	    TTN_EXPORTER_RUNNER="$(runner_$*)" cargo test --locked --test it
+
+clean: clean-dist ## Remove what was built (the tools in .tools stay)
+	cargo clean
+
+.PHONY: clean-dist
+clean-dist:
+	rm -rf dist

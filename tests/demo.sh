@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Runs the fake Things Stack and the exporter side by side until Ctrl-C, or until one of them ends;
+# then it ends the other. Arguments: the fake's program, the exporter's.
+set -u
+
+fake=$1 exporter=$2
+listen=${TTN_LISTEN:-:9714}
+fake_address=127.0.0.1:9715
+pids=()
+
+finish() {
+    trap '' INT TERM HUP
+    [ ${#pids[@]} -eq 0 ] || kill "${pids[@]}" 2>/dev/null
+    wait
+    exit "$1"
+}
+trap 'echo; finish 0' INT TERM HUP
+
+"$fake" --listen "$fake_address" &
+pids+=($!)
+for _ in {1..50}; do
+    (exec 3<>"/dev/tcp/${fake_address/:/\/}") 2>/dev/null && break
+    kill -0 "${pids[0]}" 2>/dev/null || finish 1
+    sleep 0.1
+done
+
+env -u TTN_API_KEY_FILE TTN_API_KEY=NNSXS.DEMO.KEY TTN_SERVER="http://$fake_address" \
+    "$exporter" --listen "$listen" &
+pids+=($!)
+sleep 0.3
+
+port=${listen##*:}
+cat <<END
+
+  Status page   http://localhost:$port/
+  Metrics       http://localhost:$port/metrics     (curl -s localhost:$port/metrics | grep ttn_)
+
+  The gateways are made up by a fake Things Stack on $fake_address. Ctrl-C ends both.
+
+END
+
+wait -n
+status=$?
+echo "make demo: one of the two ended by itself (exit $status), so the other one is ended too." >&2
+finish 1
