@@ -212,14 +212,17 @@ pub enum Endpoint {
     StatsBatch,
     /// `GET /gs/gateways/{gateway_id}/connection/stats`.
     Stats,
+    /// `GET /auth_info`: the rights of the key, asked for when they seem to be missing.
+    AuthInfo,
 }
 
 impl Endpoint {
-    pub const ALL: [Endpoint; 4] = [
+    pub const ALL: [Endpoint; 5] = [
         Endpoint::List,
         Endpoint::Gateway,
         Endpoint::StatsBatch,
         Endpoint::Stats,
+        Endpoint::AuthInfo,
     ];
 
     /// The value of the label `endpoint`.
@@ -229,6 +232,7 @@ impl Endpoint {
             Endpoint::Gateway => "gateway",
             Endpoint::StatsBatch => "stats_batch",
             Endpoint::Stats => "stats",
+            Endpoint::AuthInfo => "auth_info",
         }
     }
 }

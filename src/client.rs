@@ -1,0 +1,350 @@
+//! The calls of The Things Stack: one method for each endpoint, with what is true of all of
+//! them: the limits that a server sets, what a refusal means, and the counting.
+//!
+//! It decides nothing about which gateways to ask for; see `list` and `connection_stats`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use crate::decode::{self, Faults, ListPage};
+use crate::error::{FetchError, Reason};
+use crate::hosts::BaseUrl;
+use crate::model::{ConnectionStats, Endpoint, Gateway, RateLimit, Tallies};
+use crate::transport::{Answer, Request, Transport};
+use crate::ttl_map::TtlMap;
+
+/// The most gateways that a page of the list holds (`limit` of ListGatewaysRequest).
+pub const PAGE_GATEWAYS_MAX: usize = 1000;
+
+const LIST_FIELDS: &str = "name,frequency_plan_ids,gateway_server_address,antennas";
+/// All but `last_status.ip` and `last_status.advanced`, which may be large and are not used.
+const STATS_FIELDS: &str = "connected_at,disconnected_at,protocol,\
+    last_status_received_at,last_status.time,last_status.boot_time,last_status.versions,\
+    last_status.antenna_locations,last_status.metrics,last_uplink_received_at,uplink_count,\
+    last_downlink_received_at,downlink_count,last_tx_acknowledgment_received_at,\
+    tx_acknowledgment_count,round_trip_times,sub_bands,gateway_remote_address";
+
+/// A gateway with every field used takes about 2 kB in the list and 3 kB in the stats.
+const LIST_BYTES_MAX: u64 = 16 << 20;
+const STATS_BYTES_MAX: u64 = 4 << 20;
+/// With less time than this left, a request would only be cut off.
+const REQUEST_TIME_MIN: Duration = Duration::from_millis(50);
+/// How long a server may silence the exporter, and for how long it does where it names no time.
+const SILENCE_MAX: Duration = Duration::from_secs(3600);
+const SILENCE_DEFAULT: Duration = Duration::from_secs(10);
+/// Different warnings of a server that are logged, each once.
+const WARNINGS_MAX: usize = 32;
+/// More hosts than the key may go to.
+const HOSTS_MAX: usize = 64;
+
+/// Why a call failed, with what decides how to go on.
+#[derive(Debug)]
+pub struct CallError {
+    pub error: FetchError,
+    /// The HTTP status, if there was an answer.
+    pub status: Option<u16>,
+    /// The name of The Things Stack's error, such as `not_connected`; empty if there is none.
+    pub name: String,
+}
+
+impl From<FetchError> for CallError {
+    fn from(error: FetchError) -> CallError {
+        CallError {
+            error,
+            status: None,
+            name: String::new(),
+        }
+    }
+}
+
+pub struct Client {
+    transport: Transport,
+    /// For one request.
+    timeout: Duration,
+    pub tallies: Tallies,
+    /// Fields of an unexpected form since the last look.
+    pub faults: Faults,
+    /// Hosts that must not be asked before a time, because of their rate limit.
+    silenced: TtlMap<String, Instant>,
+    warnings: BTreeSet<String>,
+}
+
+impl Client {
+    pub fn new(transport: Transport, timeout: Duration) -> Client {
+        Client {
+            transport,
+            timeout,
+            tallies: Tallies::default(),
+            faults: Faults::default(),
+            silenced: TtlMap::new(SILENCE_MAX, HOSTS_MAX),
+            warnings: BTreeSet::new(),
+        }
+    }
+
+    /// One page of a list, from 1, and how many gateways there are in all (`X-Total-Count`).
+    /// `owner` is `""`, `/organizations/{id}` or `/users/{id}`.
+    pub fn list(
+        &mut self,
+        base: &BaseUrl,
+        owner: &str,
+        page: usize,
+        deadline: Instant,
+    ) -> Result<(ListPage, Option<u64>), CallError> {
+        let path = format!(
+            "{owner}/gateways?field_mask={LIST_FIELDS}&order=gateway_id\
+             &limit={PAGE_GATEWAYS_MAX}&page={page}"
+        );
+        let request = get(&path, LIST_BYTES_MAX);
+        let answer = self.call(Endpoint::List, base, &request, deadline)?;
+        let total = answer.number("x-total-count");
+        let page = decode::gateway_list(&answer.body, &mut self.faults);
+        Ok((self.counted(base, page)?, total))
+    }
+
+    /// The registration of one gateway.
+    pub fn gateway(
+        &mut self,
+        base: &BaseUrl,
+        gateway_id: &str,
+        deadline: Instant,
+    ) -> Result<Gateway, CallError> {
+        let path = format!("/gateways/{gateway_id}?field_mask={LIST_FIELDS}");
+        let request = get(&path, STATS_BYTES_MAX);
+        let answer = self.call(Endpoint::Gateway, base, &request, deadline)?;
+        let gateway = decode::gateway(&answer.body, &mut self.faults);
+        self.counted(base, gateway)
+    }
+
+    /// The stats of 1 to 100 gateways; those that are not connected are missing.
+    pub fn stats_batch(
+        &mut self,
+        base: &BaseUrl,
+        gateway_ids: &[&str],
+        deadline: Instant,
+    ) -> Result<BTreeMap<String, ConnectionStats>, CallError> {
+        // Identifiers hold nothing that JSON would have to escape.
+        let ids: Vec<String> = gateway_ids
+            .iter()
+            .map(|id| format!(r#"{{"gateway_id":"{id}"}}"#))
+            .collect();
+        let body = format!(
+            r#"{{"gateway_ids":[{}],"field_mask":"{STATS_FIELDS}"}}"#,
+            ids.join(",")
+        );
+        let request = Request {
+            path: "/gs/gateways/connection/stats",
+            body: Some(&body),
+            answer_bytes_max: STATS_BYTES_MAX,
+        };
+        let answer = self.call(Endpoint::StatsBatch, base, &request, deadline)?;
+        let entries = decode::stats_batch(&answer.body, &mut self.faults);
+        self.counted(base, entries)
+    }
+
+    /// The stats of one gateway. A gateway that is not connected is the error `not_connected`.
+    pub fn stats(
+        &mut self,
+        base: &BaseUrl,
+        gateway_id: &str,
+        deadline: Instant,
+    ) -> Result<ConnectionStats, CallError> {
+        let path = format!("/gs/gateways/{gateway_id}/connection/stats");
+        let request = get(&path, STATS_BYTES_MAX);
+        let answer = self.call(Endpoint::Stats, base, &request, deadline)?;
+        let stats = decode::stats(gateway_id, &answer.body, &mut self.faults);
+        self.counted(base, stats)
+    }
+
+    /// The rights of the API key, as their names.
+    pub fn rights(&mut self, base: &BaseUrl, deadline: Instant) -> Result<Vec<String>, CallError> {
+        let request = get("/auth_info", STATS_BYTES_MAX);
+        let answer = self.call(Endpoint::AuthInfo, base, &request, deadline)?;
+        let rights = decode::rights(&answer.body);
+        self.counted(base, rights)
+    }
+
+    /// Counts an error of decoding as `call` counts all others, and names the host in it.
+    fn counted<T>(
+        &mut self,
+        base: &BaseUrl,
+        decoded: Result<T, FetchError>,
+    ) -> Result<T, CallError> {
+        decoded.map_err(|mut error| {
+            self.tallies.count_error(error.reason);
+            error.context = format!("{}: {}", base.host, error.context);
+            error.into()
+        })
+    }
+
+    /// Makes one request, if the server has not asked for silence and some time is left.
+    fn call(
+        &mut self,
+        endpoint: Endpoint,
+        base: &BaseUrl,
+        request: &Request<'_>,
+        deadline: Instant,
+    ) -> Result<Answer, CallError> {
+        let start = Instant::now();
+        self.check_is_possible(base, start, deadline)?;
+        let result = self
+            .transport
+            .send(base, request, deadline.min(start + self.timeout));
+        let took = start.elapsed();
+        let status = result.as_ref().ok().map(|answer| answer.status);
+        self.count(endpoint, status, took);
+        log::debug!("{} {base}{}: {status:?}", endpoint.label(), request.path);
+        let answer = match result {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.tallies.count_error(error.reason);
+                return Err(error.into());
+            }
+        };
+        self.heed(base, &answer, Instant::now());
+        let refusal = refusal(endpoint, base, &answer);
+        if let Some(refusal) = &refusal
+            && !is_normal(endpoint, refusal)
+        {
+            self.tallies.count_error(refusal.error.reason);
+        }
+        refusal.map_or(Ok(answer), Err)
+    }
+
+    fn check_is_possible(
+        &mut self,
+        base: &BaseUrl,
+        now: Instant,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
+        let until = self.silenced.get(&base.host, now);
+        let error = match until.map(|until| until.saturating_duration_since(now)) {
+            Some(left) if !left.is_zero() => FetchError::new(
+                Reason::RateLimited,
+                format!("{}: silent until its rate limit allows more", base.host),
+            ),
+            _ if deadline.saturating_duration_since(now) >= REQUEST_TIME_MIN => return Ok(()),
+            _ => FetchError::new(
+                Reason::Budget,
+                format!("{}: the time of the scrape was used up", base.host),
+            ),
+        };
+        self.tallies.count_error(error.reason);
+        Err(error.into())
+    }
+
+    fn count(&mut self, endpoint: Endpoint, status: Option<u16>, took: Duration) {
+        let tallies = &mut self.tallies;
+        *tallies.requests.entry((endpoint, status)).or_default() += 1;
+        tallies.request_count[endpoint as usize] += 1;
+        tallies.request_duration[endpoint as usize] += took;
+    }
+
+    /// Follows what the server says beside its answer: its rate limit and its warnings.
+    fn heed(&mut self, base: &BaseUrl, answer: &Answer, now: Instant) {
+        let available = answer.number("x-rate-limit-available");
+        if let (Some(limit), Some(available)) = (answer.number("x-rate-limit-limit"), available) {
+            let rate_limit = RateLimit { limit, available };
+            let rate_limits = &mut self.tallies.rate_limits;
+            if rate_limits.len() < HOSTS_MAX || rate_limits.contains_key(&base.host) {
+                rate_limits.insert(base.host.clone(), rate_limit);
+            }
+        }
+        if answer.status == 429 || available == Some(0) {
+            let until = now + silence(answer);
+            self.silenced.insert(base.host.clone(), until, now);
+        }
+        if let Some(warning) = answer.header("x-warning")
+            && self.warnings.len() < WARNINGS_MAX
+            && self.warnings.insert(decode::printable(warning, 200))
+        {
+            log::warn!("{}: {}", base.host, decode::printable(warning, 200));
+        }
+    }
+}
+
+fn get(path: &str, answer_bytes_max: u64) -> Request<'_> {
+    Request {
+        path,
+        body: None,
+        answer_bytes_max,
+    }
+}
+
+/// How long the server wants to hear nothing.
+fn silence(answer: &Answer) -> Duration {
+    let named = match answer.status {
+        429 => ["x-rate-limit-retry", "retry-after", "x-rate-limit-reset"],
+        _ => ["x-rate-limit-reset", "x-rate-limit-retry", "retry-after"],
+    };
+    let seconds = named.into_iter().find_map(|name| answer.number(name));
+    seconds.map_or(SILENCE_DEFAULT, |seconds| {
+        Duration::from_secs(seconds.max(1)).min(SILENCE_MAX)
+    })
+}
+
+/// Whether a refusal is an answer in truth: a gateway that is not connected has no stats.
+fn is_normal(endpoint: Endpoint, refusal: &CallError) -> bool {
+    endpoint == Endpoint::Stats && refusal.name == "not_connected"
+}
+
+/// Why an answer is not what was asked for; nothing for a status of success.
+fn refusal(endpoint: Endpoint, base: &BaseUrl, answer: &Answer) -> Option<CallError> {
+    let reason = match answer.status {
+        200..300 => return None,
+        300..400 => Reason::Redirect,
+        401 => Reason::Unauthorized,
+        403 => Reason::Forbidden,
+        404 => Reason::NotFound,
+        429 => Reason::RateLimited,
+        400..500 => Reason::ClientError,
+        _ => Reason::ServerError,
+    };
+    let details = decode::api_error(&answer.body);
+    let said = match (&details, answer.header("location")) {
+        (Some(details), _) => format!(": {}", details.message),
+        (None, Some(location)) if reason == Reason::Redirect => {
+            format!(" to {}", decode::printable(location, 100))
+        }
+        _ => " without The Things Stack's error message".to_owned(),
+    };
+    let hint = hint(endpoint, base, reason);
+    let context = format!("{}: HTTP {}{said}{hint}", base.host, answer.status);
+    Some(CallError {
+        error: FetchError::new(reason, context),
+        status: Some(answer.status),
+        name: details.map(|details| details.name).unwrap_or_default(),
+    })
+}
+
+/// What an operator has to know to mend a refusal: the missing right as the console calls it.
+fn hint(endpoint: Endpoint, base: &BaseUrl, reason: Reason) -> &'static str {
+    match (reason, endpoint) {
+        (Reason::Unauthorized, _) => {
+            "; the API key is wrong, expired or revoked: make a new one in the console, \
+             under API keys of the user, organization or gateway"
+        }
+        (Reason::Forbidden, Endpoint::List) => {
+            "; the API key lacks the right to list the gateways that the user (or the \
+             organization) is a collaborator of: grant it in the console under API keys; \
+             a gateway's own key can list nothing and needs --gateway"
+        }
+        (Reason::Forbidden, Endpoint::Stats | Endpoint::StatsBatch) => {
+            "; the API key lacks the right to view gateway status \
+             (RIGHT_GATEWAY_STATUS_READ): grant it in the console under API keys, \
+             and to the key's owner under the gateway's collaborators"
+        }
+        (_, Endpoint::List) if is_regional(&base.host) => {
+            "; gateways are listed at eu1.cloud.thethings.network alone, \
+             from where the stats of every cluster are found"
+        }
+        _ => "",
+    }
+}
+
+/// Clusters of the community network without an Identity Server.
+fn is_regional(host: &str) -> bool {
+    matches!(
+        host,
+        "nam1.cloud.thethings.network" | "au1.cloud.thethings.network"
+    )
+}

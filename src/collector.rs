@@ -1,0 +1,272 @@
+//! One collection: what is still fresh, what has to be fetched, from which cluster and in
+//! which order, and within which time. It owns all that is remembered between scrapes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use crate::args::{Config, Scope};
+use crate::client::Client;
+use crate::connection_stats::StatsReader;
+use crate::error::{FetchError, Reason};
+use crate::hosts::{BaseUrl, KnownHosts};
+use crate::journal::{Journal, Line};
+use crate::list::GatewayList;
+use crate::model::{Collection, Gateway, GatewayReport, Outcome, Tallies};
+use crate::ttl_map::TtlMap;
+
+/// The Python script kept as many; ours grows with what one collection needs.
+const CAPACITY_MIN: usize = 200;
+
+/// What a request for the metrics brings along.
+pub struct Scrape {
+    /// When the request reached this process.
+    pub arrived: Instant,
+    /// When it must be answered.
+    pub deadline: Instant,
+    /// The present, for what expires.
+    pub now: Instant,
+    /// The present, for people.
+    pub at: SystemTime,
+}
+
+pub struct Collector {
+    client: Client,
+    server: BaseUrl,
+    hosts: KnownHosts,
+    list: GatewayList,
+    reader: StatsReader,
+    /// What is known of each gateway; failures are remembered like stats, so that scrapes
+    /// which queued up behind a hanging API do not hang one after the other.
+    outcomes: TtlMap<Arc<str>, Outcome>,
+    /// Hosts that brought nothing the last time: they are asked last.
+    troubled: BTreeSet<String>,
+    journal: Journal,
+    /// Names of fields whose unexpected form was logged.
+    faulty_fields: BTreeSet<&'static str>,
+    last: Option<Last>,
+}
+
+struct Last {
+    collection: Arc<Collection>,
+    ended: Instant,
+}
+
+/// A gateway and the cluster to ask for its stats, if the key may go there.
+struct Target {
+    gateway: Arc<Gateway>,
+    id: Arc<str>,
+    cluster: Arc<str>,
+    base: Result<BaseUrl, Arc<FetchError>>,
+}
+
+impl Collector {
+    pub fn new(client: Client, config: &mut Config) -> Collector {
+        let scope = std::mem::replace(&mut config.scope, Scope::Key);
+        Collector {
+            client,
+            server: config.server.clone(),
+            hosts: config.hosts.clone(),
+            list: GatewayList::new(scope, config.list_ttl, config.ttl),
+            reader: StatsReader::new(),
+            outcomes: TtlMap::new(config.ttl, CAPACITY_MIN),
+            troubled: BTreeSet::new(),
+            journal: Journal::default(),
+            faulty_fields: BTreeSet::new(),
+            last: None,
+        }
+    }
+
+    pub fn tallies(&mut self) -> &mut Tallies {
+        &mut self.client.tallies
+    }
+
+    /// Everything that is known by the scrape's deadline. The same collection comes again as
+    /// long as nothing has changed.
+    pub fn collect(&mut self, scrape: &Scrape) -> Arc<Collection> {
+        // Whatever was found out after the request came in is new enough for it.
+        if let Some(last) = &self.last
+            && scrape.arrived <= last.ended
+        {
+            self.client.tallies.cache_hits += last.collection.gateways.len() as u64;
+            return last.collection.clone();
+        }
+        let is_renewed =
+            self.list.refresh(&mut self.client, &self.server, scrape.now, scrape.deadline);
+        let targets = self.targets();
+        let missing = self.missing(&targets, scrape.now);
+        match &self.last {
+            Some(last) if missing.is_empty() && !is_renewed => last.collection.clone(),
+            _ => {
+                let fetched = self.fetch(missing, scrape);
+                self.finish(targets, fetched, scrape)
+            }
+        }
+    }
+
+    fn targets(&mut self) -> Vec<Target> {
+        let capacity = self.list.gateways().len().max(CAPACITY_MIN);
+        self.outcomes.set_capacity(capacity);
+        // Most gateways share a handful of addresses.
+        let mut known: BTreeMap<&str, (Arc<str>, Result<BaseUrl, Arc<FetchError>>)> =
+            BTreeMap::new();
+        let mut targets = Vec::with_capacity(capacity);
+        for gateway in self.list.gateways() {
+            let address = gateway.gateway_server_address.as_str();
+            let (cluster, base) = known
+                .entry(address)
+                .or_insert_with(|| cluster_of(&self.hosts, address));
+            targets.push(Target {
+                gateway: gateway.clone(),
+                id: gateway.gateway_id.as_str().into(),
+                cluster: cluster.clone(),
+                base: base.clone(),
+            });
+        }
+        targets
+    }
+
+    /// The gateways whose state has to be fetched, by cluster.
+    fn missing(&mut self, targets: &[Target], now: Instant) -> BTreeMap<BaseUrl, Vec<Arc<str>>> {
+        let mut missing: BTreeMap<BaseUrl, Vec<Arc<str>>> = BTreeMap::new();
+        for target in targets {
+            match &target.base {
+                Ok(_) if self.outcomes.get(&target.id, now).is_some() => {
+                    self.client.tallies.cache_hits += 1;
+                }
+                Ok(base) => {
+                    self.client.tallies.cache_misses += 1;
+                    let ids = missing.entry(base.clone()).or_default();
+                    ids.push(target.id.clone());
+                }
+                Err(_) => {}
+            }
+        }
+        missing
+    }
+
+    /// Asks each cluster in turn. Each gets its share of the time that is left, so that one
+    /// that hangs costs only its own gateways; what it leaves over goes to the next. Those
+    /// that failed before come last, and the large ones after the small ones.
+    fn fetch(
+        &mut self,
+        missing: BTreeMap<BaseUrl, Vec<Arc<str>>>,
+        scrape: &Scrape,
+    ) -> BTreeMap<Arc<str>, Outcome> {
+        let mut clusters: Vec<_> = missing.into_iter().collect();
+        clusters.sort_by_key(|(base, ids)| (self.troubled.contains(&base.host), ids.len()));
+        let mut fetched = BTreeMap::new();
+        for (index, (base, ids)) in clusters.iter().enumerate() {
+            let present = Instant::now();
+            let left = scrape.deadline.saturating_duration_since(present);
+            let share = left / (clusters.len() - index) as u32;
+            let (reader, client) = (&mut self.reader, &mut self.client);
+            let outcomes = reader.read(client, base, ids, scrape.now, present + share);
+            match outcomes.iter().any(|(_, outcome)| outcome.is_ok()) {
+                true => self.troubled.remove(&base.host),
+                false => self.troubled.insert(base.host.clone()),
+            };
+            fetched.extend(outcomes);
+        }
+        fetched
+    }
+
+    /// Puts the collection together and remembers it.
+    fn finish(
+        &mut self,
+        targets: Vec<Target>,
+        mut fetched: BTreeMap<Arc<str>, Outcome>,
+        scrape: &Scrape,
+    ) -> Arc<Collection> {
+        let mut gateways = Vec::with_capacity(targets.len());
+        for target in targets {
+            let outcome = match (target.base, fetched.remove(&target.id)) {
+                (Err(error), _) => {
+                    self.client.tallies.count_error(error.reason);
+                    Err(error)
+                }
+                (Ok(_), Some(outcome)) => {
+                    self.remember(&target.id, &outcome, scrape.now);
+                    outcome
+                }
+                (Ok(_), None) => self.remembered(&target.id, scrape.now),
+            };
+            gateways.push(GatewayReport {
+                gateway: target.gateway,
+                cluster: target.cluster,
+                outcome,
+            });
+        }
+        let ended = Instant::now();
+        let collection = Arc::new(Collection {
+            gateways,
+            list_error: self.list.error().cloned(),
+            at: scrape.at,
+            duration: ended.saturating_duration_since(scrape.now),
+        });
+        self.report(&collection);
+        self.reader.retain(|id| self.list.contains(id));
+        self.last = Some(Last {
+            collection: collection.clone(),
+            ended,
+        });
+        collection
+    }
+
+    /// A gateway that was not asked for, since the scrape ran out of time, is asked for by the
+    /// next one.
+    fn remember(&mut self, id: &Arc<str>, outcome: &Outcome, now: Instant) {
+        match outcome {
+            Err(error) if error.reason == Reason::Budget => self.outcomes.remove(id),
+            _ => self.outcomes.insert(id.clone(), outcome.clone(), now),
+        }
+    }
+
+    fn remembered(&self, id: &Arc<str>, now: Instant) -> Outcome {
+        let outcome = self.outcomes.get(id, now).cloned();
+        outcome.unwrap_or_else(|| {
+            let context = "a gateway was neither fetched nor remembered";
+            Err(Arc::new(FetchError::new(Reason::Internal, context)))
+        })
+    }
+
+    fn report(&mut self, collection: &Collection) {
+        for line in self.journal.enter(collection) {
+            match line {
+                Line::Failing(line) => log::warn!("{line}"),
+                Line::Recovered(line) => log::info!("{line}"),
+            }
+        }
+        let faults = std::mem::take(&mut self.client.faults);
+        for fault in faults.iter() {
+            let reason = Reason::Field as usize;
+            self.client.tallies.errors[reason] += fault.count;
+            if self.faulty_fields.insert(fault.field) {
+                log::warn!("{fault}: this field is left out");
+            }
+        }
+        log::debug!(
+            "collected {} gateways in {:?}",
+            collection.gateways.len(),
+            collection.duration
+        );
+    }
+}
+
+/// The label of a cluster, and its API if the key may go there.
+fn cluster_of(
+    hosts: &KnownHosts,
+    gateway_server_address: &str,
+) -> (Arc<str>, Result<BaseUrl, Arc<FetchError>>) {
+    match hosts.api_of(gateway_server_address) {
+        Ok(base) => (base.host.as_str().into(), Ok(base)),
+        Err(host) => {
+            let context = format!(
+                "the gateway's server address names {host}, where the API key is not sent: \
+                 if that host is yours, add --allow-host {host}"
+            );
+            let error = FetchError::new(Reason::UnknownHost, context);
+            (host.into(), Err(Arc::new(error)))
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What the log says about collections: a line when something begins to fail or works again,
+//! and silence in between, so that an outage of a week does not wear out an SD card. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::error::{FetchError, Reason};
+use crate::model::Collection;
+
+/// How many gateways a line names.
+const NAMED_MAX: usize = 3;
+
+/// What the last collection had to complain of: by subject, its reason.
+#[derive(Default)]
+pub struct Journal {
+    troubles: BTreeMap<String, Reason>,
+}
+
+/// One line for the log.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Line {
+    Failing(String),
+    Recovered(String),
+}
+
+struct Trouble<'a> {
+    error: &'a FetchError,
+    gateways: Vec<&'a str>,
+}
+
+impl Journal {
+    /// The lines that this collection is worth after the ones before.
+    pub fn enter(&mut self, collection: &Collection) -> Vec<Line> {
+        let troubles = troubles_of(collection);
+        let begun = troubles.iter().filter_map(|(subject, trouble)| {
+            let is_known = self.troubles.get(subject) == Some(&trouble.error.reason);
+            (!is_known).then(|| Line::Failing(trouble.describe(subject)))
+        });
+        let ended = self.troubles.keys().filter_map(|subject| {
+            let is_over = !troubles.contains_key(subject);
+            is_over.then(|| Line::Recovered(format!("{subject}: works again")))
+        });
+        let lines = begun.chain(ended).collect();
+        let reasons = troubles.iter().map(|(subject, t)| (subject.clone(), t.error.reason));
+        self.troubles = reasons.collect();
+        lines
+    }
+}
+
+impl Trouble<'_> {
+    fn describe(&self, subject: &str) -> String {
+        let error = self.error;
+        let mut line = format!("{subject}: {error}. {}", error.reason.advice());
+        if !self.gateways.is_empty() {
+            let named = self.gateways.iter().take(NAMED_MAX);
+            let named: Vec<&str> = named.copied().collect();
+            let more = match self.gateways.len().saturating_sub(NAMED_MAX) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            line.push_str(&format!(" Unknown now: {}{more}.", named.join(", ")));
+        }
+        line
+    }
+}
+
+/// One trouble for the list and one for each cluster: its first failure speaks for the rest.
+fn troubles_of(collection: &Collection) -> BTreeMap<String, Trouble<'_>> {
+    let mut troubles = BTreeMap::new();
+    if let Some(error) = &collection.list_error {
+        let gateways = Vec::new();
+        troubles.insert("list of gateways".to_owned(), Trouble { error, gateways });
+    }
+    for report in &collection.gateways {
+        let Err(error) = &report.outcome else {
+            continue;
+        };
+        let gateways = Vec::new();
+        troubles
+            .entry(format!("stats from {}", report.cluster))
+            .or_insert(Trouble { error, gateways })
+            .gateways
+            .push(&report.gateway.gateway_id);
+    }
+    troubles
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Gateway, GatewayReport};
+    use std::sync::Arc;
+    use std::time::{Duration, SystemTime};
+
+    fn collection(list_error: Option<Reason>, failing: &[(&str, Reason)]) -> Collection {
+        let error = |reason| Arc::new(FetchError::new(reason, "what happened"));
+        let report = |(id, reason): &(&str, Reason)| GatewayReport {
+            gateway: Arc::new(Gateway {
+                gateway_id: id.to_string(),
+                ..Gateway::default()
+            }),
+            cluster: "eu1".into(),
+            outcome: Err(error(*reason)),
+        };
+        Collection {
+            gateways: failing.iter().map(report).collect(),
+            list_error: list_error.map(error),
+            at: SystemTime::UNIX_EPOCH,
+            duration: Duration::ZERO,
+        }
+    }
+
+    #[track_caller]
+    fn check(journal: &mut Journal, collection: Collection, expected: &[&str]) {
+        let lines = journal.enter(&collection).into_iter().map(|line| match line {
+            Line::Failing(line) | Line::Recovered(line) => line,
+        });
+        assert_eq!(lines.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_line_comes_when_a_state_changes_and_only_then() {
+        let mut journal = Journal::default();
+        let timeout = "list of gateways: what happened (timeout). The API or the link to it is slow; --timeout allows more time.";
+        let limited = "list of gateways: what happened (rate_limited). Scrape less often, or raise --ttl.";
+        check(&mut journal, collection(None, &[]), &[]);
+        check(&mut journal, collection(Some(Reason::Timeout), &[]), &[timeout]);
+        check(&mut journal, collection(Some(Reason::Timeout), &[]), &[]);
+        check(&mut journal, collection(Some(Reason::RateLimited), &[]), &[limited]);
+        check(&mut journal, collection(None, &[]), &["list of gateways: works again"]);
+        check(&mut journal, collection(None, &[]), &[]);
+    }
+
+    #[test]
+    fn a_cluster_is_one_line_that_names_a_few_gateways() {
+        let mut journal = Journal::default();
+        let failing = ["a", "b", "c", "d", "e"].map(|id| (id, Reason::Dns));
+        let line = "stats from eu1: what happened (dns). Check this machine's name servers and the host name of --server. Unknown now: a, b, c and 2 more.";
+        check(&mut journal, collection(None, &failing), &[line]);
+        check(&mut journal, collection(None, &failing[1..]), &[]);
+    }
+}
