@@ -1,18 +1,22 @@
 //! ttn-gateway-exporter: every gateway of an API key of The Things Stack, for Prometheus.
 
 mod args;
+mod decode;
 mod error;
 mod exporter_metrics;
 mod exposition;
+mod faults;
 mod flags;
 mod gateway_metrics;
 mod hosts;
+mod json_stream;
 mod metrics;
 mod model;
 mod number;
 mod process;
 mod resolver;
 mod secret;
+mod timestamp;
 mod transport;
 mod ttl_map;
 

@@ -69,6 +69,9 @@ pub struct ConnectionStats {
     pub last_status: Option<GatewayStatus>,
     /// As the server sees it, IPv4 or IPv6.
     pub remote_ip: String,
+    /// The API's names of the fields that came in an unexpected form: what stands above in
+    /// their place is a default and says nothing.
+    pub unreadable: Vec<&'static str>,
 }
 
 /// Over at most 20 samples of the last 30 minutes.
@@ -130,6 +133,17 @@ impl ConnectionStats {
             .any(|sign_of_life| sign_of_life > disconnected_at)
     }
 
+    /// Whether a field of the API, such as `uplink_count`, means what stands here.
+    pub fn is_readable(&self, field: &str) -> bool {
+        !self.unreadable.contains(&field)
+    }
+
+    /// Whether [`ConnectionStats::is_connected`] has what it needs: a moment that cannot be
+    /// read must not make a gateway look connected, or gone.
+    pub fn tells_state(&self) -> bool {
+        self.is_readable("connected_at") && self.is_readable("disconnected_at")
+    }
+
     /// When the gateway was last heard: the newest of last uplink and last status.
     pub fn last_seen(&self) -> Option<Timestamp> {
         self.last_uplink_received_at
@@ -164,6 +178,7 @@ pub struct GatewayReport {
 impl GatewayReport {
     pub fn state(&self) -> State {
         match &self.outcome {
+            Ok(Some(stats)) if !stats.tells_state() => State::Unknown,
             Ok(Some(stats)) if stats.is_connected() => State::Connected,
             Ok(_) => State::Disconnected,
             Err(_) => State::Unknown,
@@ -192,7 +207,7 @@ pub struct Collection {
 impl Collection {
     /// Whether the list and the state of every gateway were obtained: `ttn_up`.
     pub fn is_complete(&self) -> bool {
-        self.list_error.is_none() && self.gateways.iter().all(|g| g.outcome.is_ok())
+        self.list_error.is_none() && self.count(State::Unknown) == 0
     }
 
     /// How many gateways are in this state.

@@ -1,0 +1,323 @@
+//! The API's JSON to the model, field by field: a field of unexpected form costs that field
+//! of that gateway and is put down in [`Faults`], nothing else. A part that means nothing
+//! without the other parts (the latitude of a location) costs the whole they belong to.
+//! `null` counts as absent, absent as zero or unset, as protojson has it; fields that are not
+//! known are skipped. It never sees a request, a status or a header.
+
+#[cfg(test)]
+mod field_tests;
+mod fields;
+mod forms;
+#[cfg(test)]
+mod fuzz;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use crate::decode::fields::Reader;
+use crate::decode::forms::is_gateway_id;
+use crate::error::FetchError;
+use crate::faults::{Faults, printable};
+use crate::json_stream::{each_element, each_entry, object, value, wrong_shape};
+use crate::model::{ConnectionStats, Gateway};
+
+/// Ten times what the API puts on one page.
+const MAX_GATEWAYS: usize = 10_000;
+/// Ten times what the API answers for at once.
+const MAX_STATS: usize = 1_000;
+const MAX_ERROR_DETAILS: usize = 16;
+const MAX_MESSAGE_CHARACTERS: usize = 200;
+const MAX_ERROR_NAME_CHARACTERS: usize = 64;
+/// What a gateway without any readable stats does not tell.
+const ALL_THAT_COUNTS: [&str; 5] = [
+    "connected_at",
+    "disconnected_at",
+    "uplink_count",
+    "downlink_count",
+    "tx_acknowledgment_count",
+];
+
+/// One page of the list.
+#[derive(Debug, Default, PartialEq)]
+pub struct ListPage {
+    /// In the server's order. An id may come twice, where the list changed between two pages.
+    pub gateways: Vec<Gateway>,
+    /// How many elements the page has, those that are no gateway included: an empty page is
+    /// the last one.
+    pub entries: usize,
+}
+
+/// An error as the API words it (`google.rpc.Status` with `ttn.lorawan.v3.ErrorDetails`).
+/// All text is cut and fit for a log line.
+#[derive(Debug, Default, PartialEq)]
+pub struct ApiError {
+    /// The gRPC code: 5 not found, 7 permission denied, 16 unauthenticated …
+    pub code: u64,
+    /// Which part of the server, such as `pkg/auth/rights`; may be empty.
+    pub namespace: String,
+    /// Such as `no_user_rights`; may be empty.
+    pub name: String,
+    /// For people: at most 200 characters.
+    pub message: String,
+}
+
+/// `GET /gateways`. An element without a valid id is left out.
+pub fn gateway_list(body: &[u8], faults: &mut Faults) -> Result<ListPage, FetchError> {
+    let mut page = ListPage::default();
+    each_element(body, "gateways", |raw| {
+        page.entries += 1;
+        if page.gateways.len() >= MAX_GATEWAYS {
+            return faults.add("gateways", "", &Value::from("too many"));
+        }
+        page.gateways.extend(list_element(value(raw), faults));
+    })?;
+    Ok(page)
+}
+
+/// `GET /gateways/{gateway_id}`.
+pub fn gateway(body: &[u8], faults: &mut Faults) -> Result<Gateway, FetchError> {
+    let registered = Reader::gateway(object(body)?, faults);
+    registered.ok_or_else(|| wrong_shape("a gateway without a gateway_id"))
+}
+
+/// `POST /gs/gateways/connection/stats`: by gateway id. Who is missing is not connected; who
+/// is there in an unexpected form is there with everything `unreadable`, since that is another
+/// thing.
+pub fn stats_batch(
+    body: &[u8],
+    faults: &mut Faults,
+) -> Result<BTreeMap<String, ConnectionStats>, FetchError> {
+    let mut batch = BTreeMap::new();
+    each_entry(body, "entries", |gateway_id, raw| {
+        if !is_gateway_id(&gateway_id) || batch.contains_key(&gateway_id) {
+            faults.add("entries", "", &Value::from(gateway_id));
+        } else if batch.len() >= MAX_STATS {
+            faults.add("entries", "", &Value::from("too many"));
+        } else if let Some(stats) = batch_entry(&gateway_id, value(raw), faults) {
+            batch.insert(gateway_id, stats);
+        }
+    })?;
+    Ok(batch)
+}
+
+/// `GET /gs/gateways/{gateway_id}/connection/stats`.
+pub fn stats(
+    gateway_id: &str,
+    body: &[u8],
+    faults: &mut Faults,
+) -> Result<ConnectionStats, FetchError> {
+    let stats = object(body)?;
+    let has = |key| stats.contains_key(key);
+    let is_stats = has("connected_at") || has("disconnected_at") || has("protocol");
+    // What something in between says of a failure would else be a gateway that is gone.
+    if !is_stats && (has("error") || has("message")) {
+        return Err(wrong_shape("it is a message about an error"));
+    }
+    Ok(Reader::stats(gateway_id, stats, faults))
+}
+
+/// The body of an error; `None` if it is not the API's, a page of a proxy for example.
+pub fn api_error(body: &[u8]) -> Option<ApiError> {
+    let body = object(body).ok()?;
+    let message = body.get("message").and_then(Value::as_str);
+    let code = body.get("code").and_then(Value::as_u64);
+    if message.is_none() && code.is_none() {
+        return None;
+    }
+    let message = message.unwrap_or_default();
+    let (namespace, name) = named_in(message).unwrap_or_default();
+    let mut error = ApiError {
+        code: code.unwrap_or_default(),
+        namespace: printable(namespace, MAX_ERROR_NAME_CHARACTERS),
+        name: printable(name, MAX_ERROR_NAME_CHARACTERS),
+        message: printable(message, MAX_MESSAGE_CHARACTERS),
+    };
+    if let Some(detail) = error_detail(&body) {
+        let text = |key| detail.get(key).and_then(Value::as_str).unwrap_or_default();
+        error.namespace = printable(text("namespace"), MAX_ERROR_NAME_CHARACTERS);
+        error.name = printable(text("name"), MAX_ERROR_NAME_CHARACTERS);
+    }
+    Some(error)
+}
+
+fn list_element(element: Value, faults: &mut Faults) -> Option<Gateway> {
+    match element {
+        Value::Object(registered) => Reader::gateway(registered, faults),
+        other => {
+            faults.add("gateways", "", &other);
+            None
+        }
+    }
+}
+
+fn batch_entry(gateway_id: &str, entry: Value, faults: &mut Faults) -> Option<ConnectionStats> {
+    match entry {
+        Value::Null => None,
+        Value::Object(stats) => Some(Reader::stats(gateway_id, stats, faults)),
+        other => {
+            faults.add("entries", gateway_id, &other);
+            let unreadable = ALL_THAT_COUNTS.to_vec();
+            Some(ConnectionStats {
+                unreadable,
+                ..ConnectionStats::default()
+            })
+        }
+    }
+}
+
+/// `error:pkg/auth/rights:no_user_rights (no rights for …)`: namespace and name.
+fn named_in(message: &str) -> Option<(&str, &str)> {
+    let (identifier, _) = message.strip_prefix("error:")?.split_once(' ')?;
+    identifier.split_once(':')
+}
+
+/// The first of the details that names the error; others carry what caused it.
+fn error_detail(body: &Map<String, Value>) -> Option<&Map<String, Value>> {
+    let details = body.get("details")?.as_array()?;
+    let mut details = details.iter().take(MAX_ERROR_DETAILS);
+    details.find_map(|detail| detail.as_object().filter(|d| d.contains_key("name")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Reason;
+    use crate::faults::Fault;
+
+    /// Each fault as `field count×found`.
+    pub(super) fn lines(faults: &Faults) -> Vec<String> {
+        let line = |(field, f): (_, &Fault)| format!("{field} {}×{}", f.count, f.found);
+        faults.iter().map(line).collect()
+    }
+
+    /// A list: the ids that were read, how many elements there were, and the faults.
+    #[track_caller]
+    fn check_list(body: &str, ids: &[&str], entries: usize, expected_faults: &[&str]) {
+        let mut faults = Faults::default();
+        let page = gateway_list(body.as_bytes(), &mut faults).expect("a list");
+        let found: Vec<&str> = page
+            .gateways
+            .iter()
+            .map(|g| g.gateway_id.as_str())
+            .collect();
+        assert_eq!(found, ids, "{body}");
+        assert_eq!(page.entries, entries, "{body}");
+        assert_eq!(lines(&faults), expected_faults, "{body}");
+    }
+
+    #[track_caller]
+    fn check_error(body: &str, expected: Option<(u64, &str, &str, &str)>) {
+        let expected = expected.map(|(code, namespace, name, message)| ApiError {
+            code,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            message: message.to_owned(),
+        });
+        assert_eq!(api_error(body.as_bytes()), expected, "{body}");
+    }
+
+    #[test]
+    fn a_list_leaves_out_what_is_no_gateway_and_counts_it() {
+        check_list("{}", &[], 0, &[]);
+        check_list(r#"{"gateways":[]}"#, &[], 0, &[]);
+        let body = r#"{"gateways":[{"ids":{"gateway_id":"gw-1","eui":"58A0CBFFFE800102"}},7,null,
+            {"ids":{"gateway_id":"GW 2"}},{"ids":[]},{},{"ids":{"gateway_id":"gw-3","eui":1}},
+            {"ids":{"gateway_id":"gw-4"},"name":1e999}],"total":3}"#;
+        let faults = [
+            "gateways 2×7",
+            "ids 1×[]",
+            "ids.eui 1×1",
+            "ids.gateway_id 2×\"GW 2\"",
+            "name 1×false",
+        ];
+        check_list(body, &["gw-1", "gw-3", "gw-4"], 8, &faults);
+        let mut faults = Faults::default();
+        let many = vec![r#"{"ids":{"gateway_id":"gw-1"}}"#; MAX_GATEWAYS + 2].join(",");
+        let page = gateway_list(format!("{{\"gateways\":[{many}]}}").as_bytes(), &mut faults);
+        let page = page.expect("a list");
+        assert_eq!(
+            (page.gateways.len(), page.entries),
+            (MAX_GATEWAYS, MAX_GATEWAYS + 2)
+        );
+        assert_eq!(lines(&faults), ["gateways 2×\"too many\""]);
+    }
+
+    #[test]
+    fn a_batch_tells_a_gateway_that_is_missing_from_one_that_cannot_be_read() {
+        let mut faults = Faults::default();
+        let body = br#"{"entries":{"gw-1":{"uplink_count":"5"},"gw-2":null,"gw-3":[],"GW 4":{},
+            "gw-1":{"uplink_count":"6"},"gw-5":{"disconnected_at":"?"}}}"#;
+        let batch = stats_batch(body, &mut faults).expect("a batch");
+        let found: Vec<_> = batch
+            .iter()
+            .map(|(id, s)| (id.as_str(), s.uplink_count, s.tells_state()))
+            .collect();
+        assert_eq!(
+            found,
+            [("gw-1", 5, true), ("gw-3", 0, false), ("gw-5", 0, false)]
+        );
+        assert!(batch["gw-1"].is_readable("uplink_count"));
+        assert!(!batch["gw-3"].is_readable("uplink_count"));
+        assert_eq!(lines(&faults), ["disconnected_at 1×\"?\"", "entries 3×[]"]);
+        assert_eq!(stats_batch(b"{}", &mut faults), Ok(BTreeMap::new()));
+    }
+
+    #[test]
+    fn what_is_no_answer_of_the_api_is_told_by_its_reason() {
+        let faults = &mut Faults::default();
+        for (body, reason) in [
+            ("<html>", Reason::NotJson),
+            ("", Reason::NotJson),
+            ("{\"ids\":{\"gateway_id\":", Reason::NotJson),
+            ("[]", Reason::Shape),
+            ("{\"error\":\"proxy\"}", Reason::Shape),
+            ("{\"code\":5,\"message\":\"no\"}", Reason::Shape),
+        ] {
+            let reasons = [
+                gateway_list(body.as_bytes(), faults).err(),
+                gateway(body.as_bytes(), faults).err(),
+                stats_batch(body.as_bytes(), faults).err(),
+                stats("gw-1", body.as_bytes(), faults).err(),
+            ];
+            let reasons = reasons.map(|e| e.map(|e| e.reason));
+            assert_eq!(reasons, [Some(reason); 4], "{body}");
+        }
+        let nameless = gateway(b"{\"ids\":{}}", faults).expect_err("no id");
+        assert_eq!(nameless.reason, Reason::Shape);
+    }
+
+    #[test]
+    fn errors_of_the_api_are_read_from_details_or_from_the_message() {
+        let message = "error:pkg/auth/rights:no_user_rights (no rights for user `x`)";
+        check_error(
+            r#"{"code":7,"message":"error:pkg/auth/rights:no_user_rights (no rights for user `x`)",
+            "details":[{"@type":"type.googleapis.com/ttn.lorawan.v3.ErrorDetails",
+            "namespace":"pkg/auth/rights","name":"no_user_rights","code":7}]}"#,
+            Some((7, "pkg/auth/rights", "no_user_rights", message)),
+        );
+        let short = "error:pkg/gatewayserver:not_connected (gateway `gw-1` not connected)";
+        check_error(
+            &format!("{{\"code\":5,\"message\":{short:?},\"details\":[{{\"@type\":\"x\"}},7]}}"),
+            Some((5, "pkg/gatewayserver", "not_connected", short)),
+        );
+        check_error(r#"{"code":12}"#, Some((12, "", "", "")));
+        check_error(
+            r#"{"message":"a\r\nb\u001b[2J"}"#,
+            Some((0, "", "", "a\u{fffd}\u{fffd}b\u{fffd}[2J")),
+        );
+        let long = format!("{{\"message\":\"{}\"}}", "é".repeat(300));
+        check_error(&long, Some((0, "", "", &format!("{}…", "é".repeat(200)))));
+        for body in [
+            "",
+            "<html>",
+            "{}",
+            "[]",
+            "null",
+            "{\"code\":\"7\"}",
+            "{\"message\":1}",
+        ] {
+            check_error(body, None);
+        }
+    }
+}
