@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::decode::{self, Faults, ListPage};
+use crate::decode::{self, ListPage};
 use crate::error::{FetchError, Reason};
+use crate::faults::{Faults, printable};
 use crate::hosts::BaseUrl;
 use crate::model::{ConnectionStats, Endpoint, Gateway, RateLimit, Tallies};
 use crate::transport::{Answer, Request, Transport};
@@ -255,9 +256,9 @@ impl Client {
         }
         if let Some(warning) = answer.header("x-warning")
             && self.warnings.len() < WARNINGS_MAX
-            && self.warnings.insert(decode::printable(warning, 200))
+            && self.warnings.insert(printable(warning, 200))
         {
-            log::warn!("{}: {}", base.host, decode::printable(warning, 200));
+            log::warn!("{}: {}", base.host, printable(warning, 200));
         }
     }
 }
@@ -303,7 +304,7 @@ fn refusal(endpoint: Endpoint, base: &BaseUrl, answer: &Answer) -> Option<CallEr
     let said = match (&details, answer.header("location")) {
         (Some(details), _) => format!(": {}", details.message),
         (None, Some(location)) if reason == Reason::Redirect => {
-            format!(" to {}", decode::printable(location, 100))
+            format!(" to {}", printable(location, 100))
         }
         _ => " without The Things Stack's error message".to_owned(),
     };

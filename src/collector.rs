@@ -92,7 +92,8 @@ impl Collector {
             return last.collection.clone();
         }
         let is_renewed =
-            self.list.refresh(&mut self.client, &self.server, scrape.now, scrape.deadline);
+            self.list
+                .refresh(&mut self.client, &self.server, scrape.now, scrape.deadline);
         let targets = self.targets();
         let missing = self.missing(&targets, scrape.now);
         match &self.last {
@@ -238,11 +239,11 @@ impl Collector {
             }
         }
         let faults = std::mem::take(&mut self.client.faults);
-        for fault in faults.iter() {
-            let reason = Reason::Field as usize;
-            self.client.tallies.errors[reason] += fault.count;
-            if self.faulty_fields.insert(fault.field) {
-                log::warn!("{fault}: this field is left out");
+        self.client.tallies.errors[Reason::Field as usize] += faults.total();
+        for (field, fault) in faults.iter() {
+            if self.faulty_fields.insert(field) {
+                let (id, found) = (&fault.gateway_id, &fault.found);
+                log::warn!("{field} of gateway {id:?} has an unexpected form, {found}: left out");
             }
         }
         log::debug!(

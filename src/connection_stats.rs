@@ -120,12 +120,13 @@ impl Run<'_> {
 
     fn in_batches(&mut self, gateway_ids: &[Arc<str>]) {
         // The slices still to ask for, the next one last.
-        let mut slices: Vec<&[Arc<str>]> =
-            gateway_ids.chunks(BATCH_GATEWAYS_MAX).rev().collect();
+        let mut slices: Vec<&[Arc<str>]> = gateway_ids.chunks(BATCH_GATEWAYS_MAX).rev().collect();
         // Each turn answers for a slice or halves it, so there are at most two per gateway.
         while let Some(slice) = slices.pop() {
             if self.halted.is_some() || self.batch_limit() == 1 || gateway_ids.len() == 1 {
-                slice.iter().for_each(|id| self.single(id));
+                for id in slice {
+                    self.single(id);
+                }
             } else if slice.len() > self.batch_limit() {
                 slices.extend(halves(slice));
             } else {
@@ -169,8 +170,8 @@ impl Run<'_> {
     fn keep(&mut self, slice: &[Arc<str>], mut entries: BTreeMap<String, ConnectionStats>) {
         self.has_read_any = true;
         for id in slice {
-            let stats = entries.remove(id.as_ref()).map(Arc::new);
-            self.outcomes.push((id.clone(), Ok(stats)));
+            let outcome = entries.remove(id.as_ref()).map_or(Ok(None), outcome_of);
+            self.outcomes.push((id.clone(), outcome));
         }
     }
 
@@ -200,7 +201,7 @@ impl Run<'_> {
         let refused = match self.client.stats(self.base, id, self.deadline) {
             Ok(stats) => {
                 self.is_readable(id);
-                return Ok(Some(Arc::new(stats)));
+                return outcome_of(stats);
             }
             Err(refused) if refused.name == "not_connected" => {
                 self.is_readable(id);
@@ -249,6 +250,17 @@ impl Run<'_> {
             let hosts = &mut self.reader.unreadable_hosts;
             hosts.insert(host, error.clone(), self.now);
             self.halted = Some(error);
+        }
+    }
+}
+
+/// Stats whose decisive times cannot be read say nothing about the gateway.
+fn outcome_of(stats: ConnectionStats) -> Outcome {
+    match stats.tells_state() {
+        true => Ok(Some(Arc::new(stats))),
+        false => {
+            let context = "the time of its connection has an unexpected form";
+            Err(Arc::new(FetchError::new(Reason::Field, context)))
         }
     }
 }

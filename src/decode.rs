@@ -28,6 +28,8 @@ const MAX_GATEWAYS: usize = 10_000;
 const MAX_STATS: usize = 1_000;
 const MAX_ERROR_DETAILS: usize = 16;
 const MAX_MESSAGE_CHARACTERS: usize = 200;
+/// More than The Things Stack knows.
+const MAX_RIGHTS: usize = 256;
 const MAX_ERROR_NAME_CHARACTERS: usize = 64;
 /// What a gateway without any readable stats does not tell.
 const ALL_THAT_COUNTS: [&str; 5] = [
@@ -115,6 +117,17 @@ pub fn stats(
         return Err(wrong_shape("it is a message about an error"));
     }
     Ok(Reader::stats(gateway_id, stats, faults))
+}
+
+/// `GET /auth_info`: the names of the key's rights, such as `RIGHT_GATEWAY_STATUS_READ`.
+pub fn rights(body: &[u8]) -> Result<Vec<String>, FetchError> {
+    let info = object(body)?;
+    let rights = info
+        .get("api_key")
+        .and_then(|access| access.get("api_key")?.get("rights")?.as_array())
+        .ok_or_else(|| wrong_shape("there are no rights of an API key"))?;
+    let names = rights.iter().filter_map(Value::as_str);
+    Ok(names.take(MAX_RIGHTS).map(str::to_owned).collect())
 }
 
 /// The body of an error; `None` if it is not the API's, a page of a proxy for example.

@@ -256,7 +256,9 @@ impl FrontDoor {
                 let request = head.to_request(arrived.elapsed());
                 exchange(&mut private, &request, head.is_head)
             }
-            Err(_) => Err(io::Error::other("a thread panicked while it used the connection")),
+            Err(_) => Err(io::Error::other(
+                "a thread panicked while it used the connection",
+            )),
         };
         answer.unwrap_or_else(|error| {
             log::error!("the server does not answer ({error}): giving up");

@@ -84,19 +84,19 @@ pub const GATEWAY_ROWS: [Row<GatewayReport>; 28] = [
         "ttn_gateway_uplink_messages_total",
         ID,
         "Uplinks received since the current connection began",
-        |family, report| stat(family, report, |stats| Some(stats.uplink_count)),
+        |family, report| stat(family, report, uplinks),
     ),
     counter(
         "ttn_gateway_downlink_messages_total",
         ID,
         "Downlinks sent since the current connection began",
-        |family, report| stat(family, report, |stats| Some(stats.downlink_count)),
+        |family, report| stat(family, report, downlinks),
     ),
     counter(
         "ttn_gateway_tx_acknowledgments_total",
         ID,
         "Transmission acknowledgments received since the current connection began",
-        |family, report| stat(family, report, |stats| Some(stats.tx_acknowledgment_count)),
+        |family, report| stat(family, report, tx_acknowledgments),
     ),
     gauge(
         "ttn_gateway_round_trip_time_min_seconds",
@@ -180,13 +180,13 @@ pub const GATEWAY_ROWS: [Row<GatewayReport>; 28] = [
         "ttn_gateway_messages_uplink_count",
         ID,
         "Number of uplink_count messages",
-        |family, report| messages(family, report, |stats| stats.uplink_count),
+        |family, report| messages(family, report, uplinks),
     ),
     gauge(
         "ttn_gateway_messages_downlink_count",
         ID,
         "Number of downlink_count messages",
-        |family, report| messages(family, report, |stats| stats.downlink_count),
+        |family, report| messages(family, report, downlinks),
     ),
 ];
 
@@ -238,6 +238,23 @@ fn stat<V: Into<Value>>(
     value: impl Fn(&ConnectionStats) -> Option<V>,
 ) {
     sample(family, report, report.stats().and_then(value));
+}
+
+fn uplinks(stats: &ConnectionStats) -> Option<u64> {
+    stats
+        .is_readable("uplink_count")
+        .then_some(stats.uplink_count)
+}
+
+fn downlinks(stats: &ConnectionStats) -> Option<u64> {
+    stats
+        .is_readable("downlink_count")
+        .then_some(stats.downlink_count)
+}
+
+fn tx_acknowledgments(stats: &ConnectionStats) -> Option<u64> {
+    let is_readable = stats.is_readable("tx_acknowledgment_count");
+    is_readable.then_some(stats.tx_acknowledgment_count)
 }
 
 fn info(family: &mut Family<'_>, report: &GatewayReport) {
@@ -314,9 +331,13 @@ fn versions(family: &mut Family<'_>, report: &GatewayReport) {
 /// it. The script itself showed a gateway's last counts for as long as the server kept its stats,
 /// 48 hours after it left, and only then 0: that hid the disconnect, so it is not repeated here.
 /// The last counts remain to be seen in the counters ending in `_total`.
-fn messages(family: &mut Family<'_>, report: &GatewayReport, count: fn(&ConnectionStats) -> u64) {
+fn messages(
+    family: &mut Family<'_>,
+    report: &GatewayReport,
+    count: fn(&ConnectionStats) -> Option<u64>,
+) {
     let value = match report.state() {
-        State::Connected => report.stats().map(count),
+        State::Connected => report.stats().and_then(count),
         State::Disconnected => Some(0),
         State::Unknown => None,
     };

@@ -40,7 +40,9 @@ impl Journal {
             is_over.then(|| Line::Recovered(format!("{subject}: works again")))
         });
         let lines = begun.chain(ended).collect();
-        let reasons = troubles.iter().map(|(subject, t)| (subject.clone(), t.error.reason));
+        let reasons = troubles
+            .iter()
+            .map(|(subject, t)| (subject.clone(), t.error.reason));
         self.troubles = reasons.collect();
         lines
     }
@@ -111,9 +113,12 @@ mod tests {
 
     #[track_caller]
     fn check(journal: &mut Journal, collection: Collection, expected: &[&str]) {
-        let lines = journal.enter(&collection).into_iter().map(|line| match line {
-            Line::Failing(line) | Line::Recovered(line) => line,
-        });
+        let lines = journal
+            .enter(&collection)
+            .into_iter()
+            .map(|line| match line {
+                Line::Failing(line) | Line::Recovered(line) => line,
+            });
         assert_eq!(lines.collect::<Vec<_>>(), expected);
     }
 
@@ -121,12 +126,25 @@ mod tests {
     fn a_line_comes_when_a_state_changes_and_only_then() {
         let mut journal = Journal::default();
         let timeout = "list of gateways: what happened (timeout). The API or the link to it is slow; --timeout allows more time.";
-        let limited = "list of gateways: what happened (rate_limited). Scrape less often, or raise --ttl.";
+        let limited =
+            "list of gateways: what happened (rate_limited). Scrape less often, or raise --ttl.";
         check(&mut journal, collection(None, &[]), &[]);
-        check(&mut journal, collection(Some(Reason::Timeout), &[]), &[timeout]);
+        check(
+            &mut journal,
+            collection(Some(Reason::Timeout), &[]),
+            &[timeout],
+        );
         check(&mut journal, collection(Some(Reason::Timeout), &[]), &[]);
-        check(&mut journal, collection(Some(Reason::RateLimited), &[]), &[limited]);
-        check(&mut journal, collection(None, &[]), &["list of gateways: works again"]);
+        check(
+            &mut journal,
+            collection(Some(Reason::RateLimited), &[]),
+            &[limited],
+        );
+        check(
+            &mut journal,
+            collection(None, &[]),
+            &["list of gateways: works again"],
+        );
         check(&mut journal, collection(None, &[]), &[]);
     }
 

@@ -100,7 +100,9 @@ impl GatewayList {
         if is_good {
             self.good_since = Some(now);
         }
-        let age = self.good_since.map(|since| now.saturating_duration_since(since));
+        let age = self
+            .good_since
+            .map(|since| now.saturating_duration_since(since));
         // Some gateways of an incomplete first list beat none.
         if is_good || age.is_none_or(|age| age > KEPT_MAX) {
             self.gateways = found;
@@ -133,7 +135,9 @@ impl GatewayList {
                 })
             })
         };
-        ids.iter().map(|id| (id.clone(), registration(id))).collect()
+        ids.iter()
+            .map(|id| (id.clone(), registration(id)))
+            .collect()
     }
 }
 

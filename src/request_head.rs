@@ -125,7 +125,9 @@ fn parse_whole(head: &[u8]) -> Result<Head<'_>, Refusal> {
         if announces_a_body(name, value) {
             return Err(Refusal::BadRequest);
         }
-        let wanted = FORWARDED.into_iter().find(|wanted| name.eq_ignore_ascii_case(wanted));
+        let wanted = FORWARDED
+            .into_iter()
+            .find(|wanted| name.eq_ignore_ascii_case(wanted));
         let is_first = |wanted: &str| forwarded.iter().all(|(known, _)| *known != wanted);
         // A value that is no printable ASCII has no meaning in any of these: as if not sent.
         if let (Some(wanted), Some(value)) = (wanted, printable(value))
@@ -189,7 +191,9 @@ fn parse_field(line: &[u8]) -> Option<(&str, &[u8])> {
     let colon = line.iter().position(|byte| *byte == b':')?;
     let (name, value) = (&line[..colon], &line[colon + 1..]);
     let is_name = !name.is_empty() && name.iter().copied().all(is_token);
-    let has_controls = value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t');
+    let has_controls = value
+        .iter()
+        .any(|byte| byte.is_ascii_control() && *byte != b'\t');
     if !is_name || has_controls {
         return None;
     }
@@ -224,17 +228,36 @@ mod tests {
         assert_eq!(actual, expected, "{received:?}");
     }
 
-    const PLAIN: &str = "GET /metrics HTTP/1.1\r\nHost: front-door\r\nX-Waited-Milliseconds: 7\r\n\r\n";
+    const PLAIN: &str =
+        "GET /metrics HTTP/1.1\r\nHost: front-door\r\nX-Waited-Milliseconds: 7\r\n\r\n";
 
     #[test]
     fn a_whole_head_is_passed_on_with_the_headers_that_matter() {
-        check("GET /metrics HTTP/1.1\r\nHost: pi:9714\r\n\r\n", Some(Ok(PLAIN)));
+        check(
+            "GET /metrics HTTP/1.1\r\nHost: pi:9714\r\n\r\n",
+            Some(Ok(PLAIN)),
+        );
         check("GET /metrics HTTP/1.0\r\n\r\n", Some(Ok(PLAIN)));
-        check("GET http://pi:9714/metrics HTTP/1.1\r\nHost: pi\r\n\r\n", Some(Ok(PLAIN)));
-        check("GET /metrics HTTP/1.1\r\nContent-Length: 0\r\n\r\n", Some(Ok(PLAIN)));
-        check("GET /metrics HTTP/1.1\r\nX-Waited-Milliseconds: 9\r\n\r\n", Some(Ok(PLAIN)));
-        check("GET /metrics HTTP/1.1\r\nAccept: \u{e9}\r\n\r\n", Some(Ok(PLAIN)));
-        check("GET /metrics HTTP/1.1\r\nConnection: upgrade\r\n\r\n", Some(Ok(PLAIN)));
+        check(
+            "GET http://pi:9714/metrics HTTP/1.1\r\nHost: pi\r\n\r\n",
+            Some(Ok(PLAIN)),
+        );
+        check(
+            "GET /metrics HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
+            Some(Ok(PLAIN)),
+        );
+        check(
+            "GET /metrics HTTP/1.1\r\nX-Waited-Milliseconds: 9\r\n\r\n",
+            Some(Ok(PLAIN)),
+        );
+        check(
+            "GET /metrics HTTP/1.1\r\nAccept: \u{e9}\r\n\r\n",
+            Some(Ok(PLAIN)),
+        );
+        check(
+            "GET /metrics HTTP/1.1\r\nConnection: upgrade\r\n\r\n",
+            Some(Ok(PLAIN)),
+        );
         let all = "HEAD /?a=b HTTP/1.1\r\nHost: front-door\r\nX-Waited-Milliseconds: 7\r\n\
             accept: text/html\r\naccept-encoding: gzip\r\nauthorization: Bearer t\r\n\
             x-prometheus-scrape-timeout-seconds: 10\r\n\r\n";
@@ -248,18 +271,32 @@ mod tests {
 
     #[test]
     fn what_may_still_become_a_head_is_waited_for() {
-        for received in ["", "G", "GET /metrics HTTP/1.1\r\n", "GET / HTTP/1.1\r\nA: b\r\n\r"] {
+        for received in [
+            "",
+            "G",
+            "GET /metrics HTTP/1.1\r\n",
+            "GET / HTTP/1.1\r\nA: b\r\n\r",
+        ] {
             check(received, None);
         }
     }
 
     #[test]
     fn what_can_never_become_one_is_refused_at_once() {
-        for received in ["\u{16}\u{3}\u{1}", "\r\n", " GET", "GET / HTTP/1.1\n", "GET / HTTP/1.1\n\n"] {
+        for received in [
+            "\u{16}\u{3}\u{1}",
+            "\r\n",
+            " GET",
+            "GET / HTTP/1.1\n",
+            "GET / HTTP/1.1\n\n",
+        ] {
             check(received, Some(Err(Refusal::BadRequest)));
         }
         check(&"a".repeat(HEAD_BYTES_MAX - 1), None);
-        check(&"a".repeat(HEAD_BYTES_MAX), Some(Err(Refusal::HeadTooLarge)));
+        check(
+            &"a".repeat(HEAD_BYTES_MAX),
+            Some(Err(Refusal::HeadTooLarge)),
+        );
     }
 
     #[test]
@@ -324,7 +361,11 @@ mod tests {
         if let Some(Ok(head)) = parse(received) {
             let request = head.to_request(Duration::ZERO);
             assert!(request.is_ascii());
-            assert_eq!(request.find("\r\n\r\n"), Some(request.len() - 4), "{request:?}");
+            assert_eq!(
+                request.find("\r\n\r\n"),
+                Some(request.len() - 4),
+                "{request:?}"
+            );
             assert!(request.len() < HEAD_BYTES_MAX + 128);
             let lower = request.to_ascii_lowercase();
             assert!(!lower.contains("\ncontent-length") && !lower.contains("\ntransfer-encoding"));
@@ -334,13 +375,25 @@ mod tests {
 
     #[test]
     fn nothing_harmful_gets_through_whatever_is_sent() {
-        let seconds = std::env::var("FUZZ_SECONDS").ok().and_then(|s| s.parse().ok());
+        let seconds = std::env::var("FUZZ_SECONDS")
+            .ok()
+            .and_then(|s| s.parse().ok());
         let start = std::time::Instant::now();
         let seed = b"GET http://a/metrics?x HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\n\
             Content-Length: 0\r\nAuthorization: Bearer t\r\nExpect: x\r\n\r\nGET / HTTP/1.1\r\n\r\n";
         let pieces: [&[u8]; 12] = [
-            b"\r\n", b"\n", b"\r", b" ", b":", b"\0", b"HTTP/2.0", b"\xff", b"\t",
-            b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"\r\n\r\n",
+            b"\r\n",
+            b"\n",
+            b"\r",
+            b" ",
+            b":",
+            b"\0",
+            b"HTTP/2.0",
+            b"\xff",
+            b"\t",
+            b"Content-Length: 5\r\n",
+            b"Transfer-Encoding: chunked\r\n",
+            b"\r\n\r\n",
         ];
         let mut state = 0x2545_f491_4f6c_dd1d_u64;
         let mut random = move || {

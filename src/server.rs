@@ -17,7 +17,7 @@ use crate::model::Collection;
 use crate::request_head::WAITED_HEADER;
 use crate::secret::Secret;
 use crate::systemd::Notifier;
-use crate::{exporter_metrics, exposition, metrics, page, process};
+use crate::{exposition, metrics, page, process};
 
 /// What Prometheus's timeout is cut by, for the way back.
 const BUDGET_RESERVE: Duration = Duration::from_millis(500);
@@ -115,7 +115,10 @@ impl Site {
     fn answer_whatever_happens(&mut self, request: &Request) -> Answer {
         let answer = panic::catch_unwind(AssertUnwindSafe(|| self.answer(request)));
         answer.unwrap_or_else(|_| {
-            Answer::text("500 Internal Server Error", "a defect: the log has a line of it\n")
+            Answer::text(
+                "500 Internal Server Error",
+                "a defect: the log has a line of it\n",
+            )
         })
     }
 
@@ -128,7 +131,10 @@ impl Site {
         match asked.path() {
             _ if !is_open => Answer {
                 headers: &[("WWW-Authenticate", "Bearer")],
-                ..Answer::text("401 Unauthorized", "a token is needed: Authorization: Bearer …\n")
+                ..Answer::text(
+                    "401 Unauthorized",
+                    "a token is needed: Authorization: Bearer …\n",
+                )
             },
             "/-/healthy" => Answer::text("200 OK", "ok\n"),
             "/" if asked.accepts("Accept", "text/html") => self.page(&asked),
@@ -143,7 +149,9 @@ impl Site {
         };
         let given = asked.header("Authorization").and_then(|value| {
             let (scheme, given) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then_some(given.trim())
+            scheme
+                .eq_ignore_ascii_case("bearer")
+                .then_some(given.trim())
         });
         given.is_some_and(|given| token.matches(given.as_bytes()))
     }
@@ -172,13 +180,14 @@ impl Site {
     /// exporter's own part always new.
     pub fn text(&mut self, scrape: &Scrape) -> String {
         let collection = self.collector.collect(scrape);
-        let is_current = |(rendered, _): &(Arc<Collection>, String)| Arc::ptr_eq(rendered, &collection);
+        let is_current =
+            |(rendered, _): &(Arc<Collection>, String)| Arc::ptr_eq(rendered, &collection);
         if !self.rendered.as_ref().is_some_and(is_current) {
             self.rendered = None;
             let text = metrics::render_gateways(&collection);
             self.rendered = Some((collection, text));
         }
-        let own = exporter_metrics::render_exporter(self.collector.tallies(), &process::read());
+        let own = metrics::render_exporter(self.collector.tallies(), &process::read());
         let gateways = self.rendered.as_ref().map_or("", |(_, text)| text);
         let mut text = String::with_capacity(gateways.len() + own.len());
         text.push_str(gateways);
@@ -239,7 +248,9 @@ fn budget_of(seconds: &str) -> Option<Duration> {
 fn accepts(header: &str, what: &str) -> bool {
     header.split(',').any(|element| {
         let mut parts = element.split(';').map(str::trim);
-        let is_named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(what));
+        let is_named = parts
+            .next()
+            .is_some_and(|name| name.eq_ignore_ascii_case(what));
         let weight = parts.find_map(|part| part.strip_prefix("q="));
         is_named && weight.is_none_or(|weight| weight.parse::<f32>().is_ok_and(|q| q > 0.0))
     })
@@ -318,6 +329,10 @@ mod tests {
         check_accepts(false, "xgzip, gzipx", "gzip");
         let prometheus = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5,*/*;q=0.1";
         check_accepts(false, prometheus, "text/html");
-        check_accepts(true, "text/html,application/xhtml+xml,*/*;q=0.8", "text/html");
+        check_accepts(
+            true,
+            "text/html,application/xhtml+xml,*/*;q=0.8",
+            "text/html",
+        );
     }
 }

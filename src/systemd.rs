@@ -47,10 +47,6 @@ impl Notifier {
         }
     }
 
-    pub fn stopping(&self) {
-        self.send("STOPPING=1");
-    }
-
     fn send(&self, message: &str) {
         if let Some(socket) = &self.socket
             && let Err(error) = socket.send(message.as_bytes())
