@@ -1,1 +1,8 @@
-// The tests that need a process.
+//! The tests that need a process: the real binary against a fake Things Stack.
+
+#[path = "../fake/mod.rs"]
+mod fake;
+#[allow(dead_code)] // until the tests of the exporter are here
+mod harness;
+
+mod fake_itself;
