@@ -10,6 +10,7 @@ mod hosts;
 mod metrics;
 mod model;
 mod number;
+mod page;
 mod process;
 mod resolver;
 mod secret;
