@@ -5,4 +5,6 @@ mod fake;
 #[allow(dead_code)] // until the tests of the exporter are here
 mod harness;
 
+mod browser;
 mod fake_itself;
+mod webdriver;
