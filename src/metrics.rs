@@ -197,6 +197,7 @@ mod tests {
             ],
             last_status: Some(status),
             remote_ip: "2001:db8::1".into(),
+            unreadable: Vec::new(),
         }
     }
 

@@ -21,7 +21,7 @@ pub const CONTENT_TYPE: &str = "text/html; charset=utf-8";
 /// Nothing may load or run but this page's own style and the pictures inside it. The hash is
 /// that of assets/page.css; a test says the new one when that file changes.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
-     style-src 'sha256-STYLE_HASH'; \
+     style-src 'sha256-elRL6CJhLGPzyIspLFwIEebsAaJ2Zeq4tYfKf3/Wr5s='; \
      img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// `X-Content-Type-Options`
@@ -52,11 +52,11 @@ pub fn render(collection: &Collection, tallies: &Tallies, now: SystemTime) -> St
         "<main>\n".to_string(),
         problems(collection, now),
         totals(collection),
+        facts(collection, tallies, now),
         format!(
             "<section aria-labelledby=\"gateways\">\n\
              <h2 id=\"gateways\">Gateways</h2>\n{gateways}</section>\n"
         ),
-        facts(collection, tallies, now),
         "</main>\n".to_string(),
         footer(),
     ]
@@ -195,4 +195,133 @@ fn footer() -> String {
          <nav aria-label=\"More\"><a href=\"/metrics\">Metrics for Prometheus</a></nav>\n\
          </footer>\n</body>\n</html>\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use base64::prelude::{BASE64_STANDARD, Engine};
+    use ring::digest::{SHA256, digest};
+
+    use super::*;
+    use crate::error::{FetchError, Reason};
+    use crate::model::{ConnectionStats, Gateway, GatewayReport, Outcome};
+
+    pub fn now() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_795_367_639)
+    }
+
+    pub fn collection(outcomes: Vec<Outcome>) -> Collection {
+        let report = |(number, outcome)| GatewayReport {
+            gateway: Arc::new(Gateway {
+                gateway_id: format!("gateway-{number:04}"),
+                ..Gateway::default()
+            }),
+            cluster: "eu1.cloud.thethings.network".into(),
+            outcome,
+        };
+        Collection {
+            gateways: outcomes.into_iter().enumerate().map(report).collect(),
+            list_error: None,
+            at: now(),
+            duration: Duration::from_millis(212),
+        }
+    }
+
+    pub fn connected() -> Outcome {
+        let stats = ConnectionStats {
+            connected_at: Some(timestamp(now() - Duration::from_secs(300))),
+            last_uplink_received_at: Some(timestamp(now())),
+            uplink_count: 1_000,
+            ..ConnectionStats::default()
+        };
+        Ok(Some(Arc::new(stats)))
+    }
+
+    pub fn unknown(reason: Reason) -> Outcome {
+        Err(Arc::new(FetchError::new(reason, "<the context>")))
+    }
+
+    #[track_caller]
+    pub fn check(collection: &Collection, tallies: &Tallies, expected: &[&str]) {
+        let html = render(collection, tallies, now()).replace('\u{a0}', " ");
+        for part in expected {
+            assert!(html.contains(part), "{part} is missing in {html}");
+        }
+    }
+
+    #[test]
+    fn the_policy_allows_exactly_this_style() {
+        let hash = BASE64_STANDARD.encode(digest(&SHA256, STYLE.as_bytes()));
+        let allowed = format!("style-src 'sha256-{hash}';");
+        assert!(CONTENT_SECURITY_POLICY.contains(&allowed), "it is {hash}");
+    }
+
+    #[test]
+    fn nothing_on_the_page_runs_or_loads_anything() {
+        let collection = collection(vec![connected(), Ok(None), unknown(Reason::Timeout)]);
+        let html = render(&collection, &Tallies::default(), now());
+        for forbidden in [
+            "<script", "<iframe", "<img", " src=", " style=", "@import", "url(",
+        ] {
+            assert!(!html.contains(forbidden), "{forbidden}");
+        }
+    }
+
+    #[test]
+    fn the_heading_tells_the_worst_first() {
+        let heading = |outcomes| verdict(&collection(outcomes));
+        assert_eq!(heading(vec![connected()]), "The gateway is connected");
+        assert_eq!(
+            heading(vec![connected(), connected()]),
+            "All 2 gateways are connected"
+        );
+        assert_eq!(
+            heading(vec![connected(), unknown(Reason::Dns)]),
+            "1 of 2 gateways is unknown"
+        );
+        assert_eq!(
+            heading(vec![Ok(None), unknown(Reason::Dns), Ok(None)]),
+            "2 of 3 gateways are disconnected"
+        );
+    }
+
+    #[test]
+    fn no_gateways_is_explained() {
+        let mut none = collection(vec![]);
+        check(
+            &none,
+            &Tallies::default(),
+            &[
+                "<h1>No gateways</h1>",
+                "--gateway&nbsp;ID",
+                "right to list gateways",
+            ],
+        );
+        none.list_error = Some(Arc::new(FetchError::new(Reason::Unauthorized, "HTTP 401")));
+        check(
+            &none,
+            &Tallies::default(),
+            &[
+                "<h1>The gateways are not known</h1>",
+                "The list of gateways is missing because the API does not accept the API key.",
+                Reason::Unauthorized.advice(),
+                "HTTP 401",
+                "as soon as",
+            ],
+        );
+    }
+
+    #[test]
+    fn five_hundred_gateways_are_no_effort() {
+        let many = collection((0..500).map(|_| connected()).collect());
+        let started = std::time::Instant::now();
+        let html = render(&many, &Tallies::default(), now());
+        // Without optimization and on a busy machine too.
+        assert!(started.elapsed() < Duration::from_millis(100));
+        assert_eq!(html.matches("<tr class=\"connected\">").count(), 500);
+        assert!(html.contains("<b>500,000</b> <span>uplinks</span>"));
+    }
 }

@@ -225,6 +225,7 @@ impl Random {
             sub_bands: self.sub_bands(),
             last_status: self.status(),
             remote_ip: self.text(),
+            unreadable: Vec::new(),
         }
     }
 

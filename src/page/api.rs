@@ -1,5 +1,6 @@
-//! How the API does, on the status page: what is wrong and what to do about it, above the
-//! table, and the figures of the exporter's work with the API, below it.
+//! How the API does, on the status page: what is wrong and what to do about it, and
+//! the figures of the exporter's work with the API. It stands above the table, since whoever
+//! sees an unknown gateway asks for it first.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -33,9 +34,21 @@ fn problem(what: &str, error: &FetchError) -> String {
     format!(
         "<li><p><b>{what} because {}.</b> {}</p>\n<p class=\"context\">{}</p></li>\n",
         error.reason.words(),
-        error.reason.advice(),
+        advice(error.reason),
         Isolated(&error.context)
     )
+}
+
+/// What to do, its flags set apart as what they are.
+fn advice(reason: Reason) -> String {
+    let words = reason.advice().split(' ').map(|word| {
+        let flag = word.trim_end_matches(['.', ',', ';']);
+        match flag.starts_with("--") {
+            true => format!("<code>{flag}</code>{}", &word[flag.len()..]),
+            false => word.to_string(),
+        }
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 fn list_problem(collection: &Collection) -> Option<String> {
@@ -88,23 +101,21 @@ fn clock_problem(collection: &Collection, now: SystemTime) -> Option<String> {
 pub fn facts(collection: &Collection, tallies: &Tallies, now: SystemTime) -> String {
     let (at, tense) = (timestamp(collection.at), Tense::Event);
     let complete = match collection.is_complete() {
-        true => "complete",
-        false => "incomplete",
+        true => "everything was read",
+        false => "something is missing",
     };
     let collected = format!(
-        "{}, {complete}, took {}",
+        "{} <small>took {}; {complete}</small>",
         When { at, now, tense },
         Took(collection.duration)
     );
-    let requests: u64 = tallies.request_count.iter().sum();
     let mut html = "<section aria-labelledby=\"api\">\n<h2 id=\"api\">The Things Stack API</h2>\n\
                     <dl>\n"
         .to_string();
     for (term, description) in [
         ("Last collection", collected),
         ("Rate limit left", rate_limits(tallies)),
-        ("Requests since start", Grouped(requests).to_string()),
-        ("Errors since start", errors(tallies)),
+        ("Since start", since_start(tallies)),
         ("Last error", last_error(tallies, now)),
     ] {
         html.push_str(&format!(
@@ -114,29 +125,38 @@ pub fn facts(collection: &Collection, tallies: &Tallies, now: SystemTime) -> Str
     html + "</dl>\n</section>\n"
 }
 
+/// By the host that announced it.
 fn rate_limits(tallies: &Tallies) -> String {
     let of = tallies.rate_limits.iter().map(|(host, rate)| {
         let (available, limit) = (Grouped(rate.available), Grouped(rate.limit));
         format!("{available} of {limit} <small>{}</small>", Host(host))
     });
-    match of.collect::<Vec<_>>() {
+    match of.collect::<String>() {
         none if none.is_empty() => "not announced".to_string(),
-        some => some.join("<br>"),
+        some => some,
     }
 }
 
-/// By the labels that the metric has, so that one leads to the other.
-fn errors(tallies: &Tallies) -> String {
+/// Reasons are told by the labels that the metric has, so that one leads to the other.
+fn since_start(tallies: &Tallies) -> String {
     let counted = Reason::ALL.into_iter().zip(tallies.errors);
     let mut counted: Vec<_> = counted.filter(|(_, count)| *count > 0).collect();
     counted.sort_by_key(|(_, count)| Reverse(*count));
-    let of = counted
+    let by_reason = counted
         .iter()
-        .map(|(reason, count)| format!("{} <small>{}</small>", Grouped(*count), reason.label()));
-    match of.collect::<Vec<_>>() {
-        none if none.is_empty() => "none".to_string(),
-        some => some.join(", "),
-    }
+        .map(|(reason, count)| format!("{}\u{a0}{}", Grouped(*count), reason.label()))
+        .collect::<Vec<_>>();
+    format!(
+        "{}, {} <small>{}</small>",
+        counted_noun(tallies.request_count.iter().sum(), "request"),
+        counted_noun(tallies.errors.iter().sum(), "error"),
+        by_reason.join(", ")
+    )
+}
+
+fn counted_noun(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{}\u{a0}{noun}{plural}", Grouped(count))
 }
 
 fn last_error(tallies: &Tallies, now: SystemTime) -> String {
@@ -145,10 +165,80 @@ fn last_error(tallies: &Tallies, now: SystemTime) -> String {
     };
     let (at, tense) = (timestamp(*at), Tense::Event);
     format!(
-        "{}: {} <small>{} {}</small>",
+        "{}: {} <small>{}</small>",
         When { at, now, tense },
         error.reason.words(),
-        Isolated(&error.context),
-        error.reason.advice()
+        advice(error.reason)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::super::tests::{check, collection, connected, now, unknown};
+    use super::*;
+    use crate::model::{ConnectionStats, RateLimit, Timestamp};
+
+    #[test]
+    fn every_reason_is_told_with_what_to_do() {
+        for reason in Reason::ALL {
+            let collection = collection(vec![unknown(reason), unknown(reason)]);
+            let what = format!("of 2 gateways is unknown because {}.", reason.words());
+            let advice = reason.advice().split(" --").next().unwrap_or_default();
+            let context = "<bdi>&lt;the context&gt;</bdi>";
+            check(&collection, &Tallies::default(), &[&what, advice, context]);
+        }
+    }
+
+    #[test]
+    fn an_error_that_has_passed_is_still_told() {
+        let mut tallies = Tallies::default();
+        let error = FetchError::new(Reason::Timeout, "a context");
+        tallies.last_error = Some((now() - Duration::from_secs(600), Arc::new(error)));
+        tallies.errors[Reason::Timeout as usize] = 2;
+        check(
+            &collection(vec![connected()]),
+            &tallies,
+            &[
+                ">10 min ago</time>: the API did not answer in time",
+                "<code>--timeout</code>",
+                "0 requests, 2 errors <small>2 timeout</small>",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_is_named() {
+        let mut late = collection(vec![connected()]);
+        let seconds = timestamp(now()).seconds + 7_300;
+        let seen = Timestamp {
+            seconds,
+            nanoseconds: 0,
+        };
+        let stats = ConnectionStats {
+            last_status_received_at: Some(seen),
+            ..ConnectionStats::default()
+        };
+        late.gateways[0].outcome = Ok(Some(Arc::new(stats)));
+        check(
+            &late,
+            &Tallies::default(),
+            &["clock of this machine is about 2 h behind"],
+        );
+    }
+
+    #[test]
+    fn the_rate_limit_of_each_host_is_told() {
+        let mut tallies = Tallies::default();
+        check(&collection(vec![]), &tallies, &["not announced"]);
+        let rate = RateLimit {
+            limit: 1_200,
+            available: 1_180,
+        };
+        tallies.rate_limits.insert("eu1.example".into(), rate);
+        let told = "1,180 of 1,200 <small><bdi>eu1.<wbr>example</bdi></small>";
+        check(&collection(vec![]), &tallies, &[told]);
+    }
 }

@@ -25,7 +25,7 @@ const NEAR_LIMIT: f64 = 0.8;
 pub const WORST_FIRST: [State; 3] = [State::Disconnected, State::Unknown, State::Connected];
 
 /// Heading and style class of each column; on a narrow screen the heading labels the value.
-const COLUMNS: [(&str, &str); 9] = [
+const COLUMNS: [(&str, &str); 8] = [
     ("State", "state"),
     ("Gateway", "name"),
     ("Last seen", "seen"),
@@ -33,8 +33,7 @@ const COLUMNS: [(&str, &str); 9] = [
     ("Downlinks", "number"),
     ("Round trip", "number"),
     ("Busiest sub-band", "band"),
-    ("Protocol", "protocol"),
-    ("Cluster", "cluster"),
+    ("Protocol, cluster", "cluster"),
 ];
 
 /// The whole table: a body for each state that occurs, named by it.
@@ -112,8 +111,7 @@ fn row(report: &GatewayReport, now: SystemTime) -> String {
         (count_cell(stats.map(|s| s.downlink_count)), ""),
         (round_trip_cell(stats.and_then(|s| s.round_trip_times)), ""),
         (band.map(band_cell).unwrap_or_default(), warn(near)),
-        (protocol_cell(stats), ""),
-        (Host(&report.cluster).to_string(), ""),
+        (cluster_cell(report), ""),
     ];
     let mut html = format!("<tr class=\"{}\">", state_name(report.state()));
     for ((label, class), (content, warn)) in COLUMNS.into_iter().zip(cells) {
@@ -178,19 +176,19 @@ fn round_trip_cell(times: Option<RoundTripTimes>) -> String {
 fn band_cell(band: SubBand) -> String {
     let width = (load(&band) * 100.0).clamp(0.0, 100.0);
     format!(
-        "{} of {} <svg class=\"bar\" viewBox=\"0 0 100 4\" preserveAspectRatio=\"none\" \
-         aria-hidden=\"true\"><rect width=\"{width:.1}\" height=\"4\"/></svg><small>{}</small>",
+        "{} of {} <small><svg viewBox=\"0 0 100 4\" preserveAspectRatio=\"none\" \
+         aria-hidden=\"true\"><rect width=\"{width:.1}\" height=\"4\"/></svg>{}</small>",
         Percent(band.downlink_utilization),
         Percent(band.downlink_utilization_limit),
         Band(band)
     )
 }
 
-fn protocol_cell(stats: Option<&ConnectionStats>) -> String {
-    let protocol = stats.map(|s| s.protocol.as_str()).unwrap_or_default();
-    match protocol {
-        "" => String::new(),
-        _ => Isolated(protocol).to_string(),
+fn cluster_cell(report: &GatewayReport) -> String {
+    let cluster = Host(&report.cluster);
+    match report.stats().map(|s| s.protocol.as_str()) {
+        None | Some("") => format!("<small>{cluster}</small>"),
+        Some(protocol) => format!("{} <small>{cluster}</small>", Isolated(protocol)),
     }
 }
 
@@ -343,7 +341,11 @@ mod tests {
         let bands = vec![band(0.01, 0.1), band(0.004, 0.01), band(0.0, 0.0)];
         check(
             connected("a", 9, bands),
-            &["0.4 % of 1 % <svg", "width=\"40.0\"", "868–868.6 MHz"],
+            &[
+                "0.4 % of 1 % <small><svg",
+                "width=\"40.0\"",
+                "868–868.6 MHz",
+            ],
         );
         check(
             connected("a", 9, vec![band(0.5, 0.1)]),

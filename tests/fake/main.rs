@@ -1,0 +1,74 @@
+//! The fake Things Stack as a program: something to scrape without an account.
+//!
+//! `fake-things-stack [--listen ADDRESS:PORT] [--gateways N] [--delay-ms N]`. Without
+//! `--gateways` a small demo fleet with a gateway in every state. Ends on SIGINT and SIGTERM.
+
+#[path = "mod.rs"]
+mod fake;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use fake::{Fake, Fleet, Key, clock, demo};
+use lexopt::prelude::*;
+
+struct Options {
+    listen: String,
+    /// None: the demo fleet.
+    gateways: Option<usize>,
+    delay: Duration,
+}
+
+fn main() -> ExitCode {
+    match parse().and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fake-things-stack: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn parse() -> Result<Options, lexopt::Error> {
+    let mut options = Options {
+        listen: "127.0.0.1:8885".to_owned(),
+        gateways: None,
+        delay: Duration::ZERO,
+    };
+    let mut arguments = lexopt::Parser::from_env();
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Long("listen") => options.listen = arguments.value()?.string()?,
+            Long("gateways") => options.gateways = Some(arguments.value()?.parse()?),
+            Long("delay-ms") => {
+                options.delay = Duration::from_millis(arguments.value()?.parse()?);
+            }
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(options)
+}
+
+fn run(options: Options) -> Result<(), lexopt::Error> {
+    let fleet = match options.gateways {
+        Some(count) => Fleet::generated(count),
+        None => demo::fleet(clock::now_seconds()),
+    };
+    let count = fleet.gateways.len();
+    let fake = Fake::start_at(&options.listen, None, fleet)
+        .map_err(|error| format!("cannot listen on {}: {error}", options.listen))?;
+    fake.set_delay(options.delay);
+    // The key is made up: it opens nothing but this fake.
+    println!(
+        "A fake Things Stack with {count} gateways listens on {}",
+        fake.url()
+    );
+    println!("Point the exporter at it:");
+    let key = Key::user().token;
+    println!("  ttn-gateway-exporter --server {} --key {key}", fake.url());
+    loop {
+        // Requests are recorded for tests; a long demo must not grow with them.
+        std::thread::sleep(Duration::from_secs(10));
+        fake.forget();
+    }
+}

@@ -1,0 +1,309 @@
+//! The status page in a real browser: the real exporter before a fake Things Stack with
+//! gateways in every state, at the width of a phone and of a desk, light and dark.
+//!
+//! With `SCREENSHOTS=DIR` it writes a picture of each view. Without Chromium and its driver it
+//! says that it did not run.
+
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::fake::{Fake, Fleet, Gateway, Key, clock, demo};
+use crate::harness::{Exporter, Setup};
+use crate::webdriver::{Browser, View};
+
+/// What Chromium shows of its own accord: an empty start page.
+const OWN_PAGES: [&str; 3] = ["data:", "chrome:", "about:"];
+
+const TAB: char = '\u{e004}';
+
+/// A tablet too: there the table is still cards, two beside each other.
+const VIEWS: [(&str, View); 6] = [
+    ("phone-light", view(360, 780, true, false)),
+    ("phone-dark", view(360, 780, true, true)),
+    ("tablet-light", view(768, 1024, true, false)),
+    ("tablet-dark", view(768, 1024, true, true)),
+    ("desk-light", view(1280, 900, false, false)),
+    ("desk-dark", view(1280, 900, false, true)),
+];
+
+const fn view(width: u32, height: u32, is_phone: bool, is_dark: bool) -> View {
+    View {
+        width,
+        height,
+        is_dark,
+        is_phone,
+    }
+}
+
+/// The browser, or a plain word that this test did not run.
+fn browser() -> Option<Browser> {
+    let browser = Browser::start();
+    if browser.is_none() {
+        // Past the capture of the test runner.
+        let _ = writeln!(
+            std::io::stderr(),
+            "NOT RUN: the status page in a browser needs chromium and chromedriver \
+             (Debian: chromium, chromium-driver)"
+        );
+    }
+    browser
+}
+
+/// The demo fleet and a few that are hard to show.
+fn fleet() -> Fleet {
+    let now = clock::now_seconds();
+    let mut fleet = demo::fleet(now);
+    let more = [
+        Gateway::new("reversed")
+            .named("\u{202e}desrever <b>&amp; \"quoted\" 'name'")
+            .connected("udp"),
+        Gateway::new("a-gateway-id-of-all-thirty-six-chars")
+            .named(&"Unbreakable".repeat(5)[..50])
+            .connected("udp"),
+        Gateway::new("nameless").named("").connected("grpc"),
+    ];
+    fleet.gateways.extend(more);
+    fleet.reindex();
+    fleet
+}
+
+fn save(browser: &Browser, name: &str) {
+    let Some(folder) = std::env::var_os("SCREENSHOTS") else {
+        return;
+    };
+    let folder = Path::new(&folder);
+    std::fs::create_dir_all(folder).expect("the folder of SCREENSHOTS");
+    let path = folder.join(format!("{name}.png"));
+    std::fs::write(&path, browser.picture()).expect("a picture in SCREENSHOTS");
+    println!("{}", path.display());
+}
+
+/// What of the page is not as it should be; each script returns what offends.
+const FAULTS: [(&str, &str); 6] = [
+    (
+        "the page is wider than the screen",
+        "const page = document.documentElement;
+         return page.scrollWidth > page.clientWidth ? [page.scrollWidth] : [];",
+    ),
+    (
+        "outside of the screen",
+        "return [...document.querySelectorAll('body *')].filter(element => {
+             const box = element.getBoundingClientRect();
+             const heading = element.closest('thead');
+             if (heading && heading.getBoundingClientRect().width <= 1) return false;
+             return box.width > 0 && (box.left < -0.5 || box.right > innerWidth + 0.5);
+         }).map(element => element.outerHTML.slice(0, 200));",
+    ),
+    (
+        "wider than its cell, its tile or its card",
+        "return [...document.querySelectorAll('td, tbody th, .totals li, .name b, dd, li p')]
+             .filter(element => element.scrollWidth > element.clientWidth + 1)
+             .map(element => element.outerHTML.slice(0, 200));",
+    ),
+    (
+        "text with less contrast than 4.5 to 1",
+        "const numbers = color => color.match(/[\\d.]+/g).map(Number);
+         const part = c => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+         const light = ([r, g, b]) => 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
+         const ground = element => {
+             for (; element; element = element.parentElement) {
+                 const color = numbers(getComputedStyle(element).backgroundColor);
+                 if (color[3] !== 0) return color;
+             }
+             return [255, 255, 255];
+         };
+         const hasText = e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim());
+         return [...document.querySelectorAll('body, body *')].filter(hasText).map(element => {
+             const shades = [numbers(getComputedStyle(element).color), ground(element)];
+             const [low, high] = shades.map(light).sort((a, b) => a - b);
+             return [(high + 0.05) / (low + 0.05), element.outerHTML.slice(0, 200)];
+         }).filter(([contrast]) => !(contrast >= 4.5));",
+    ),
+    (
+        "something that runs, or was loaded beside the page",
+        "return [...document.querySelectorAll('script, iframe, object, [onload], [style]')]
+             .map(element => element.outerHTML)
+             .concat(performance.getEntriesByType('resource').map(entry => entry.name));",
+    ),
+    (
+        "a time without its exact moment",
+        "return [...document.querySelectorAll('time')].filter(time =>
+             !/^\\d{4}-\\d\\d-\\d\\d \\d\\d:\\d\\d:\\d\\d UTC$/.test(time.title)
+             || isNaN(new Date(time.dateTime))).map(time => time.outerHTML);",
+    ),
+];
+
+#[track_caller]
+fn assert_faultless(browser: &Browser, name: &str) {
+    for (fault, script) in FAULTS {
+        let found = browser.run(script);
+        assert_eq!(found, Value::Array(vec![]), "{name}: {fault}");
+    }
+}
+
+/// What a person sees of the page, as text.
+#[track_caller]
+fn assert_visible(browser: &Browser, name: &str, expected: &[&str]) {
+    let text = browser.run("return document.body.innerText.replaceAll('\\u00a0', ' ');");
+    let text = text.as_str().unwrap_or_default();
+    for words in expected {
+        assert!(text.contains(words), "{name}: no {words:?} in\n{text}");
+    }
+}
+
+/// Only the exporter was asked, and nothing was refused by the page's policy.
+#[track_caller]
+fn assert_quiet(browser: &Browser, exporter: &Exporter) {
+    let console = browser.log("browser");
+    assert!(console.is_empty(), "{console:?}");
+    let log = browser.log("performance");
+    let messages = log.iter().filter_map(|entry| entry["message"].as_str());
+    let messages = messages.filter_map(|text| serde_json::from_str::<Value>(text).ok());
+    let mut own = 0;
+    for message in messages {
+        let message = &message["message"];
+        if message["method"] != "Network.requestWillBeSent" {
+            continue;
+        }
+        let url = message["params"]["request"]["url"]
+            .as_str()
+            .unwrap_or_default();
+        let is_page = url == format!("{}/", exporter.url());
+        let is_own = OWN_PAGES.iter().any(|start| url.starts_with(start));
+        assert!(is_page || is_own, "asked for {url}");
+        own += usize::from(is_page);
+    }
+    assert!(own > 0, "the log does not even have the page: {log:?}");
+}
+
+#[test]
+fn the_page_is_whole_and_readable_on_every_screen() {
+    let Some(browser) = browser() else { return };
+    let fake = Fake::start(fleet());
+    let exporter = Setup::against(&fake).args(["--ttl", "300"]).start();
+    exporter.scrape();
+    let asked = fake.request_count();
+    for (name, view) in VIEWS {
+        browser.show_as(view);
+        browser.open(&format!("{}/", exporter.url()));
+        assert_faultless(&browser, name);
+        assert_visible(
+            &browser,
+            name,
+            &[
+                "3 of 12 gateways are disconnected",
+                "Disconnected\n",
+                "for 3 h",
+                "over 48 h, or never seen",
+                "Unknown\n",
+                "the API key must not be sent to its cluster",
+                "If the host is yours, allow it with --allow-host.",
+                "Connected\n",
+                "\"Élèves\" 🚀 <script>alert(1)</script> # TYPE ttn_up \\ counter",
+                "<b>&amp; \"quoted\" 'name'",
+                "Rooftop, north side",
+                "rooftop-kerlink-01",
+                "69 ms",
+                "0.31 % of 1 %",
+                "868–868.6 MHz",
+                "semtechws/lbslns",
+                "ttn-gateway-exporter 1.0.0",
+            ],
+        );
+        save(&browser, name);
+    }
+    assert_eq!(
+        fake.request_count(),
+        asked,
+        "a view costs requests of its own"
+    );
+    assert_quiet(&browser, &exporter);
+}
+
+#[test]
+fn the_worst_gateways_come_first_and_the_table_stays_one_for_a_screen_reader() {
+    let Some(browser) = browser() else { return };
+    let fake = Fake::start(fleet());
+    let exporter = Exporter::start(&fake);
+    for (name, view) in VIEWS {
+        browser.show_as(view);
+        browser.open(&format!("{}/", exporter.url()));
+        let states = browser
+            .run("return [...document.querySelectorAll('tbody tr')].map(row => row.className);");
+        let states = states.as_array().cloned().unwrap_or_default();
+        let rank = |state: &Value| match state.as_str() {
+            Some("disconnected") => 0,
+            Some("unknown") => 1,
+            Some("connected") => 2,
+            other => panic!("{name}: {other:?}"),
+        };
+        assert_eq!(states.len(), 12, "{name}");
+        assert!(states.is_sorted_by_key(rank), "{name}: {states:?}");
+        let roles = [
+            "table", "thead th", "tbody tr", "tbody th", "tbody td", "main", "footer",
+        ];
+        let roles = roles.map(|selector| browser.role(selector));
+        let expected = [
+            "table",
+            "columnheader",
+            "row",
+            "rowheader",
+            "cell",
+            "main",
+            "contentinfo",
+        ];
+        assert_eq!(roles, expected, "{name}");
+    }
+}
+
+#[test]
+fn a_keyboard_reaches_every_link_and_sees_where_it_is() {
+    let Some(browser) = browser() else { return };
+    let fake = Fake::start(fleet());
+    let exporter = Exporter::start(&fake);
+    browser.show_as(VIEWS[0].1);
+    browser.open(&format!("{}/", exporter.url()));
+    let links = browser.run("return [...document.links].map(link => link.getAttribute('href'));");
+    let links = links.as_array().cloned().unwrap_or_default();
+    assert!(links.contains(&Value::from("/metrics")), "{links:?}");
+    assert!(links.contains(&Value::from("#disconnected")), "{links:?}");
+    for link in links {
+        browser.press(TAB);
+        let focused = browser.run(
+            "const style = getComputedStyle(document.activeElement);
+             return [document.activeElement.getAttribute('href'), style.outlineStyle];",
+        );
+        assert_eq!(focused, Value::from(vec![link, Value::from("solid")]));
+    }
+}
+
+#[test]
+fn a_page_without_gateways_says_what_to_do() {
+    let Some(browser) = browser() else { return };
+    let key = Key::gateway("rooftop-kerlink-01");
+    let fake = Fake::start(fleet().with_key(key.clone()));
+    let lists_nothing = Setup::with_key(&fake, &key).start();
+    let refused = Setup::with_key(&fake, &Key::organization("acme")).start();
+    for (name, view) in VIEWS {
+        browser.show_as(view);
+        browser.open(&format!("{}/", lists_nothing.url()));
+        assert_faultless(&browser, name);
+        assert_visible(
+            &browser,
+            name,
+            &["No gateways", "--gateway ID", "right to list gateways"],
+        );
+        save(&browser, &format!("{name}-empty"));
+        browser.open(&format!("{}/", refused.url()));
+        assert_faultless(&browser, name);
+        let words = [
+            "The gateways are not known",
+            "does not accept the API key",
+            "Create a new",
+        ];
+        assert_visible(&browser, name, &words);
+        save(&browser, &format!("{name}-refused"));
+    }
+}

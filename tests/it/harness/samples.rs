@@ -1,0 +1,180 @@
+//! The metrics of one scrape, for tests to look into.
+
+/// One exposition, read.
+pub struct Scrape {
+    pub text: String,
+    samples: Vec<Sample>,
+    /// How it was obtained, for failure messages.
+    origin: String,
+}
+
+#[derive(Debug)]
+pub struct Sample {
+    pub name: String,
+    pub labels: Vec<(String, String)>,
+    /// As it is spelled.
+    pub value: String,
+}
+
+impl Sample {
+    pub fn label(&self, name: &str) -> Option<&str> {
+        let mut labels = self.labels.iter();
+        labels
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    }
+}
+
+impl Scrape {
+    #[track_caller]
+    pub fn read(text: &str, origin: &str) -> Scrape {
+        // The strict parser of the format takes its place here.
+        let lines = text
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.is_empty());
+        let samples = lines.map(|line| {
+            sample(line).unwrap_or_else(|| panic!("no sample: {line:?}\n{text}\n{origin}"))
+        });
+        Scrape {
+            samples: samples.collect(),
+            text: text.to_owned(),
+            origin: origin.to_owned(),
+        }
+    }
+
+    pub fn samples(&self) -> &[Sample] {
+        &self.samples
+    }
+
+    /// Every sample of this metric.
+    pub fn all(&self, metric: &str) -> Vec<&Sample> {
+        self.samples
+            .iter()
+            .filter(|sample| sample.name == metric)
+            .collect()
+    }
+
+    /// The value of the one sample with at least these labels; none where there is none.
+    #[track_caller]
+    pub fn find(&self, metric: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let has_all = |sample: &&&Sample| {
+            labels
+                .iter()
+                .all(|(name, value)| sample.label(name) == Some(value))
+        };
+        let all = self.all(metric);
+        let found: Vec<_> = all.iter().filter(has_all).collect();
+        assert!(found.len() < 2, "{metric}{labels:?} is not one\n{self}");
+        found.first().map(|sample| number(&sample.value))
+    }
+
+    /// The value of a metric that must be there once.
+    #[track_caller]
+    pub fn value(&self, metric: &str) -> f64 {
+        self.value_with(metric, &[])
+    }
+
+    #[track_caller]
+    pub fn value_with(&self, metric: &str, labels: &[(&str, &str)]) -> f64 {
+        let value = self.find(metric, labels);
+        value.unwrap_or_else(|| panic!("no {metric}{labels:?}\n{self}"))
+    }
+
+    /// The value for this gateway.
+    #[track_caller]
+    pub fn value_of(&self, metric: &str, gateway_id: &str) -> f64 {
+        self.value_with(metric, &[("gateway_id", gateway_id)])
+    }
+
+    /// The value for this gateway; none where it has no sample of it.
+    #[track_caller]
+    pub fn find_of(&self, metric: &str, gateway_id: &str) -> Option<f64> {
+        self.find(metric, &[("gateway_id", gateway_id)])
+    }
+
+    /// The value of a counter of reasons.
+    #[track_caller]
+    pub fn errors(&self, reason: &str) -> f64 {
+        self.value_with("ttn_exporter_errors_total", &[("reason", reason)])
+    }
+
+    /// The reasons that are not at 0.
+    pub fn reasons(&self) -> Vec<(String, f64)> {
+        let all = self.all("ttn_exporter_errors_total").into_iter();
+        let all = all.map(|s| (s.label("reason").unwrap_or("").to_owned(), number(&s.value)));
+        all.filter(|(_, value)| *value != 0.0).collect()
+    }
+
+    /// Asserts with the whole scrape in the message.
+    #[track_caller]
+    pub fn assert(&self, holds: bool, what: &str) {
+        assert!(holds, "{what}\n{self}");
+    }
+
+    #[track_caller]
+    pub fn assert_value(&self, metric: &str, expected: f64) -> &Scrape {
+        let value = self.value(metric);
+        assert_eq!(value, expected, "{metric}\n{self}");
+        self
+    }
+
+    #[track_caller]
+    pub fn assert_of(&self, metric: &str, gateway_id: &str, expected: Option<f64>) -> &Scrape {
+        let value = self.find_of(metric, gateway_id);
+        assert_eq!(value, expected, "{metric} of {gateway_id}\n{self}");
+        self
+    }
+}
+
+impl std::fmt::Display for Scrape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let lines = self.text.lines().filter(|line| !line.starts_with('#'));
+        for line in lines.take(400) {
+            writeln!(f, "{line}")?;
+        }
+        write!(f, "{}", self.origin)
+    }
+}
+
+fn number(text: &str) -> f64 {
+    match text {
+        "+Inf" => f64::INFINITY,
+        "-Inf" => f64::NEG_INFINITY,
+        text => text.parse().expect("a number"),
+    }
+}
+
+fn sample(line: &str) -> Option<Sample> {
+    let (series, value) = line.rsplit_once(' ')?;
+    let (name, labels) = match series.split_once('{') {
+        None => (series, ""),
+        Some((name, labels)) => (name, labels.strip_suffix('}')?),
+    };
+    Some(Sample {
+        name: name.to_owned(),
+        labels: read_labels(labels)?,
+        value: value.to_owned(),
+    })
+}
+
+fn read_labels(mut rest: &str) -> Option<Vec<(String, String)>> {
+    let mut labels = Vec::new();
+    while !rest.is_empty() {
+        let (name, quoted) = rest.split_once("=\"")?;
+        let mut value = String::new();
+        let mut characters = quoted.char_indices();
+        let end = loop {
+            match characters.next()? {
+                (at, '"') => break at + 1,
+                (_, '\\') => value.push(match characters.next()?.1 {
+                    'n' => '\n',
+                    other => other,
+                }),
+                (_, other) => value.push(other),
+            }
+        };
+        labels.push((name.to_owned(), value));
+        rest = quoted[end..].trim_start_matches(',');
+    }
+    Some(labels)
+}
