@@ -50,22 +50,22 @@ fn parse() -> Result<Options, lexopt::Error> {
 }
 
 fn run(options: Options) -> Result<(), lexopt::Error> {
-    let fleet = match options.gateways {
+    let mut fleet = match options.gateways {
         Some(count) => Fleet::generated(count),
         None => demo::fleet(clock::now_seconds()),
     };
     let count = fleet.gateways.len();
+    // The key is made up: it opens nothing but this fake.
+    let mut key = Key::user();
+    key.token = "NNSXS.DEMO.KEY".to_owned();
+    let hint = format!("--key {}", key.token);
+    fleet.keys = vec![key];
     let fake = Fake::start_at(&options.listen, None, fleet)
         .map_err(|error| format!("cannot listen on {}: {error}", options.listen))?;
     fake.set_delay(options.delay);
-    // The key is made up: it opens nothing but this fake.
-    println!(
-        "A fake Things Stack with {count} gateways listens on {}",
-        fake.url()
-    );
-    println!("Point the exporter at it:");
-    let key = Key::user().token;
-    println!("  ttn-gateway-exporter --server {} --key {key}", fake.url());
+    let url = fake.url();
+    println!("A fake Things Stack with {count} gateways listens on {url}");
+    println!("Point the exporter at it: ttn-gateway-exporter --server {url} {hint}");
     loop {
         // Requests are recorded for tests; a long demo must not grow with them.
         std::thread::sleep(Duration::from_secs(10));

@@ -72,7 +72,15 @@ struct State {
     delay: Duration,
     allowance: Option<Allowance>,
     /// Whole answers of a frozen fleet, by all that they depend on.
-    memory: HashMap<(String, String, Vec<u8>, bool), Arc<Vec<u8>>>,
+    memory: HashMap<Question, Arc<Vec<u8>>>,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+struct Question {
+    authorization: String,
+    target: String,
+    body: Vec<u8>,
+    takes_gzip: bool,
 }
 
 struct Script {
@@ -442,15 +450,15 @@ impl Cluster {
         if !self.fleet.read().expect("no panic in a change").is_frozen {
             return Arc::new(self.honest(request, &[]).bytes());
         }
-        let key = (
-            request
+        let key = Question {
+            authorization: request
                 .header("Authorization")
                 .unwrap_or_default()
                 .to_owned(),
-            request.target.clone(),
-            request.body.clone(),
-            request.header_has("Accept-Encoding", "gzip"),
-        );
+            target: request.target.clone(),
+            body: request.body.clone(),
+            takes_gzip: request.header_has("Accept-Encoding", "gzip"),
+        };
         if let Some(bytes) = self.state().memory.get(&key) {
             return Arc::clone(bytes);
         }

@@ -1,5 +1,7 @@
 //! The metrics of one scrape, for tests to look into.
 
+use crate::exposition_parser::{self, Sample};
+
 /// One exposition, read.
 pub struct Scrape {
     pub text: String,
@@ -8,35 +10,23 @@ pub struct Scrape {
     origin: String,
 }
 
-#[derive(Debug)]
-pub struct Sample {
-    pub name: String,
-    pub labels: Vec<(String, String)>,
-    /// As it is spelled.
-    pub value: String,
-}
-
-impl Sample {
-    pub fn label(&self, name: &str) -> Option<&str> {
-        let mut labels = self.labels.iter();
-        labels
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
-    }
+/// The value of a label of a sample.
+pub fn label<'a>(sample: &'a Sample, name: &str) -> Option<&'a str> {
+    let mut labels = sample.labels.iter();
+    let found = labels.find(|(key, _)| key == name);
+    found.map(|(_, value)| value.as_str())
 }
 
 impl Scrape {
+    /// Reads it strictly: a scrape that Prometheus would merely tolerate fails the test.
     #[track_caller]
     pub fn read(text: &str, origin: &str) -> Scrape {
-        // The strict parser of the format takes its place here.
-        let lines = text
-            .lines()
-            .filter(|line| !line.starts_with('#') && !line.is_empty());
-        let samples = lines.map(|line| {
-            sample(line).unwrap_or_else(|| panic!("no sample: {line:?}\n{text}\n{origin}"))
-        });
+        let families = match exposition_parser::parse(text) {
+            Ok(families) => families,
+            Err(error) => panic!("{error}\n{text}\n{origin}"),
+        };
         Scrape {
-            samples: samples.collect(),
+            samples: families.into_iter().flat_map(|f| f.samples).collect(),
             text: text.to_owned(),
             origin: origin.to_owned(),
         }
@@ -60,12 +50,12 @@ impl Scrape {
         let has_all = |sample: &&&Sample| {
             labels
                 .iter()
-                .all(|(name, value)| sample.label(name) == Some(value))
+                .all(|(name, value)| label(sample, name) == Some(value))
         };
         let all = self.all(metric);
         let found: Vec<_> = all.iter().filter(has_all).collect();
         assert!(found.len() < 2, "{metric}{labels:?} is not one\n{self}");
-        found.first().map(|sample| number(&sample.value))
+        found.first().map(|sample| sample.number())
     }
 
     /// The value of a metric that must be there once.
@@ -101,7 +91,7 @@ impl Scrape {
     /// The reasons that are not at 0.
     pub fn reasons(&self) -> Vec<(String, f64)> {
         let all = self.all("ttn_exporter_errors_total").into_iter();
-        let all = all.map(|s| (s.label("reason").unwrap_or("").to_owned(), number(&s.value)));
+        let all = all.map(|s| (label(s, "reason").unwrap_or("").to_owned(), s.number()));
         all.filter(|(_, value)| *value != 0.0).collect()
     }
 
@@ -134,47 +124,4 @@ impl std::fmt::Display for Scrape {
         }
         write!(f, "{}", self.origin)
     }
-}
-
-fn number(text: &str) -> f64 {
-    match text {
-        "+Inf" => f64::INFINITY,
-        "-Inf" => f64::NEG_INFINITY,
-        text => text.parse().expect("a number"),
-    }
-}
-
-fn sample(line: &str) -> Option<Sample> {
-    let (series, value) = line.rsplit_once(' ')?;
-    let (name, labels) = match series.split_once('{') {
-        None => (series, ""),
-        Some((name, labels)) => (name, labels.strip_suffix('}')?),
-    };
-    Some(Sample {
-        name: name.to_owned(),
-        labels: read_labels(labels)?,
-        value: value.to_owned(),
-    })
-}
-
-fn read_labels(mut rest: &str) -> Option<Vec<(String, String)>> {
-    let mut labels = Vec::new();
-    while !rest.is_empty() {
-        let (name, quoted) = rest.split_once("=\"")?;
-        let mut value = String::new();
-        let mut characters = quoted.char_indices();
-        let end = loop {
-            match characters.next()? {
-                (at, '"') => break at + 1,
-                (_, '\\') => value.push(match characters.next()?.1 {
-                    'n' => '\n',
-                    other => other,
-                }),
-                (_, other) => value.push(other),
-            }
-        };
-        labels.push((name.to_owned(), value));
-        rest = quoted[end..].trim_start_matches(',');
-    }
-    Some(labels)
 }
