@@ -52,6 +52,9 @@ struct Last {
     ended: Instant,
 }
 
+/// The label of a cluster, and its API if the key may go there.
+type Cluster = (Arc<str>, Result<BaseUrl, Arc<FetchError>>);
+
 /// A gateway and the cluster to ask for its stats, if the key may go there.
 struct Target {
     gateway: Arc<Gateway>,
@@ -109,8 +112,7 @@ impl Collector {
         let capacity = self.list.gateways().len().max(CAPACITY_MIN);
         self.outcomes.set_capacity(capacity);
         // Most gateways share a handful of addresses.
-        let mut known: BTreeMap<&str, (Arc<str>, Result<BaseUrl, Arc<FetchError>>)> =
-            BTreeMap::new();
+        let mut known: BTreeMap<&str, Cluster> = BTreeMap::new();
         let mut targets = Vec::with_capacity(capacity);
         for gateway in self.list.gateways() {
             let address = gateway.gateway_server_address.as_str();
@@ -254,11 +256,7 @@ impl Collector {
     }
 }
 
-/// The label of a cluster, and its API if the key may go there.
-fn cluster_of(
-    hosts: &KnownHosts,
-    gateway_server_address: &str,
-) -> (Arc<str>, Result<BaseUrl, Arc<FetchError>>) {
+fn cluster_of(hosts: &KnownHosts, gateway_server_address: &str) -> Cluster {
     match hosts.api_of(gateway_server_address) {
         Ok(base) => (base.host.as_str().into(), Ok(base)),
         Err(host) => {

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use crate::decode::fields::Reader;
 use crate::decode::forms::is_gateway_id;
 use crate::error::FetchError;
-use crate::faults::{Faults, printable};
+pub use crate::faults::{Faults, printable};
 use crate::json_stream::{each_element, each_entry, object, value, wrong_shape};
 use crate::model::{ConnectionStats, Gateway};
 
@@ -27,9 +27,9 @@ const MAX_GATEWAYS: usize = 10_000;
 /// Ten times what the API answers for at once.
 const MAX_STATS: usize = 1_000;
 const MAX_ERROR_DETAILS: usize = 16;
-const MAX_MESSAGE_CHARACTERS: usize = 200;
-/// More than The Things Stack knows.
+/// The API knows about 70.
 const MAX_RIGHTS: usize = 256;
+const MAX_MESSAGE_CHARACTERS: usize = 200;
 const MAX_ERROR_NAME_CHARACTERS: usize = 64;
 /// What a gateway without any readable stats does not tell.
 const ALL_THAT_COUNTS: [&str; 5] = [
@@ -119,15 +119,17 @@ pub fn stats(
     Ok(Reader::stats(gateway_id, stats, faults))
 }
 
-/// `GET /auth_info`: the names of the key's rights, such as `RIGHT_GATEWAY_STATUS_READ`.
+/// `GET /auth_info`: the names of the rights that an API key has, of its own and by its owner's
+/// role; empty where the answer is about another kind of access.
 pub fn rights(body: &[u8]) -> Result<Vec<String>, FetchError> {
-    let info = object(body)?;
-    let rights = info
-        .get("api_key")
-        .and_then(|access| access.get("api_key")?.get("rights")?.as_array())
-        .ok_or_else(|| wrong_shape("there are no rights of an API key"))?;
-    let names = rights.iter().filter_map(Value::as_str);
-    Ok(names.take(MAX_RIGHTS).map(str::to_owned).collect())
+    let mut answer = Value::Object(object(body)?);
+    let rights = ["/api_key/api_key/rights", "/universal_rights/rights"]
+        .into_iter()
+        .filter_map(|path| answer.pointer_mut(path).map(Value::take))
+        .filter_map(|list| forms::array(list).ok())
+        .flatten()
+        .filter_map(|right| forms::text(right).ok());
+    Ok(rights.take(MAX_RIGHTS).collect())
 }
 
 /// The body of an error; `None` if it is not the API's, a page of a proxy for example.
@@ -200,7 +202,7 @@ mod tests {
 
     /// Each fault as `field count×found`.
     pub(super) fn lines(faults: &Faults) -> Vec<String> {
-        let line = |(field, f): (_, &Fault)| format!("{field} {}×{}", f.count, f.found);
+        let line = |f: &Fault| format!("{} {}×{}", f.field, f.count, f.found);
         faults.iter().map(line).collect()
     }
 
@@ -298,6 +300,28 @@ mod tests {
         }
         let nameless = gateway(b"{\"ids\":{}}", faults).expect_err("no id");
         assert_eq!(nameless.reason, Reason::Shape);
+    }
+
+    #[test]
+    fn rights_are_those_of_the_key_and_of_its_owner() {
+        let check = |body: &str, expected: &[&str]| {
+            assert_eq!(
+                rights(body.as_bytes()).expect("an answer"),
+                expected,
+                "{body}"
+            );
+        };
+        check(
+            r#"{"api_key":{"api_key":{"id":"X","rights":["RIGHT_GATEWAY_INFO",7]},"entity_ids":{}},
+            "universal_rights":{"rights":["RIGHT_SEND_INVITES"]},"is_admin":true}"#,
+            &["RIGHT_GATEWAY_INFO", "RIGHT_SEND_INVITES"],
+        );
+        check("{}", &[]);
+        check(r#"{"api_key":{"api_key":{"rights":"all"}}}"#, &[]);
+        assert_eq!(
+            rights(b"<html>").expect_err("a page").reason,
+            Reason::NotJson
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! network is made fit for a log line. It never decides what counts as a fault and never logs.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::{fmt, io};
 
 use serde_json::Value;
 
@@ -23,6 +23,8 @@ pub struct Faults {
 /// All faults of one field.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fault {
+    /// The API's name of the field, such as `last_status.metrics`.
+    pub field: &'static str,
     pub count: u64,
     /// Where it was seen first; empty where the gateway has no readable id.
     pub gateway_id: String,
@@ -35,9 +37,9 @@ impl Faults {
         self.by_field.is_empty()
     }
 
-    /// Sorted by the name of the field, such as `last_status.metrics`.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Fault)> {
-        self.by_field.iter().map(|(field, fault)| (*field, fault))
+    /// Sorted by the name of the field.
+    pub fn iter(&self) -> impl Iterator<Item = &Fault> {
+        self.by_field.values()
     }
 
     /// How many faults there are in all fields together.
@@ -62,11 +64,22 @@ impl Faults {
             return;
         }
         let fault = Fault {
+            field,
             count: 1,
             gateway_id: gateway_id.to_owned(),
             found: beginning_of(found),
         };
         self.by_field.insert(field, fault);
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fault { field, found, .. } = self;
+        match self.gateway_id.as_str() {
+            "" => write!(f, "{field} has an unexpected form: {found}"),
+            id => write!(f, "{field} of gateway {id} has an unexpected form: {found}"),
+        }
     }
 }
 
@@ -143,7 +156,7 @@ mod tests {
     fn check(found: Value, expected: &str) {
         let mut faults = Faults::default();
         faults.add("name", "gw-1", &found);
-        let examples: Vec<&str> = faults.iter().map(|(_, f)| f.found.as_str()).collect();
+        let examples: Vec<&str> = faults.iter().map(|f| f.found.as_str()).collect();
         assert_eq!(examples, [expected]);
     }
 
@@ -170,6 +183,19 @@ mod tests {
             Value::from(vec![7; 99_999]),
             &format!("[{}7…", "7,".repeat(31)),
         );
+    }
+
+    #[test]
+    fn a_fault_names_the_gateway_where_it_is_known() {
+        let mut faults = Faults::default();
+        faults.add("entries", "", &Value::from(7));
+        faults.add("eui", "gw-1", &Value::from("x"));
+        let lines: Vec<String> = faults.iter().map(Fault::to_string).collect();
+        let expected = [
+            "entries has an unexpected form: 7",
+            "eui of gateway gw-1 has an unexpected form: \"x\"",
+        ];
+        assert_eq!(lines, expected);
     }
 
     #[test]
@@ -201,7 +227,7 @@ mod tests {
         faults.absorb(newer);
         let all: Vec<_> = faults
             .iter()
-            .map(|(field, f)| (field, f.count, f.gateway_id.as_str(), f.found.as_str()))
+            .map(|f| (f.field, f.count, f.gateway_id.as_str(), f.found.as_str()))
             .collect();
         let expected = [
             ("eui", 1, "gw-1", "2"),

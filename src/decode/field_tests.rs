@@ -50,8 +50,8 @@ fn check_stats(fields: &str, expected: ConnectionStats, expected_faults: &[&str]
     let unreadable = std::mem::take(&mut found.unreadable);
     assert_eq!(found, expected, "{fields}");
     assert_eq!(lines(&faults), expected_faults, "{fields}");
-    for (field, fault) in faults.iter() {
-        assert!(unreadable.contains(&field), "{field}");
+    for fault in faults.iter() {
+        assert!(unreadable.contains(&fault.field), "{fault}");
         assert_eq!(fault.gateway_id, "gw-1");
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use super::{api_error, gateway, gateway_list, stats, stats_batch};
+use super::{api_error, gateway, gateway_list, rights, stats, stats_batch};
 use crate::faults::Faults;
 use crate::model::{ConnectionStats, Gateway, Location};
 
@@ -201,6 +201,7 @@ fn decode_all(body: &[u8]) {
     if let Ok(stats) = stats("gw-b", body, &mut faults) {
         check_stats(&stats);
     }
+    assert!(rights(body).unwrap_or_default().len() <= 256);
     if let Some(error) = api_error(body) {
         assert!(error.message.chars().count() <= 201);
         assert!(!error.message.contains(char::is_control));
@@ -264,7 +265,7 @@ fn check_text(text: &str) {
 
 fn check_faults(faults: &Faults) {
     assert!(faults.iter().count() <= 40);
-    for (_, fault) in faults.iter() {
+    for fault in faults.iter() {
         assert!(fault.count > 0 && fault.found.chars().count() <= 65);
         assert!(!fault.found.contains(char::is_control));
     }
@@ -278,6 +279,7 @@ fn damaged_bodies_end_without_a_panic_and_within_bounds() {
         STATS.to_owned(),
         GATEWAY.replace("ID", "gw-b"),
         r#"{"code":7,"message":"error:a:b (c)","details":[{"name":"b"}]}"#.to_owned(),
+        r#"{"api_key":{"api_key":{"rights":["RIGHT_GATEWAY_ALL"]}}}"#.to_owned(),
     ];
     let round = |random: &mut Random| {
         let mut body = bodies[random.below(bodies.len())].clone().into_bytes();

@@ -24,54 +24,104 @@ fn help_names_every_flag_and_version_the_version() {
     let help = Setup::bare().args(["--help"]).run();
     help.assert_code(0);
     for flag in [
-        "--listen", "--key", "--key-file", "--server", "--gateway", "--ttl", "--list-ttl",
-        "--timeout", "--once", "--verbose", "-v", "--help", "--version", "--allow-host",
-        "--insecure-http", "--organization", "--user", "--ca-file",
+        "--listen",
+        "--key",
+        "--key-file",
+        "--server",
+        "--gateway",
+        "--ttl",
+        "--list-ttl",
+        "--timeout",
+        "--once",
+        "--verbose",
+        "-v",
+        "--help",
+        "--version",
+        "--allow-host",
+        "--insecure-http",
+        "--organization",
+        "--user",
+        "--ca-file",
     ] {
         assert!(help.stdout.contains(flag), "{flag}\n{help}");
     }
-    for variable in ["TTN_LISTEN", "TTN_API_KEY", "TTN_API_KEY_FILE", "TTN_SERVER"] {
+    for variable in [
+        "TTN_LISTEN",
+        "TTN_API_KEY",
+        "TTN_API_KEY_FILE",
+        "TTN_SERVER",
+    ] {
         assert!(help.stdout.contains(variable), "{variable}\n{help}");
     }
     let version = Setup::bare().args(["--version"]).run();
     version.assert_code(0);
-    assert!(version.stdout.contains(env!("CARGO_PKG_VERSION")), "{version}");
+    assert!(
+        version.stdout.contains(env!("CARGO_PKG_VERSION")),
+        "{version}"
+    );
 }
 
 #[test]
 fn without_a_key_it_says_how_to_give_one() {
     let finished = Setup::bare().run();
     assert!(!finished.status.success(), "{finished}");
-    finished.assert_stderr_has("Provide API key!").assert_stderr_has("--key-file");
+    finished
+        .assert_stderr_has("Provide API key!")
+        .assert_stderr_has("--key-file");
 }
 
 #[test]
 fn bad_usage_is_one_line_with_the_flag_and_the_value() {
-    check_usage(&["--key", "k", "--listen", "nowhere"], &["--listen", "nowhere"]);
-    check_usage(&["--key", "k", "--listen", ":99999"], &["--listen", ":99999"]);
+    check_usage(
+        &["--key", "k", "--listen", "nowhere"],
+        &["--listen", "nowhere"],
+    );
+    check_usage(
+        &["--key", "k", "--listen", ":99999"],
+        &["--listen", ":99999"],
+    );
     check_usage(&["--key", "k", "--ttl", "soon"], &["--ttl", "soon"]);
     check_usage(&["--key", "k", "--ttl", "-1"], &["--ttl", "-1"]);
     check_usage(&["--key", "k", "--timeout", "0"], &["--timeout", "0"]);
     check_usage(&["--key", "k", "--list-ttl", "NaN"], &["--list-ttl", "NaN"]);
-    check_usage(&["--key", "k", "--server", "ftp://x"], &["--server", "ftp://x"]);
-    check_usage(&["--key", "k", "--gateway", "../../x"], &["--gateway", "../../x"]);
+    check_usage(
+        &["--key", "k", "--server", "ftp://x"],
+        &["--server", "ftp://x"],
+    );
+    check_usage(
+        &["--key", "k", "--gateway", "../../x"],
+        &["--gateway", "../../x"],
+    );
     check_usage(&["--key", "k", "--frobnicate"], &["--frobnicate"]);
     check_usage(&["--key", "k", "surplus"], &["surplus"]);
     check_usage(&["--key", "k", "--key-file", "f"], &["--key", "--key-file"]);
     check_usage(&["--key"], &["--key"]);
-    check_usage(&["--key", "k", "--server", "http://192.0.2.1"], &["--insecure-http"]);
+    check_usage(
+        &["--key", "k", "--server", "http://192.0.2.1"],
+        &["--insecure-http"],
+    );
 }
 
 #[test]
 fn a_url_with_user_information_is_refused_and_not_repeated() {
-    let arguments = ["--key", "k", "--server", "https://user:hunter2@stack.example"];
+    let arguments = [
+        "--key",
+        "k",
+        "--server",
+        "https://user:hunter2@stack.example",
+    ];
     let finished = check_usage(&arguments, &["--server"]);
     assert!(!finished.stderr.contains("hunter2"), "{finished}");
 }
 
 #[test]
 fn a_key_that_fits_into_no_header_is_refused_without_an_echo() {
-    for key in ["NNSXS.A.sec\nret", "NNSXS.A.sec\u{7f}ret", "NNSXS.A.secrét", "sec ret"] {
+    for key in [
+        "NNSXS.A.sec\nret",
+        "NNSXS.A.sec\u{7f}ret",
+        "NNSXS.A.secrét",
+        "sec ret",
+    ] {
         let finished = check_usage(&["--key", key], &["--key"]);
         assert!(!finished.stderr.contains("sec"), "{finished}");
         let finished = Setup::bare().variable("TTN_API_KEY", key).run();
@@ -85,8 +135,13 @@ fn a_key_file_may_end_with_white_space_and_must_be_there() {
     let fake = Fake::start(one());
     let setup = Setup::bare().args(["--server", &fake.url()]);
     let contents = format!("{}  \r\n\n", Key::user().token);
-    setup.args_with_file("--key-file", &contents).run_once().assert_code(0);
-    let missing = Setup::bare().args(["--once", "--key-file", "no-such-file"]).run();
+    setup
+        .args_with_file("--key-file", &contents)
+        .run_once()
+        .assert_code(0);
+    let missing = Setup::bare()
+        .args(["--once", "--key-file", "no-such-file"])
+        .run();
     assert!(!missing.status.success(), "{missing}");
     missing.assert_stderr_has("no-such-file");
     let empty = Setup::bare().args_with_file("--key-file", "\n").run_once();
@@ -107,7 +162,9 @@ fn a_flag_wins_over_its_variable() {
     setup.start().scrape().assert_value("ttn_up", 1.0);
     assert_eq!((fake.count(Endpoint::List), other.request_count()), (1, 0));
     let bad = Setup::against(&fake).variable("TTN_TTL", "soon").run_once();
-    bad.assert_code(2).assert_stderr_has("TTN_TTL").assert_stderr_has("soon");
+    bad.assert_code(2)
+        .assert_stderr_has("TTN_TTL")
+        .assert_stderr_has("soon");
 }
 
 #[test]
@@ -115,7 +172,10 @@ fn a_key_on_the_command_line_wins_over_a_key_file_in_the_environment() {
     let fake = Fake::start(one());
     let setup = Setup::bare().args(["--server", &fake.url(), "--key", &Key::user().token]);
     let file = setup.file("other", "NNSXS.wrong.key");
-    setup.variable("TTN_API_KEY_FILE", &file).run_once().assert_code(0);
+    setup
+        .variable("TTN_API_KEY_FILE", &file)
+        .run_once()
+        .assert_code(0);
 }
 
 #[test]
@@ -128,7 +188,10 @@ fn listen_takes_each_form() {
     }
     if std::net::TcpListener::bind("[::1]:0").is_ok() {
         for listen in ["[::1]:0", "[::]:0"] {
-            Setup::against(&fake).args(["--listen", listen]).start().scrape();
+            Setup::against(&fake)
+                .args(["--listen", listen])
+                .start()
+                .scrape();
         }
     }
 }
@@ -186,7 +249,10 @@ fn verbose_says_what_is_done_and_the_default_says_little() {
     quiet.scrape();
     let loud = Setup::against(&fake).args(["--verbose"]).start();
     loud.scrape();
-    assert!(loud.stderr().lines().count() > quiet.stderr().lines().count(), "{loud}");
+    assert!(
+        loud.stderr().lines().count() > quiet.stderr().lines().count(),
+        "{loud}"
+    );
     assert!(quiet.stderr().lines().count() <= 3, "{quiet}");
 }
 

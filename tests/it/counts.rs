@@ -58,8 +58,12 @@ fn stats_expire_after_their_ttl_and_the_list_does_not() {
 #[test]
 fn a_new_gateway_appears_and_a_deleted_one_vanishes_with_the_next_list() {
     let fake = Fake::start(two());
-    let exporter = Setup::against(&fake).args(["--ttl", "0.2", "--list-ttl=0.2"]).start();
-    exporter.scrape().assert_of("ttn_gateway_connected", "gw-1", Some(1.0));
+    let exporter = Setup::against(&fake)
+        .args(["--ttl", "0.2", "--list-ttl=0.2"])
+        .start();
+    exporter
+        .scrape()
+        .assert_of("ttn_gateway_connected", "gw-1", Some(1.0));
     fake.change(|fleet| {
         fleet.gateways.remove(0);
         fleet.gateways.push(Gateway::new("gw-3").connected("udp"));
@@ -131,10 +135,16 @@ fn each_request_says_who_asks_and_asks_for_no_more_than_is_used() {
     }
     let list = &records[0].request;
     let mask = list.query("field_mask").expect("a field mask");
-    assert!(mask.contains("gateway_server_address") && !mask.contains("attributes"), "{mask}");
+    assert!(
+        mask.contains("gateway_server_address") && !mask.contains("attributes"),
+        "{mask}"
+    );
     assert_eq!(list.query("limit").as_deref(), Some("1000"));
     let batch = records[1].request.body_text();
-    assert!(batch.contains("field_mask") && !batch.contains("advanced"), "{batch}");
+    assert!(
+        batch.contains("field_mask") && !batch.contains("advanced"),
+        "{batch}"
+    );
 }
 
 #[test]
@@ -177,7 +187,12 @@ fn ten_scrapes_behind_one_hanging_request_are_answered_together() {
     let start = Instant::now();
     thread::scope(|scope| {
         for _ in 0..10 {
-            scope.spawn(|| exporter.scrape().assert_value("ttn_up", 0.0).errors("timeout"));
+            scope.spawn(|| {
+                exporter
+                    .scrape()
+                    .assert_value("ttn_up", 0.0)
+                    .errors("timeout")
+            });
         }
     });
     let elapsed = start.elapsed();

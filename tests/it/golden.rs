@@ -24,7 +24,10 @@ const VOLATILE: [&str; 4] = [
 /// The demo fleet, standing still.
 fn still() -> Fleet {
     let mut fleet = demo::fleet(NOON);
-    fleet.gateways.iter_mut().for_each(|gateway| gateway.motion = None);
+    fleet
+        .gateways
+        .iter_mut()
+        .for_each(|gateway| gateway.motion = None);
     fleet
 }
 
@@ -42,7 +45,9 @@ fn masked(text: &str) -> String {
 
 #[track_caller]
 fn check(name: &str, scrape: &Scrape) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/it/golden")
+        .join(name);
     let actual = masked(&scrape.text);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -55,7 +60,10 @@ fn check(name: &str, scrape: &Scrape) {
         panic!("{name}: is\n  {actual}\nand not\n  {expected}\n(make golden)\n{scrape}");
     }
     let counts = (actual.lines().count(), expected.lines().count());
-    assert_eq!(counts.0, counts.1, "{name}: the number of lines (make golden)\n{scrape}");
+    assert_eq!(
+        counts.0, counts.1,
+        "{name}: the number of lines (make golden)\n{scrape}"
+    );
     lint(&path);
 }
 
@@ -75,8 +83,13 @@ fn lint(golden: &PathBuf) {
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), text.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    let old = ["ttn_gateway_messages_uplink_count", "ttn_gateway_messages_downlink_count"];
-    let new = said.lines().filter(|line| !old.iter().any(|name| line.contains(name)));
+    let old = [
+        "ttn_gateway_messages_uplink_count",
+        "ttn_gateway_messages_downlink_count",
+    ];
+    let new = said
+        .lines()
+        .filter(|line| !old.iter().any(|name| line.contains(name)));
     assert_eq!(new.collect::<Vec<_>>(), Vec::<&str>::new());
 }
 
@@ -94,7 +107,10 @@ fn golden_of_a_second_scrape_after_a_failure() {
     ]));
     let exporter = Setup::against(&fake).args(["--ttl", "0.2"]).start();
     exporter.scrape();
-    fake.script(Endpoint::StatsBatch, Misbehaviour::RateLimited { retry_seconds: 60 });
+    fake.script(
+        Endpoint::StatsBatch,
+        Misbehaviour::RateLimited { retry_seconds: 60 },
+    );
     std::thread::sleep(std::time::Duration::from_millis(250));
     check("rate_limited.prom", &exporter.scrape());
 }

@@ -17,7 +17,11 @@ fn the_metrics_have_the_content_type_of_their_format() {
     for path in ["/metrics", "/metrics?x=1", "/"] {
         let response = exporter.get(path);
         assert_eq!(response.status, 200, "{path}: {response}");
-        assert_eq!(response.header("Content-Type"), Some(CONTENT_TYPE), "{path}: {response}");
+        assert_eq!(
+            response.header("Content-Type"),
+            Some(CONTENT_TYPE),
+            "{path}: {response}"
+        );
         assert!(response.text().contains("ttn_up 1\n"), "{path}: {response}");
     }
 }
@@ -28,14 +32,31 @@ fn the_root_is_a_page_for_a_browser_alone() {
     let accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
     let page = exporter.get_with_headers("/", &[("Accept", accept)]);
     assert_eq!(page.status, 200, "{page}");
-    assert!(page.header("Content-Type").unwrap().starts_with("text/html"), "{page}");
+    assert!(
+        page.header("Content-Type")
+            .unwrap()
+            .starts_with("text/html"),
+        "{page}"
+    );
     assert!(page.text().contains("/metrics"), "{page}");
-    for accept in ["*/*", "text/plain", "application/openmetrics-text;version=1.0.0,*/*;q=0.1"] {
+    for accept in [
+        "*/*",
+        "text/plain",
+        "application/openmetrics-text;version=1.0.0,*/*;q=0.1",
+    ] {
         let response = exporter.get_with_headers("/", &[("Accept", accept)]);
-        assert_eq!(response.header("Content-Type"), Some(CONTENT_TYPE), "{accept}: {response}");
+        assert_eq!(
+            response.header("Content-Type"),
+            Some(CONTENT_TYPE),
+            "{accept}: {response}"
+        );
     }
     let metrics = exporter.get_with_headers("/metrics", &[("Accept", "text/html")]);
-    assert_eq!(metrics.header("Content-Type"), Some(CONTENT_TYPE), "{metrics}");
+    assert_eq!(
+        metrics.header("Content-Type"),
+        Some(CONTENT_TYPE),
+        "{metrics}"
+    );
 }
 
 #[test]
@@ -49,7 +70,14 @@ fn health_needs_no_api() {
 #[test]
 fn any_other_path_is_not_found() {
     let (fake, exporter) = start();
-    for path in ["/metric", "/metrics/", "/-/ready", "/favicon.ico", "/../etc/passwd", "/%6detrics"] {
+    for path in [
+        "/metric",
+        "/metrics/",
+        "/-/ready",
+        "/favicon.ico",
+        "/../etc/passwd",
+        "/%6detrics",
+    ] {
         assert_eq!(exporter.get(path).status, 404, "{path}");
     }
     assert_eq!(fake.request_count(), 0);
@@ -62,7 +90,11 @@ fn other_methods_are_told_which_ones_work() {
         for path in ["/metrics", "/", "/-/healthy"] {
             let response = exporter.request(method, path, &[]);
             assert_eq!(response.status, 405, "{method} {path}: {response}");
-            assert_eq!(response.header("Allow"), Some("GET, HEAD"), "{method} {path}: {response}");
+            assert_eq!(
+                response.header("Allow"),
+                Some("GET, HEAD"),
+                "{method} {path}: {response}"
+            );
         }
     }
 }
@@ -80,7 +112,11 @@ fn head_has_the_headers_of_get_and_no_body() {
             names.filter(|name| name != "date").collect()
         };
         assert_eq!(names(&head.headers), names(&get.headers), "{path}: {head}");
-        assert_eq!(head.header("Content-Type"), get.header("Content-Type"), "{path}");
+        assert_eq!(
+            head.header("Content-Type"),
+            get.header("Content-Type"),
+            "{path}"
+        );
     }
 }
 
@@ -91,10 +127,17 @@ fn gzip_is_for_those_who_accept_it() {
     assert_eq!(plain.header("Content-Encoding"), None);
     for accepted in ["gzip", "deflate, gzip;q=0.5", "GZIP"] {
         let packed = exporter.get_with_headers("/metrics", &[("Accept-Encoding", accepted)]);
-        assert_eq!(packed.header("Content-Encoding"), Some("gzip"), "{accepted}: {packed}");
+        assert_eq!(
+            packed.header("Content-Encoding"),
+            Some("gzip"),
+            "{accepted}: {packed}"
+        );
         assert!(packed.body.len() * 2 < plain.body.len(), "{accepted}");
         assert!(packed.text().contains("ttn_up 1\n"), "{accepted}");
-        let vary = packed.header("Vary").unwrap_or_default().to_ascii_lowercase();
+        let vary = packed
+            .header("Vary")
+            .unwrap_or_default()
+            .to_ascii_lowercase();
         assert!(vary.contains("accept-encoding"), "{accepted}: {packed}");
     }
     for refused in ["identity", "gzip;q=0", "br", ""] {

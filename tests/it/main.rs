@@ -4,9 +4,18 @@
 mod fake;
 mod harness;
 
+mod exposition_parser;
+
 mod assets;
 mod browser;
+mod cli;
+mod counts;
 mod fake_itself;
+mod golden;
+mod http;
 #[allow(dead_code)] // until the exporter can be started by a test
 mod prometheus;
+mod python_compat;
+mod secrecy;
+mod states;
 mod webdriver;

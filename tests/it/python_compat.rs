@@ -21,7 +21,9 @@ fn the_forms_of_absl_work() {
         let setup = Setup::bare().variable("TTN_SERVER", &url);
         let exporter = match arguments.iter().any(|a| a.starts_with("-listen")) {
             // The harness sees only the long form and would add its own.
-            true => setup.variable("TTN_LISTEN", "127.0.0.1:1").args(arguments.iter().copied()),
+            true => setup
+                .variable("TTN_LISTEN", "127.0.0.1:1")
+                .args(arguments.iter().copied()),
             false => setup.args(arguments.iter().copied()),
         };
         exporter.start().scrape().assert_value("ttn_up", 1.0);
@@ -31,7 +33,9 @@ fn the_forms_of_absl_work() {
 #[test]
 fn its_unused_password_is_ignored_with_a_warning() {
     let fake = Fake::start(fleet());
-    let finished = Setup::against(&fake).args(["--password", "hunter2"]).run_once();
+    let finished = Setup::against(&fake)
+        .args(["--password", "hunter2"])
+        .run_once();
     finished.assert_code(0).assert_stderr_has("--password");
     assert!(!finished.stderr.contains("hunter2"), "{finished}");
 }
@@ -56,8 +60,11 @@ fn its_two_metrics_are_served_at_the_root_as_it_served_them() {
 
 #[test]
 fn a_gateway_that_left_counts_0_under_the_old_names() {
-    let gone = serde_json::json!({ "connected_at": null, "disconnected_at": "2024-11-20T12:00:00Z" });
-    let fake = Fake::start(Fleet::of([Gateway::new("gw-1").connected("udp").stats_with(gone)]));
+    let gone =
+        serde_json::json!({ "connected_at": null, "disconnected_at": "2024-11-20T12:00:00Z" });
+    let fake = Fake::start(Fleet::of([Gateway::new("gw-1")
+        .connected("udp")
+        .stats_with(gone)]));
     let scrape = Setup::against(&fake).start().scrape();
     scrape.assert_of("ttn_gateway_messages_uplink_count", "gw-1", Some(0.0));
     scrape.assert_of("ttn_gateway_messages_downlink_count", "gw-1", Some(0.0));

@@ -38,9 +38,18 @@ fn assert_exporter_silent(exporter: &Exporter) {
 
 #[test]
 fn the_key_goes_to_the_api_and_to_no_output_of_any_log_level() {
-    for level in ["error", "info", "debug", "trace", "trace,ureq=trace,rustls=trace"] {
+    for level in [
+        "error",
+        "info",
+        "debug",
+        "trace",
+        "trace,ureq=trace,rustls=trace",
+    ] {
         let fake = Fake::start(one());
-        let exporter = Setup::against(&fake).variable("RUST_LOG", level).args(["-v"]).start();
+        let exporter = Setup::against(&fake)
+            .variable("RUST_LOG", level)
+            .args(["-v"])
+            .start();
         assert_exporter_silent(&exporter);
         let records = fake.records();
         assert!(records.len() >= 2, "{exporter}");
@@ -83,7 +92,10 @@ fn an_api_that_repeats_the_key_gets_it_into_no_label() {
     let echo = format!("key {}", Key::user().token);
     let gateway = Gateway::new("gw-1").named(&echo).connected("udp");
     let fake = Fake::start(Fleet::of([gateway]));
-    let error = format!(r#"{{"code":7,"message":"no rights for {}"}}"#, Key::user().token);
+    let error = format!(
+        r#"{{"code":7,"message":"no rights for {}"}}"#,
+        Key::user().token
+    );
     fake.script(Endpoint::StatsBatch, Misbehaviour::json(403, &error));
     fake.script(Endpoint::Stats, Misbehaviour::json(403, &error));
     let exporter = Exporter::start(&fake);

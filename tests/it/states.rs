@@ -21,7 +21,9 @@ fn scrape_with(stats: Value) -> Scrape {
 #[test]
 fn a_gateway_is_connected_only_while_it_is() {
     let mut fleet = demo::fleet(NOON);
-    fleet.gateways.retain(|gateway| gateway.cluster_host().is_empty());
+    fleet
+        .gateways
+        .retain(|gateway| gateway.cluster_host().is_empty());
     fleet.reindex();
     let fake = Fake::start(fleet);
     let scrape = Exporter::start(&fake).scrape();
@@ -40,7 +42,10 @@ fn a_gateway_is_connected_only_while_it_is() {
     }
     scrape.assert_value("ttn_up", 1.0);
     let count = |state| scrape.value_with("ttn_exporter_gateways", &[("state", state)]);
-    assert_eq!([count("connected"), count("disconnected"), count("unknown")], [5.0, 3.0, 0.0]);
+    assert_eq!(
+        [count("connected"), count("disconnected"), count("unknown")],
+        [5.0, 3.0, 0.0]
+    );
 }
 
 #[test]
@@ -53,7 +58,11 @@ fn a_gateway_that_left_keeps_its_last_figures_and_is_not_connected() {
     }));
     scrape.assert_of("ttn_gateway_connected", "gw-1", Some(0.0));
     let left_at = Some((NOON - 3 * 3600) as f64);
-    scrape.assert_of("ttn_gateway_disconnected_timestamp_seconds", "gw-1", left_at);
+    scrape.assert_of(
+        "ttn_gateway_disconnected_timestamp_seconds",
+        "gw-1",
+        left_at,
+    );
     scrape.assert_of("ttn_gateway_connected_timestamp_seconds", "gw-1", None);
     scrape.assert_of("ttn_gateway_uplink_messages_total", "gw-1", Some(40211.0));
 }
@@ -85,7 +94,10 @@ fn a_state_that_is_not_known_is_absent_and_not_0() {
     }
     assert_eq!(scrape.all("ttn_gateway_info").len(), 1);
     scrape.assert_value("ttn_up", 0.0);
-    assert_eq!(scrape.value_with("ttn_exporter_gateways", &[("state", "unknown")]), 1.0);
+    assert_eq!(
+        scrape.value_with("ttn_exporter_gateways", &[("state", "unknown")]),
+        1.0
+    );
 }
 
 #[test]
@@ -113,7 +125,11 @@ fn the_years_1_and_1970_are_no_times() {
         "last_status": { "time": "1970-01-01T00:00:00Z", "boot_time": "0001-01-01T00:00:00Z" },
     }));
     let connected_at = Some((NOON - 6 * 3600) as f64 + 0.25);
-    scrape.assert_of("ttn_gateway_connected_timestamp_seconds", "gw-1", connected_at);
+    scrape.assert_of(
+        "ttn_gateway_connected_timestamp_seconds",
+        "gw-1",
+        connected_at,
+    );
     for metric in [
         "ttn_gateway_last_uplink_received_timestamp_seconds",
         "ttn_gateway_last_downlink_received_timestamp_seconds",
@@ -139,7 +155,11 @@ fn a_field_of_another_form_costs_that_field_alone() {
     let scrape = exporter.scrape();
     scrape.assert_of("ttn_gateway_connected", "gw-1", Some(1.0));
     scrape.assert_of("ttn_gateway_downlink_messages_total", "gw-1", Some(212.0));
-    scrape.assert_of("ttn_gateway_last_status_received_timestamp_seconds", "gw-1", None);
+    scrape.assert_of(
+        "ttn_gateway_last_status_received_timestamp_seconds",
+        "gw-1",
+        None,
+    );
     scrape.assert_of("ttn_gateway_uplink_messages_total", "gw-2", Some(9043.0));
     assert_eq!(scrape.errors("field"), 3.0, "{scrape}");
     scrape.assert_value("ttn_up", 1.0);
@@ -162,7 +182,10 @@ fn hostile_names_stay_inside_their_labels() {
     let fake = Fake::start(Fleet::of(gateways));
     let scrape = Exporter::start(&fake).scrape();
     let infos = scrape.all("ttn_gateway_info");
-    let shown: Vec<_> = infos.iter().map(|info| label(info, "name").unwrap()).collect();
+    let shown: Vec<_> = infos
+        .iter()
+        .map(|info| label(info, "name").unwrap())
+        .collect();
     assert_eq!(shown, names);
     scrape.assert_value("ttn_up", 1.0);
 }
@@ -174,7 +197,10 @@ fn gateways_come_sorted_whatever_the_order_of_the_list() {
     let fake = Fake::start(Fleet::of(gateways));
     let scrape = Exporter::start(&fake).scrape();
     let samples = scrape.all("ttn_gateway_connected");
-    let shown: Vec<_> = samples.iter().map(|s| label(s, "gateway_id").unwrap()).collect();
+    let shown: Vec<_> = samples
+        .iter()
+        .map(|s| label(s, "gateway_id").unwrap())
+        .collect();
     assert!(shown.is_sorted() && shown.len() == ids.len(), "{shown:?}");
 }
 
@@ -187,25 +213,79 @@ fn each_figure_of_a_full_gateway_is_there() {
     let id = "rooftop-kerlink-01";
     let check = |metric: &str, labels: &[(&str, &str)], expected: f64| {
         let labels = [&[("gateway_id", id)], labels].concat();
-        assert_eq!(scrape.value_with(metric, &labels), expected, "{metric}\n{scrape}");
+        assert_eq!(
+            scrape.value_with(metric, &labels),
+            expected,
+            "{metric}\n{scrape}"
+        );
     };
-    check("ttn_gateway_connection_info", &[("protocol", "udp"), ("remote_ip", "203.0.113.7")], 1.0);
+    check(
+        "ttn_gateway_connection_info",
+        &[("protocol", "udp"), ("remote_ip", "203.0.113.7")],
+        1.0,
+    );
     check("ttn_gateway_round_trip_time_min_seconds", &[], 0.039869297);
-    check("ttn_gateway_round_trip_time_median_seconds", &[], 0.068913029);
+    check(
+        "ttn_gateway_round_trip_time_median_seconds",
+        &[],
+        0.068913029,
+    );
     check("ttn_gateway_round_trip_time_max_seconds", &[], 4.265192138);
     check("ttn_gateway_round_trip_time_samples", &[], 20.0);
-    let band = [("min_frequency_hertz", "868000000"), ("max_frequency_hertz", "868600000")];
-    check("ttn_gateway_sub_band_downlink_utilization_ratio", &band, 0.0031205556);
-    check("ttn_gateway_sub_band_downlink_utilization_limit_ratio", &band, 0.01);
-    let open = [("min_frequency_hertz", "870000000"), ("max_frequency_hertz", "18446744073709551615")];
-    check("ttn_gateway_sub_band_downlink_utilization_ratio", &open, 0.0);
-    check("ttn_gateway_antenna_latitude_degrees", &[("source", "registry")], 52.37403);
-    check("ttn_gateway_antenna_longitude_degrees", &[("source", "gps")], 4.88978);
-    check("ttn_gateway_antenna_altitude_meters", &[("source", "gps")], 29.0);
+    let band = [
+        ("min_frequency_hertz", "868000000"),
+        ("max_frequency_hertz", "868600000"),
+    ];
+    check(
+        "ttn_gateway_sub_band_downlink_utilization_ratio",
+        &band,
+        0.0031205556,
+    );
+    check(
+        "ttn_gateway_sub_band_downlink_utilization_limit_ratio",
+        &band,
+        0.01,
+    );
+    let open = [
+        ("min_frequency_hertz", "870000000"),
+        ("max_frequency_hertz", "18446744073709551615"),
+    ];
+    check(
+        "ttn_gateway_sub_band_downlink_utilization_ratio",
+        &open,
+        0.0,
+    );
+    check(
+        "ttn_gateway_antenna_latitude_degrees",
+        &[("source", "registry")],
+        52.37403,
+    );
+    check(
+        "ttn_gateway_antenna_longitude_degrees",
+        &[("source", "gps")],
+        4.88978,
+    );
+    check(
+        "ttn_gateway_antenna_altitude_meters",
+        &[("source", "gps")],
+        29.0,
+    );
     check("ttn_gateway_status_metric", &[("metric", "temp")], 34.862);
-    check("ttn_gateway_version_info", &[("component", "platform"), ("version", "IMST + Rpi")], 1.0);
-    check("ttn_gateway_status_timestamp_seconds", &[], (NOON - 20) as f64);
+    check(
+        "ttn_gateway_version_info",
+        &[("component", "platform"), ("version", "IMST + Rpi")],
+        1.0,
+    );
+    check(
+        "ttn_gateway_status_timestamp_seconds",
+        &[],
+        (NOON - 20) as f64,
+    );
     check("ttn_gateway_messages_uplink_count", &[], 9043.0);
     check("ttn_gateway_tx_acknowledgments_total", &[], 200.0);
-    check("ttn_gateway_last_tx_acknowledgment_received_timestamp_seconds", &[], (NOON - 69) as f64);
+    check(
+        "ttn_gateway_last_tx_acknowledgment_received_timestamp_seconds",
+        &[],
+        (NOON - 69) as f64,
+    );
 }
