@@ -242,10 +242,9 @@ impl Collector {
         }
         let faults = std::mem::take(&mut self.client.faults);
         self.client.tallies.errors[Reason::Field as usize] += faults.total();
-        for (field, fault) in faults.iter() {
-            if self.faulty_fields.insert(field) {
-                let (id, found) = (&fault.gateway_id, &fault.found);
-                log::warn!("{field} of gateway {id:?} has an unexpected form, {found}: left out");
+        for fault in faults.iter() {
+            if self.faulty_fields.insert(fault.field) {
+                log::warn!("{fault}; this field is left out");
             }
         }
         log::debug!(
