@@ -29,6 +29,8 @@ pub struct GatewayList {
     good_since: Option<Instant>,
     next_try: Option<Instant>,
     error: Option<Arc<FetchError>>,
+    /// Whether the log has said that there are none.
+    is_known_empty: bool,
 }
 
 impl GatewayList {
@@ -41,6 +43,7 @@ impl GatewayList {
             good_since: None,
             next_try: None,
             error: None,
+            is_known_empty: false,
         }
     }
 
@@ -107,6 +110,14 @@ impl GatewayList {
         if is_good || age.is_none_or(|age| age > KEPT_MAX) {
             self.gateways = found;
         }
+        let is_empty = is_good && self.gateways.is_empty();
+        if is_empty && !self.is_known_empty {
+            log::warn!(
+                "the API key lists no gateway: there is none, or it is a gateway's own key, \
+                 which can list nothing: then name the gateway with --gateway"
+            );
+        }
+        self.is_known_empty = is_empty;
         self.next_try = Some(now + if is_good { self.ttl } else { self.retry_after });
     }
 
