@@ -9,13 +9,17 @@ mod exposition_parser;
 mod assets;
 mod browser;
 mod cli;
+mod clusters;
 mod counts;
+mod failures;
 mod fake_itself;
 mod golden;
 mod http;
+mod keys;
 #[allow(dead_code)] // until the exporter can be started by a test
 mod prometheus;
 mod python_compat;
 mod secrecy;
 mod states;
+mod tls;
 mod webdriver;

@@ -1,0 +1,171 @@
+//! TLS to the API with good and bad certificates, and a proxy in between.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rustls::version::{TLS12, TLS13};
+
+use crate::fake::tls::{Authority, Fault};
+use crate::fake::{Fake, Fleet, Gateway};
+use crate::harness::{Exporter, Setup};
+
+const HOST: &[&str] = &["127.0.0.1", "localhost"];
+
+fn two() -> Fleet {
+    Fleet::of(["gw-1", "gw-2"].map(|id| Gateway::new(id).connected("udp")))
+}
+
+fn setup(fake: &Fake, authority: &Authority) -> Setup {
+    let setup = Setup::against(fake).args(["--timeout", "2", "--ttl", "0.3"]);
+    setup.args_with_file("--ca-file", &authority.pem())
+}
+
+#[track_caller]
+fn check_refused(exporter: &Exporter, words: &str) {
+    let scrape = exporter.scrape();
+    scrape.assert_value("ttn_up", 0.0);
+    assert_eq!(scrape.reasons(), [("tls".to_owned(), 1.0)], "{scrape}");
+    exporter.wait_for_log(words);
+}
+
+#[test]
+fn both_versions_work_over_one_kept_connection() {
+    let authority = Authority::new();
+    for version in [&TLS12, &TLS13] {
+        let fake = Fake::start_tls(two(), authority.server_of_version(HOST, version));
+        let exporter = setup(&fake, &authority).start();
+        for _ in 0..3 {
+            exporter.scrape().assert_value("ttn_up", 1.0);
+            thread::sleep(Duration::from_millis(310));
+        }
+        // A first try with the built-in authorities would be a second connection.
+        assert!(fake.connection_count() <= 2, "{version:?}: {exporter}");
+        assert_eq!(fake.request_count(), 4, "{version:?}: {exporter}");
+    }
+}
+
+#[test]
+fn a_bad_certificate_is_refused_with_words_that_help() {
+    let authority = Authority::new();
+    for (fault, words) in [
+        (Fault::Expired, "clock"),
+        (Fault::NotYetValid, "clock"),
+        (Fault::WrongHost, "another host"),
+    ] {
+        let fake = Fake::start_tls(two(), authority.server_with_fault(HOST, fault));
+        let exporter = setup(&fake, &authority).start();
+        check_refused(&exporter, words);
+        assert_eq!(fake.request_count(), 0, "{fault:?}: the key was sent");
+    }
+}
+
+#[test]
+fn an_unknown_authority_is_refused() {
+    let fake = Fake::start_tls(two(), Authority::new().server(HOST));
+    check_refused(&Exporter::start(&fake), "--ca-file");
+    let other = setup(&fake, &Authority::new()).start();
+    check_refused(&other, "--ca-file");
+    assert_eq!(fake.request_count(), 0, "the key was sent");
+}
+
+#[test]
+fn a_server_that_speaks_no_tls_is_no_tls() {
+    let fake = Fake::start(two());
+    let url = fake.url().replace("http:", "https:");
+    let arguments = ["--server", &*url, "--timeout", "2"];
+    let exporter = Setup::against(&fake).args(arguments).start();
+    check_refused(&exporter, "TLS");
+}
+
+#[test]
+fn a_handshake_that_hangs_is_a_timeout_and_recovers() {
+    let authority = Authority::new();
+    let fake = Fake::start_tls(two(), authority.server(HOST));
+    fake.mute();
+    let exporter = setup(&fake, &authority).args(["--timeout", "1"]).start();
+    let scrape = exporter.scrape_within(Duration::from_secs(3), &[]);
+    assert_eq!(scrape.reasons(), [("timeout".to_owned(), 1.0)], "{scrape}");
+    fake.behave();
+    exporter.scrape_until("recovery", |scrape| scrape.value("ttn_up") == 1.0);
+}
+
+#[test]
+fn a_file_without_a_certificate_is_an_error_at_the_start() {
+    for contents in ["", "no certificate", "-----BEGIN CERTIFICATE-----\n!\n"] {
+        let setup = Setup::bare().args(["--key", "k"]);
+        let finished = setup.args_with_file("--ca-file", contents).run();
+        finished.assert_code(1).assert_stderr_has("ca-file");
+    }
+    let finished = Setup::bare()
+        .args(["--key", "k", "--ca-file", "no-such.pem"])
+        .run();
+    finished.assert_code(1).assert_stderr_has("no-such.pem");
+}
+
+/// A proxy that understands CONNECT and nothing else; it counts its tunnels.
+fn start_proxy() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let count = Arc::new(AtomicUsize::new(0));
+    let tunnels = Arc::clone(&count);
+    thread::spawn(move || {
+        for client in listener.incoming().flatten().take(50) {
+            tunnels.fetch_add(1, Ordering::Relaxed);
+            thread::spawn(move || tunnel(client));
+        }
+    });
+    (url, count)
+}
+
+fn tunnel(mut client: TcpStream) -> io::Result<()> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && head.len() < 4096 {
+        client.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let target = head
+        .strip_prefix("CONNECT ")
+        .and_then(|rest| rest.split(' ').next());
+    let mut server = TcpStream::connect(target.unwrap_or("127.0.0.1:1"))?;
+    client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
+    let (mut from, mut to) = (client.try_clone()?, server.try_clone()?);
+    thread::spawn(move || io::copy(&mut from, &mut to));
+    io::copy(&mut server, &mut client)?;
+    Ok(())
+}
+
+#[test]
+fn a_proxy_is_used_where_the_environment_says_so() {
+    let authority = Authority::new();
+    let fake = Fake::start_tls(two(), authority.server(HOST));
+    let (proxy, tunnels) = start_proxy();
+    let exporter = setup(&fake, &authority)
+        .variable("HTTPS_PROXY", &proxy)
+        .start();
+    exporter.scrape().assert_value("ttn_up", 1.0);
+    let used = tunnels.load(Ordering::Relaxed);
+    assert!(used >= 1, "{exporter}");
+    let exporter = setup(&fake, &authority)
+        .variable("HTTPS_PROXY", &proxy)
+        .variable("NO_PROXY", "127.0.0.1")
+        .start();
+    exporter.scrape().assert_value("ttn_up", 1.0);
+    assert_eq!(tunnels.load(Ordering::Relaxed), used, "{exporter}");
+}
+
+#[test]
+fn a_proxy_that_refuses_is_no_connection() {
+    let authority = Authority::new();
+    let fake = Fake::start_tls(two(), authority.server(HOST));
+    let exporter = setup(&fake, &authority)
+        .variable("HTTPS_PROXY", "http://127.0.0.1:1")
+        .start();
+    let scrape = exporter.scrape();
+    assert_eq!(scrape.reasons(), [("connect".to_owned(), 1.0)], "{scrape}");
+}
