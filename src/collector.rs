@@ -207,6 +207,9 @@ impl Collector {
             at: scrape.at,
             duration: ended.saturating_duration_since(scrape.now),
         });
+        if let Some(error) = collection.first_error() {
+            self.client.tallies.last_error = Some((collection.at, error.clone()));
+        }
         self.report(&collection);
         self.reader.retain(|id| self.list.contains(id));
         self.last = Some(Last {

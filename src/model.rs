@@ -210,6 +210,15 @@ impl Collection {
         self.list_error.is_none() && self.count(State::Unknown) == 0
     }
 
+    /// What to tell of first where something is missing: the list, then a gateway.
+    pub fn first_error(&self) -> Option<&Arc<FetchError>> {
+        let of_gateways = self
+            .gateways
+            .iter()
+            .filter_map(|g| g.outcome.as_ref().err());
+        self.list_error.iter().chain(of_gateways).next()
+    }
+
     /// How many gateways are in this state.
     pub fn count(&self, state: State) -> usize {
         self.gateways.iter().filter(|g| g.state() == state).count()

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use crate::model::{ConnectionStats, GatewayReport, RoundTripTimes, State, SubBand, Timestamp};
 
 use super::state_name;
-use super::text::{Band, Grouped, Host, Isolated, Percent, Tense, Took, When, unix_seconds};
+use super::text::{Band, Count, Grouped, Host, Isolated, Percent, Tense, Took, When, unix_seconds};
 
 /// A connected gateway that was not heard for this long is shown first among its peers.
 /// Idle ones still send a status every few minutes, but for some Basics Stations.
@@ -161,7 +161,7 @@ fn seen_cell(stats: Option<&ConnectionStats>, now: SystemTime) -> String {
 }
 
 fn count_cell(count: Option<u64>) -> String {
-    count.map(|n| Grouped(n).to_string()).unwrap_or_default()
+    count.map(|n| Count(n).to_string()).unwrap_or_default()
 }
 
 fn round_trip_cell(times: Option<RoundTripTimes>) -> String {
@@ -299,7 +299,7 @@ mod tests {
     fn a_row_says_its_state_in_words() {
         check(
             connected("a", 9, vec![]),
-            &[">Connected<", ">for 3 d<", ">9,043<"],
+            &[">Connected<", ">for 3 d<", ">9,<wbr>043<"],
         );
         check(
             disconnected("b", 7_200),

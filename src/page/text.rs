@@ -185,6 +185,15 @@ impl fmt::Display for Grouped {
     }
 }
 
+/// A count that may break after its commas, where there is little room.
+pub struct Count(pub u64);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&Grouped(self.0).to_string().replace(',', ",<wbr>"))
+    }
+}
+
 /// A duration to three digits: "69 ms", "4.27 s".
 pub struct Took(pub Duration);
 
@@ -330,6 +339,7 @@ mod tests {
         check(Grouped(0), "0");
         check(Grouped(999), "999");
         check(Grouped(9_043), "9,043");
+        check(Count(9_043), "9,<wbr>043");
         check(Grouped(u64::MAX), "18,446,744,073,709,551,615");
         check(Took(Duration::from_micros(68_913)), "69 ms");
         check(Took(Duration::from_micros(420)), "0.4 ms");

@@ -6,11 +6,13 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::fake::{Fake, Fleet, Gateway, Key, clock, demo};
-use crate::harness::{Exporter, Setup};
+use crate::fake::{Fake, Fleet, Gateway, Key, Misbehaviour, clock, demo};
+use crate::harness::{Exporter, PATIENCE, Setup};
 use crate::webdriver::{Browser, View};
 
 /// What Chromium shows of its own accord: an empty start page.
@@ -306,4 +308,60 @@ fn a_page_without_gateways_says_what_to_do() {
         assert_visible(&browser, name, &words);
         save(&browser, &format!("{name}-refused"));
     }
+}
+
+/// The page, once it has these words.
+#[track_caller]
+fn page_with(exporter: &Exporter, words: &str) -> String {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let page = exporter
+            .get_with_headers("/", &[("Accept", "text/html")])
+            .text();
+        if page.contains(words) {
+            return page;
+        }
+        assert!(Instant::now() < end, "never: {words}\n{page}\n{exporter}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn an_outage_is_told_while_it_lasts_and_after_it() {
+    let fake = Fake::start(Fleet::of([Gateway::new("alone").connected("udp")]));
+    let exporter = Setup::against(&fake).args(["--ttl", "0.2"]).start();
+    page_with(&exporter, "<h1>The gateway is connected</h1>");
+    fake.script_all(Misbehaviour::status(503));
+    let page = page_with(&exporter, "<h1>The gateway is unknown</h1>");
+    let words = "The state of 1 gateway is unknown because the API is in trouble.";
+    assert!(page.contains(words), "{page}");
+    fake.behave();
+    let page = page_with(&exporter, "<h1>The gateway is connected</h1>");
+    assert!(
+        page.contains(">just now</time>: the API is in trouble"),
+        "{page}"
+    );
+}
+
+#[test]
+fn a_page_goes_out_with_its_policy() {
+    let fake = Fake::start(fleet());
+    let exporter = Exporter::start(&fake);
+    let page = exporter.get_with_headers("/", &[("Accept", "text/html")]);
+    let policy = page.header("Content-Security-Policy").unwrap_or_default();
+    assert!(
+        policy.starts_with("default-src 'none'; style-src 'sha256-"),
+        "{page}"
+    );
+    assert!(!policy.contains("unsafe"), "{page}");
+    assert_eq!(
+        page.header("X-Content-Type-Options"),
+        Some("nosniff"),
+        "{page}"
+    );
+    assert_eq!(
+        page.header("Referrer-Policy"),
+        Some("no-referrer"),
+        "{page}"
+    );
 }

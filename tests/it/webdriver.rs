@@ -5,8 +5,8 @@
 //! a name that is not on this machine is resolved to nothing, so that no test needs or finds
 //! the internet.
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -18,7 +18,9 @@ use serde_json::{Value, json};
 
 use crate::harness::PATIENCE;
 use crate::harness::directory::Directory;
-use crate::harness::http;
+
+/// Far above a picture of the longest page.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
 /// W3C WebDriver's name for the id of an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
@@ -37,9 +39,8 @@ pub struct View {
 pub struct Browser {
     address: SocketAddr,
     session: String,
-    browser_process: Option<u64>,
     driver: Child,
-    _profile: Directory,
+    profile: Directory,
 }
 
 impl Browser {
@@ -51,13 +52,11 @@ impl Browser {
         let mut browser = Browser {
             address,
             session: String::new(),
-            browser_process: None,
             driver,
-            _profile: profile,
+            profile: profile,
         };
         let session = browser.ask("POST", "/session", &capabilities(&chromium, &browser));
         browser.session = text(&session["sessionId"]);
-        browser.browser_process = session["capabilities"]["goog:processID"].as_u64();
         Some(browser)
     }
 
@@ -153,22 +152,55 @@ impl Browser {
             Value::Null => String::new(),
             body => body.to_string(),
         };
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            self.address,
-            body.len()
-        );
-        let bytes = http::exchange(self.address, request.as_bytes(), limit);
-        let bytes = bytes.map_err(|error| error.to_string())?;
-        let answer = http::parse(&bytes, false).map_err(|error| error.to_string())?;
-        let text = answer.text();
+        let (status, text) = exchange(self.address, method, path, &body, limit)
+            .map_err(|error| error.to_string())?;
         let mut json: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-        match answer.status {
+        match status {
             200 => Ok(json["value"].take()),
             _ => Err(text),
         }
     }
+}
+
+/// One request and the status and text of its answer. Chromedriver keeps the connection open
+/// whatever it is asked, so the length says where the answer ends.
+fn exchange(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    body: &str,
+    limit: Duration,
+) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, limit)?;
+    stream.set_write_timeout(Some(limit))?;
+    stream.set_read_timeout(Some(limit))?;
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut answer = BufReader::new(stream.take(ANSWER_BYTES_MAX));
+    let mut line = String::new();
+    answer.read_line(&mut line)?;
+    let status = line
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
+    let mut length = 0;
+    while line.trim() != "" {
+        line.clear();
+        answer.read_line(&mut line)?;
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("Content-Length")
+        {
+            length = value.trim().parse().map_err(io::Error::other)?;
+        }
+    }
+    let mut text = String::new();
+    answer.take(length).read_to_string(&mut text)?;
+    let status = status.ok_or_else(|| io::Error::other(format!("no status: {text}")))?;
+    Ok((status, text))
 }
 
 impl Drop for Browser {
@@ -176,16 +208,22 @@ impl Drop for Browser {
         // In order where that works, since chromedriver ends its Chromium so.
         let path = format!("/session/{}", self.session);
         let _ = self.try_ask("DELETE", &path, &Value::Null, Duration::from_secs(10));
-        let has_name = |id: u64| std::fs::read_to_string(format!("/proc/{id}/comm"));
-        if let Some(id) = self.browser_process
-            && has_name(id).is_ok_and(|name| name.starts_with("chrom"))
-        {
-            let _ = Command::new("kill")
-                .args(["-s", "KILL", &id.to_string()])
-                .status();
-        }
         let _ = self.driver.kill();
         let _ = self.driver.wait();
+        end_processes_of(self.profile.path());
+    }
+}
+
+/// Ends what still runs with this profile in its command line: a Chromium whose driver was not
+/// able to. The profile is of this test alone.
+fn end_processes_of(profile: &Path) {
+    let profile = profile.display().to_string();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let id = entry.file_name();
+        if String::from_utf8_lossy(&command).contains(&profile) {
+            let _ = Command::new("kill").args(["-s", "KILL"]).arg(id).status();
+        }
     }
 }
 
@@ -229,7 +267,7 @@ fn start_driver(driver: &Path, home: &Path) -> (Child, SocketAddr) {
 }
 
 fn capabilities(chromium: &Path, browser: &Browser) -> Value {
-    let profile = browser._profile.path().join("profile");
+    let profile = browser.profile.path().join("profile");
     let profile = format!("--user-data-dir={}", profile.display());
     let options = json!({
         "binary": chromium,
