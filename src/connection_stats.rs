@@ -85,6 +85,15 @@ impl StatsReader {
     }
 }
 
+/// What is left to do for a slice.
+enum Next<'s> {
+    Done,
+    /// The same slice, under what was learnt from its refusal.
+    Again,
+    /// These parts of it, in this order.
+    Divide(Vec<&'s [Arc<str>]>),
+}
+
 /// One reading of one cluster.
 struct Run<'a> {
     reader: &'a mut StatsReader,
@@ -119,19 +128,44 @@ impl Run<'_> {
     }
 
     fn in_batches(&mut self, gateway_ids: &[Arc<str>]) {
-        // The slices still to ask for, the next one last.
-        let mut slices: Vec<&[Arc<str>]> = gateway_ids.chunks(BATCH_GATEWAYS_MAX).rev().collect();
-        // Each turn answers for a slice or halves it, so there are at most two per gateway.
-        while let Some(slice) = slices.pop() {
-            if self.halted.is_some() || self.batch_limit() == 1 || gateway_ids.len() == 1 {
-                for id in slice {
-                    self.single(id);
-                }
-            } else if slice.len() > self.batch_limit() {
-                slices.extend(halves(slice));
-            } else {
-                slices.extend(self.batch(slice));
+        let mut rest = gateway_ids;
+        // The parts of a batch that was refused, the next one last.
+        let mut parts: Vec<&[Arc<str>]> = Vec::new();
+        // Each turn answers for a slice or makes it smaller: at most two turns per gateway.
+        loop {
+            let before = rest;
+            let part = parts.pop();
+            let is_part = part.is_some();
+            let Some(slice) = part.or_else(|| self.cut_batch(&mut rest)) else {
+                return;
+            };
+            match self.slice(slice, gateway_ids.len()) {
+                Next::Done => {}
+                Next::Divide(smaller) => parts.extend(smaller.into_iter().rev()),
+                Next::Again if is_part => parts.push(slice),
+                Next::Again => rest = before,
             }
+        }
+    }
+
+    /// The next batch of what has not been asked for yet.
+    fn cut_batch<'s>(&self, rest: &mut &'s [Arc<str>]) -> Option<&'s [Arc<str>]> {
+        let (batch, after) = rest.split_at(rest.len().min(self.batch_limit()));
+        *rest = after;
+        (!batch.is_empty()).then_some(batch)
+    }
+
+    fn slice<'s>(&mut self, slice: &'s [Arc<str>], total: usize) -> Next<'s> {
+        let limit = self.batch_limit();
+        if self.halted.is_some() || limit == 1 || total == 1 {
+            for id in slice {
+                self.single(id);
+            }
+            return Next::Done;
+        }
+        match slice.len() > limit {
+            true => Next::Divide(slice.chunks(limit).collect()),
+            false => self.batch(slice),
         }
     }
 
@@ -145,14 +179,12 @@ impl Run<'_> {
         self.reader.batch_limits.insert(host, limit, self.now);
     }
 
-    /// Asks for a slice at once. What is left to do comes back, in the order of doing it last
-    /// to first.
-    fn batch<'s>(&mut self, slice: &'s [Arc<str>]) -> Vec<&'s [Arc<str>]> {
+    fn batch<'s>(&mut self, slice: &'s [Arc<str>]) -> Next<'s> {
         let ids: Vec<&str> = slice.iter().map(AsRef::as_ref).collect();
         let refused = match self.client.stats_batch(self.base, &ids, self.deadline) {
             Ok(entries) => {
                 self.keep(slice, entries);
-                return Vec::new();
+                return Next::Done;
             }
             Err(refused) => refused,
         };
@@ -160,11 +192,17 @@ impl Run<'_> {
             Some(404) if !names_a_gateway(&refused) => self.set_batch_limit(1),
             Some(405 | 501) => self.set_batch_limit(1),
             Some(400 | 413) => self.set_batch_limit((slice.len() / 2).max(1)),
-            Some(403 | 404) if slice.len() == 1 => return self.doubt_the_batch(slice),
-            Some(403 | 404) => return halves(slice).into(),
+            Some(403 | 404) if slice.len() == 1 => {
+                self.doubt_the_batch(slice);
+                return Next::Done;
+            }
+            Some(403 | 404) => {
+                let (left, right) = slice.split_at(slice.len() / 2);
+                return Next::Divide(vec![left, right]);
+            }
             _ => self.halted = Some(Arc::new(refused.error)),
         }
-        vec![slice]
+        Next::Again
     }
 
     fn keep(&mut self, slice: &[Arc<str>], mut entries: BTreeMap<String, ConnectionStats>) {
@@ -177,13 +215,12 @@ impl Run<'_> {
 
     /// A batch of one was refused. If the single call works, batches as such do not: for the
     /// key of a gateway, or on servers before 3.28.2 for rights through user and organization.
-    fn doubt_the_batch<'s>(&mut self, slice: &'s [Arc<str>]) -> Vec<&'s [Arc<str>]> {
+    fn doubt_the_batch(&mut self, slice: &[Arc<str>]) {
         for id in slice {
             if self.single(id) {
                 self.set_batch_limit(1);
             }
         }
-        Vec::new()
     }
 
     /// Asks for one gateway, if anything may still be asked; says whether it could be read.
@@ -263,12 +300,6 @@ fn outcome_of(stats: ConnectionStats) -> Outcome {
             Err(Arc::new(FetchError::new(Reason::Field, context)))
         }
     }
-}
-
-/// Both halves, in the order of doing them last to first.
-fn halves(slice: &[Arc<str>]) -> [&[Arc<str>]; 2] {
-    let (left, right) = slice.split_at(slice.len() / 2);
-    [right, left]
 }
 
 /// Whether a 404 is about a gateway and not about the path: `gateway_not_found`.

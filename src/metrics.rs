@@ -271,6 +271,21 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_has_every_metric_with_its_type_and_labels() {
+        let readme = include_str!("../README.md");
+        let told: Vec<&str> = readme
+            .lines()
+            .filter(|line| line.starts_with("| `ttn_") || line.starts_with("| `process_"))
+            .collect();
+        let catalogue = catalogue();
+        assert_eq!(told.len(), catalogue.len());
+        for (row, metric) in told.iter().zip(catalogue) {
+            let start = format!("| `{}` | {} |", metric.name, metric.kind.word());
+            assert!(row.starts_with(&start), "{row}\n{start}");
+        }
+    }
+
+    #[test]
     fn golden_of_every_metric() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/metrics.prom");
         let rendered = mask_build(&whole_exposition());

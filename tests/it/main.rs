@@ -19,6 +19,7 @@ mod keys;
 #[allow(dead_code)] // until the exporter can be started by a test
 mod prometheus;
 mod python_compat;
+mod readme;
 mod secrecy;
 mod states;
 mod tls;

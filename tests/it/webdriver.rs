@@ -53,7 +53,7 @@ impl Browser {
             address,
             session: String::new(),
             driver,
-            profile: profile,
+            profile,
         };
         let session = browser.ask("POST", "/session", &capabilities(&chromium, &browser));
         browser.session = text(&session["sessionId"]);
