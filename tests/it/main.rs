@@ -12,11 +12,11 @@ mod cli;
 mod clusters;
 mod counts;
 mod failures;
+mod end_to_end;
 mod fake_itself;
 mod golden;
 mod http;
 mod keys;
-#[allow(dead_code)] // until the exporter can be started by a test
 mod prometheus;
 mod python_compat;
 mod readme;

@@ -1,39 +1,44 @@
 //! A real Prometheus for the tests: started on a free port of loopback with its storage in a
-//! folder of its own, asked through its HTTP API, and ended with the test.
+//! directory of its own, asked through its HTTP API, and ended with the test.
 //!
 //! It knows nothing of gateways. Every wait here has an end.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// A running Prometheus; it ends, and its folder goes, when dropped.
+use crate::harness::PATIENCE;
+use crate::harness::directory::Directory;
+use crate::harness::http;
+
+/// Names and what they stand for: labels, annotations.
+pub type Texts = BTreeMap<String, String>;
+
+/// A running Prometheus; it ends, and its directory goes, when dropped.
 pub struct Prometheus {
     child: Child,
     address: SocketAddr,
-    folder: PathBuf,
+    directory: Directory,
 }
 
 /// One series of an answer: its labels and its value now.
 #[derive(Debug)]
 pub struct Series {
-    pub labels: BTreeMap<String, String>,
+    pub labels: Texts,
     pub value: f64,
 }
 
 /// An alert as /api/v1/alerts shows it.
 #[derive(Debug)]
 pub struct Alert {
-    pub labels: BTreeMap<String, String>,
-    pub annotations: BTreeMap<String, String>,
+    pub labels: Texts,
+    pub annotations: Texts,
     /// `pending` or `firing`.
     pub state: String,
 }
@@ -42,11 +47,12 @@ pub struct Alert {
 /// run: it captures what `eprintln!` prints.
 pub fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_there = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    let is_there = std::env::split_paths(&path).any(|directory| directory.join(program).is_file());
     if !is_there {
         let test = thread::current().name().unwrap_or("a test").to_owned();
-        // Nobody may be listening.
-        let _ = writeln!(io::stderr(), "NOT RUN, since {program} is missing: {test}");
+        let line = format!("NOT RUN, since {program} is missing: {test}\n");
+        // In one piece, since other tests write at the same time. Nobody may be listening.
+        let _ = io::stderr().write_all(line.as_bytes());
     }
     is_there
 }
@@ -64,76 +70,56 @@ pub fn wait_until(what: &str, seconds: u64, mut condition: impl FnMut() -> bool)
 impl Prometheus {
     /// With this configuration, beside which the given files lie.
     pub fn start(config: &str, files: &[(&str, &str)]) -> Prometheus {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("prometheus-{}-{number}", std::process::id());
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-        fs::create_dir_all(&folder).expect("the tests' own folder can be written");
-        for (name, content) in files.iter().chain([&("prometheus.yml", config)]) {
-            fs::write(folder.join(name), content).expect("the folder is there");
+        let directory = Directory::new();
+        for (name, contents) in files.iter().chain([&("prometheus.yml", config)]) {
+            directory.file(name, contents);
         }
         let address = free_address();
-        let output = fs::File::create(folder.join("log")).expect("the folder is there");
+        let log = fs::File::create(directory.path().join("log")).expect("the directory is there");
         let child = Command::new("prometheus")
             .arg("--config.file=prometheus.yml")
             .arg("--storage.tsdb.path=data")
             .arg(format!("--web.listen-address={address}"))
-            .current_dir(&folder)
+            .current_dir(directory.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(output)
+            .stderr(log)
             .spawn()
             .expect("prometheus starts");
         let mut prometheus = Prometheus {
             child,
             address,
-            folder,
+            directory,
         };
         prometheus.wait_until_ready();
         prometheus
     }
 
     fn wait_until_ready(&mut self) {
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + 2 * PATIENCE;
         while self.get("/-/ready").is_err() {
             let has_ended = self.child.try_wait().expect("it is our child").is_some();
             if has_ended || Instant::now() > end {
-                let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+                let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
                 panic!("prometheus is not ready\n{log}");
             }
             thread::sleep(Duration::from_millis(100));
         }
     }
 
-    /// The body of an answer with status 200; HTTP/1.0 spares the decoding of chunks.
+    /// The body of an answer with status 200.
     fn get(&self, target: &str) -> Result<String, String> {
-        let text = self.exchange(target).map_err(|error| error.to_string())?;
-        let (head, body) = text.split_once("\r\n\r\n").ok_or("no head")?;
-        match head.split(' ').nth(1) {
-            Some("200") => Ok(body.to_owned()),
-            _ => Err(text),
+        match http::request(self.address, "GET", target, &[], PATIENCE) {
+            Ok(answer) if answer.status == 200 => Ok(answer.text()),
+            Ok(answer) => Err(answer.to_string()),
+            Err(error) => Err(error.to_string()),
         }
-    }
-
-    fn exchange(&self, target: &str) -> io::Result<String> {
-        let limit = Duration::from_secs(20);
-        let mut stream = TcpStream::connect_timeout(&self.address, limit)?;
-        stream.set_read_timeout(Some(limit))?;
-        write!(
-            stream,
-            "GET {target} HTTP/1.0\r\nHost: {}\r\n\r\n",
-            self.address
-        )?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
     }
 
     #[track_caller]
     fn data(&self, target: &str) -> Value {
-        let body = self
-            .get(target)
-            .unwrap_or_else(|error| panic!("{target}\n{error}"));
+        let body = self.get(target);
+        let body = body.unwrap_or_else(|error| panic!("{target}\n{error}"));
         let mut answer: Value = serde_json::from_str(&body).expect("the answer is JSON");
         answer["data"].take()
     }
@@ -141,10 +127,8 @@ impl Prometheus {
     /// The result of an expression now: one series for each element, none for an empty result.
     #[track_caller]
     pub fn query(&self, expression: &str) -> Vec<Series> {
-        let data = self.data(&format!(
-            "/api/v1/query?query={}",
-            percent_encoded(expression)
-        ));
+        let expression = percent_encoded(expression);
+        let data = self.data(&format!("/api/v1/query?query={expression}"));
         let result = data["result"].as_array().expect("a vector");
         result.iter().map(series).collect()
     }
@@ -164,49 +148,58 @@ impl Prometheus {
         let alert = |alert: &Value| Alert {
             labels: strings(&alert["labels"]),
             annotations: strings(&alert["annotations"]),
-            state: alert["state"].as_str().unwrap_or_default().to_owned(),
+            state: text(&alert["state"]),
         };
         alerts.iter().map(alert).collect()
     }
 
-    /// The firing alert of this name with this value of this label.
-    pub fn firing(&self, name: &str, label: &str, value: &str) -> Option<Alert> {
-        self.alerts().into_iter().find(|alert| {
-            let has =
-                |label: &str, value: &str| alert.labels.get(label).is_some_and(|v| v == value);
+    /// The annotations of the firing alert of this name with this value of this label.
+    pub fn firing(&self, name: &str, label: &str, value: &str) -> Option<Texts> {
+        let is_it = |alert: &Alert| {
+            let has = |label: &str, value: &str| {
+                let found = alert.labels.get(label);
+                found.is_some_and(|found| found == value)
+            };
             alert.state == "firing" && has("alertname", name) && has(label, value)
-        })
+        };
+        let alert = self.alerts().into_iter().find(is_it)?;
+        Some(alert.annotations)
     }
 
     /// Each rule with what its last evaluation said against it; nothing when it went well.
     pub fn rules(&self) -> Vec<(String, String)> {
         let data = self.data("/api/v1/rules");
-        let groups = data["groups"].as_array().expect("a list");
-        let rules = groups
-            .iter()
-            .flat_map(|group| group["rules"].as_array().expect("a list"));
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        rules
-            .map(|rule| (text(&rule["name"]), problem(rule, &text)))
-            .collect()
+        let groups = data["groups"].as_array().into_iter().flatten();
+        let rules = groups.flat_map(|group| group["rules"].as_array().into_iter().flatten());
+        let rules = rules.map(|rule| (text(&rule["name"]), problem(rule)));
+        rules.collect()
+    }
+}
+
+impl Series {
+    /// The value of a label; empty is none.
+    pub fn label(&self, name: &str) -> &str {
+        self.labels.get(name).map_or("", String::as_str)
     }
 }
 
 impl Drop for Prometheus {
     fn drop(&mut self) {
-        // Its data is not needed any more, so it may end at once. Either fails only when it has
-        // ended already, and the folder is below target/ in any case.
+        // Its data is not needed any more, so it may end at once; or it has already.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
-fn problem(rule: &Value, text: impl Fn(&Value) -> String) -> String {
+fn problem(rule: &Value) -> String {
     match text(&rule["health"]).as_str() {
         "ok" => String::new(),
         health => format!("{health} {}", text(&rule["lastError"])),
     }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
 }
 
 fn series(element: &Value) -> Series {
@@ -217,12 +210,10 @@ fn series(element: &Value) -> Series {
     }
 }
 
-fn strings(object: &Value) -> BTreeMap<String, String> {
+fn strings(object: &Value) -> Texts {
     let fields = object.as_object().into_iter().flatten();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    fields
-        .map(|(name, value)| (name.clone(), text(value)))
-        .collect()
+    let fields = fields.map(|(name, value)| (name.clone(), text(value)));
+    fields.collect()
 }
 
 fn percent_encoded(text: &str) -> String {

@@ -1,0 +1,156 @@
+#!/usr/bin/env bash
+# The systemd unit under a real systemd: boots one in name spaces of its own, over a copy of this
+# machine's system made of memory, installs the package there and uses the service. Every system
+# call that the unit's filter refuses kills the process here, so that none goes unnoticed.
+# Arguments: the package for this machine, the fake Things Stack's program. Needs root, systemd,
+# dpkg, overlayfs and cgroup2; says so where one is missing.
+set -euo pipefail
+
+readonly NAME=ttn-gateway-exporter
+readonly KEY=/etc/$NAME/api-key
+# The key of the fake's user `demo`.
+readonly DEMO_KEY=NNSXS.UUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUU.UUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUU
+
+fail() {
+    echo "FAILED  $*" >&2
+    systemctl status --no-pager --full $NAME.service >&2 || true
+    exit 1
+}
+
+# check WHAT COMMAND...
+check() {
+    local what=$1
+    shift
+    "$@" || fail "$what"
+    echo "ok      $what"
+}
+
+property() { systemctl show --property "$1" --value $NAME.service; }
+is() { [ "$(property "$1")" = "$2" ]; }
+process_has() { grep -qE "$1" "/proc/$(property MainPID)/status"; }
+metrics_have() { grep -qE "$1" <<<"$metrics"; }
+restarted() { [ "$(property NRestarts)" -ge "$1" ] && is ActiveState active; }
+port_is_closed() { ! (exec 3<>/dev/tcp/127.0.0.1/9714) 2>/dev/null; }
+
+# Waits up to 20 s for a command to succeed.
+soon() {
+    for _ in {1..100}; do
+        "$@" && return
+        sleep 0.2
+    done
+    return 1
+}
+
+scrape() {
+    exec 3<>/dev/tcp/127.0.0.1/9714
+    printf 'GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n' "$1" >&3
+    timeout 20 cat <&3
+    exec 3>&-
+}
+
+# Runs as a service inside the booted system.
+probe() {
+    local deb=$1 fake=$2 metrics
+    mkdir -p /run/systemd/system/$NAME.service.d
+    printf '[Service]\nSystemCallErrorNumber=kill\nWatchdogSec=3\nRestartSec=1\n' \
+        >/run/systemd/system/$NAME.service.d/strict.conf
+
+    check 'the package is installed' dpkg --install "$deb"
+    check 'the service is enabled' systemctl --quiet is-enabled $NAME.service
+    check 'nothing runs without a key' is ActiveState inactive
+    check 'because there is none' is ConditionResult no
+
+    "$fake" --listen 127.0.0.1:9715 >/dev/null &
+    echo 'TTN_SERVER=http://127.0.0.1:9715' >>/etc/default/$NAME
+    install -m 0600 /dev/stdin $KEY <<<"$DEMO_KEY"
+    check 'it starts with a key' systemctl start $NAME.service
+    check 'it said that it is ready' is ActiveState active
+    check 'not as root' process_has '^Uid:.*[1-9][0-9]{4}'
+    check 'without capabilities' process_has '^CapEff:\s0+$'
+    check 'behind the filter of system calls' process_has '^Seccomp:\s2$'
+
+    metrics=$(scrape /metrics)
+    check 'it sees the gateways' metrics_have '^ttn_up 1'
+    for figure in open_fds max_fds threads start_time_seconds resident_memory_bytes; do
+        check "it knows process_$figure" metrics_have "^process_$figure [0-9]"
+    done
+    metrics=$(scrape /)
+    check 'it serves the start page' metrics_have '^HTTP/1.1 200'
+    sleep 7
+    check 'the watchdog is content' is NRestarts 0
+    kill -STOP "$(property MainPID)"
+    check 'a process that hangs is replaced' soon restarted 1
+    kill -KILL "$(property MainPID)"
+    check 'a process that died is replaced' soon restarted 2
+
+    check 'it is upgraded' dpkg --install "$deb"
+    check 'it runs after an upgrade' soon is ActiveState active
+    check 'it stops' systemctl stop $NAME.service
+    check 'with success' is Result success
+    check 'it starts again' systemctl start $NAME.service
+    check 'it is purged' dpkg --purge $NAME
+    check 'and runs no more' port_is_closed
+    check 'the key is gone' test ! -e /etc/$NAME
+    echo passed >/run/result/status
+}
+
+# Runs in name spaces of its own: makes the copy of the system and becomes its process 1.
+boot() {
+    local root=$1 system=$1/merged device
+    mount -t tmpfs tmpfs "$root"
+    mkdir "$root/upper" "$root/work" "$system"
+    mount -t overlay overlay -o "lowerdir=/,upperdir=$root/upper,workdir=$root/work" "$system"
+    mount -t proc proc "$system/proc"
+    mount -t sysfs sysfs "$system/sys"
+    mount -t cgroup2 cgroup2 "$system/sys/fs/cgroup"
+    mount -t tmpfs tmpfs "$system/run"
+    mount -t tmpfs tmpfs "$system/dev"
+    for device in null zero full random urandom tty; do
+        touch "$system/dev/$device"
+        mount --bind "/dev/$device" "$system/dev/$device"
+    done
+    mkdir "$system/dev/shm" "$system/run/result"
+    mount --bind "$2" "$system/run/result"
+    # Nothing of this machine starts but the probe and what the service needs.
+    rm -rf "$system"/etc/systemd/system/*.wants
+    cat >"$system/etc/systemd/system/probe.service" <<END
+[Unit]
+DefaultDependencies=no
+After=dbus.socket
+[Service]
+Type=oneshot
+ExecStart=/bin/bash $SELF --probe $3 $4
+ExecStopPost=/bin/systemctl --force exit
+StandardOutput=file:/run/result/output
+StandardError=inherit
+END
+    cat >"$system/etc/systemd/system/probe.target" <<'END'
+[Unit]
+DefaultDependencies=no
+Wants=probe.service dbus.socket
+END
+    export container=other
+    exec chroot "$system" /lib/systemd/systemd --system --unit=probe.target
+}
+
+SELF=$(realpath "$0")
+case $1 in
+--probe) probe "$2" "$3" ;;
+--boot) boot "$2" "$3" "$4" "$5" ;;
+*)
+    folder=$(mktemp --directory)
+    trap 'rmdir "$folder/root"; rm -r "$folder"' EXIT
+    mkdir "$folder/root" "$folder/result"
+    touch "$folder/result/output"
+    timeout 180 unshare --mount --pid --fork --kill-child --uts --ipc --net --cgroup \
+        "$SELF" --boot "$folder/root" "$folder/result" "$(realpath "$1")" "$(realpath "$2")" \
+        >"$folder/log" 2>&1 || true
+    if [ ! -s "$folder/result/output" ]; then
+        cat "$folder/log"
+        echo 'NOT RUN, since no systemd can be booted here (root, overlayfs, cgroup2): the unit'
+        exit 0
+    fi
+    cat "$folder/result/output"
+    [ -e "$folder/result/status" ]
+    ;;
+esac
