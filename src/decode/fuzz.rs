@@ -2,7 +2,7 @@
 //! and what is done to one gateway leaves the others as they were.
 //!
 //! A thousand rounds of each by default; `FUZZ_SECONDS=600 cargo test decode::fuzz` runs on for
-//! that time. A failure prints the body that caused it.
+//! that time with each. A failure prints the body that caused it.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
