@@ -36,7 +36,7 @@ pub const GATEWAY_ROWS: [Row<GatewayReport>; 28] = [
         "ttn_gateway_scrape_success",
         ID,
         "1 if the state of the gateway was obtained, 0 if the API failed",
-        |family, report| sample(family, report, Some(report.outcome.is_ok())),
+        |family, report| sample(family, report, Some(is_connected(report).is_some())),
     ),
     gauge(
         "ttn_gateway_connection_info",

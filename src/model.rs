@@ -330,4 +330,27 @@ mod tests {
         check(false, stats(at(1), at(2), at(2)));
         check(true, stats(at(1), at(2), at(3)));
     }
+
+    #[track_caller]
+    fn check_state(expected: State, unreadable: &[&'static str]) {
+        let stats = ConnectionStats {
+            connected_at: at(1),
+            unreadable: unreadable.to_vec(),
+            ..ConnectionStats::default()
+        };
+        let report = GatewayReport {
+            gateway: Arc::new(Gateway::default()),
+            cluster: Arc::from("eu1"),
+            outcome: Ok(Some(Arc::new(stats))),
+        };
+        assert_eq!(report.state(), expected, "{unreadable:?}");
+    }
+
+    #[test]
+    fn a_state_is_unknown_where_the_moments_that_tell_it_cannot_be_read() {
+        check_state(State::Connected, &[]);
+        check_state(State::Connected, &["uplink_count", "last_status.metrics"]);
+        check_state(State::Unknown, &["connected_at"]);
+        check_state(State::Unknown, &["protocol", "disconnected_at"]);
+    }
 }

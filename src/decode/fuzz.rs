@@ -2,7 +2,7 @@
 //! and what is done to one gateway leaves the others as they were.
 //!
 //! A thousand rounds of each by default; `FUZZ_SECONDS=600 cargo test decode::fuzz` runs on for
-//! that time. A failure prints the body that caused it.
+//! that time with each. A failure prints the body that caused it.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -338,9 +338,9 @@ fn a_wild_value_in_the_stats_of_one_gateway_leaves_the_others_as_they_were() {
         assert_eq!(batch["gw-c"], expected);
         // One wild value, so most of the gateway itself is left as well.
         let Some(hit) = batch.get("gw-b") else {
-            return assert!(faults.is_empty());
+            return assert_eq!(faults.total(), 0);
         };
         let is_whole = hit.tells_state() && hit.is_readable("uplink_count");
-        assert!(is_whole || !faults.is_empty());
+        assert!(is_whole || faults.total() > 0);
     });
 }
