@@ -50,8 +50,9 @@ pub fn is_installed(program: &str) -> bool {
     let is_there = std::env::split_paths(&path).any(|directory| directory.join(program).is_file());
     if !is_there {
         let test = thread::current().name().unwrap_or("a test").to_owned();
-        // Nobody may be listening.
-        let _ = writeln!(io::stderr(), "NOT RUN, since {program} is missing: {test}");
+        let line = format!("NOT RUN, since {program} is missing: {test}\n");
+        // In one piece, since other tests write at the same time. Nobody may be listening.
+        let _ = io::stderr().write_all(line.as_bytes());
     }
     is_there
 }
