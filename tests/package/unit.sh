@@ -13,7 +13,7 @@ readonly DEMO_KEY=NNSXS.UUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUU.UUUUUUUUUUUUUUUU
 
 fail() {
     echo "FAILED  $*" >&2
-    systemctl status --no-pager --full $NAME.service >&2 || true
+    journalctl --no-pager --lines 30 >&2 || true
     exit 1
 }
 
@@ -57,7 +57,8 @@ probe() {
 
     check 'the package is installed' dpkg --install "$deb"
     check 'the service is enabled' systemctl --quiet is-enabled $NAME.service
-    check 'nothing runs without a key' is ActiveState inactive
+    check 'a start without a key' systemctl start $NAME.service
+    check 'starts nothing' is ActiveState inactive
     check 'because there is none' is ConditionResult no
 
     "$fake" --listen 127.0.0.1:9715 >/dev/null &
@@ -101,7 +102,10 @@ boot() {
     mkdir "$root/upper" "$root/work" "$system"
     mount -t overlay overlay -o "lowerdir=/,upperdir=$root/upper,workdir=$root/work" "$system"
     mount -t proc proc "$system/proc"
-    mount -t sysfs sysfs "$system/sys"
+    # This machine's settings and devices are not the copy's to set.
+    mount --bind "$system/proc/sys" "$system/proc/sys"
+    mount -o remount,bind,ro "$system/proc/sys"
+    mount -t sysfs -o ro sysfs "$system/sys"
     mount -t cgroup2 cgroup2 "$system/sys/fs/cgroup"
     mount -t tmpfs tmpfs "$system/run"
     mount -t tmpfs tmpfs "$system/dev"
@@ -109,17 +113,26 @@ boot() {
         touch "$system/dev/$device"
         mount --bind "/dev/$device" "$system/dev/$device"
     done
-    mkdir "$system/dev/shm" "$system/run/result"
+    mkdir "$system/dev/pts" "$system/dev/shm"
+    mount -t devpts -o newinstance,ptmxmode=0666 devpts "$system/dev/pts"
+    ln -s pts/ptmx "$system/dev/ptmx"
+    mkdir "$system/run/result"
+    # Not where they are: the system may put another folder over /tmp.
+    cp "$SELF" "$system/run/probe"
+    cp "$3" "$system/run/package.deb"
+    cp "$4" "$system/run/fake"
     mount --bind "$2" "$system/run/result"
     # Nothing of this machine starts but the probe and what the service needs.
     rm -rf "$system"/etc/systemd/system/*.wants
-    cat >"$system/etc/systemd/system/probe.service" <<END
+    # Images for containers forbid packages to start services.
+    rm -f "$system/usr/sbin/policy-rc.d"
+    cat >"$system/etc/systemd/system/probe.service" <<'END'
 [Unit]
 DefaultDependencies=no
 After=dbus.socket
 [Service]
 Type=oneshot
-ExecStart=/bin/bash $SELF --probe $3 $4
+ExecStart=/run/probe --probe /run/package.deb /run/fake
 ExecStopPost=/bin/systemctl --force exit
 StandardOutput=file:/run/result/output
 StandardError=inherit
@@ -130,7 +143,10 @@ DefaultDependencies=no
 Wants=probe.service dbus.socket
 END
     export container=other
-    exec chroot "$system" /lib/systemd/systemd --system --unit=probe.target
+    cd "$system"
+    mkdir run/old
+    pivot_root . run/old
+    exec chroot . /bin/sh -c 'umount -l /run/old && mount --make-rshared / && exec "$@"' init /lib/systemd/systemd --system --unit=probe.target
 }
 
 SELF=$(realpath "$0")
@@ -139,7 +155,7 @@ case $1 in
 --boot) boot "$2" "$3" "$4" "$5" ;;
 *)
     folder=$(mktemp --directory)
-    trap 'rmdir "$folder/root"; rm -r "$folder"' EXIT
+    trap 'rm -r "$folder/result" && rm -rf --one-file-system "$folder"' EXIT
     mkdir "$folder/root" "$folder/result"
     touch "$folder/result/output"
     timeout 180 unshare --mount --pid --fork --kill-child --uts --ipc --net --cgroup \
