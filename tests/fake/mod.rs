@@ -359,10 +359,14 @@ impl Cluster {
             bytes_written: 0,
         };
         // An error here is the client's leaving or what a script wanted.
-        let _ = match is_mute {
+        let result = match is_mute {
             true => stream.hang(),
             false => self.converse(&mut stream, connection),
         };
+        if result.is_err_and(|error| error.kind() == io::ErrorKind::InvalidData) {
+            let _ = stream.send(b"HTTP/1.0 400 Bad Request\r\n\r\nThis is HTTP/1.1.\n");
+            stream.close();
+        }
         self.state().sockets.remove(&connection);
     }
 

@@ -112,6 +112,13 @@ pub fn gzip(plain: &[u8]) -> Vec<u8> {
 /// `buffer` keeps what was read beyond this request.
 pub fn read_request(stream: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<Option<Request>> {
     let head_end = loop {
+        if buffer
+            .first()
+            .is_some_and(|byte| !byte.is_ascii_uppercase())
+        {
+            // A TLS client, for instance: like Go's server, which says so in plain HTTP.
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         if let Some(at) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
             break at + 4;
         }

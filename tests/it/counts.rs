@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 use crate::fake::{Endpoint, Fake, Fleet, Gateway, Misbehaviour};
 use crate::harness::{Exporter, Setup};
 
+/// For a debug build on a machine with other work.
+const PATIENT: (&str, &str) = ("X-Prometheus-Scrape-Timeout-Seconds", "50");
+
 fn two() -> Fleet {
     Fleet::of([Gateway::new("gw-1").connected("udp"), Gateway::new("gw-2")])
 }
@@ -100,7 +103,8 @@ fn the_fleet_of_2500_takes_3_lists_25_batches_and_one_connection() {
     scrape.assert_value("ttn_up", 1.0);
     assert_eq!(scrape.all("ttn_gateway_connected").len(), 2500);
     for _ in 0..3 {
-        exporter.scrape();
+        // Not read: the strict parser takes seconds for it in a debug build.
+        assert_eq!(exporter.get("/metrics").status, 200);
     }
     assert_counts(&fake, 3, 25);
     assert_eq!(fake.connection_count(), 1);
@@ -118,8 +122,9 @@ fn no_gateway_means_no_batch_and_no_failure() {
 fn full_pages_end_where_the_total_says_so() {
     for count in [999, 1000, 1001] {
         let fake = Fake::start(Fleet::generated(count));
-        let scrape = Exporter::start(&fake).scrape();
-        assert_eq!(scrape.all("ttn_gateway_connected").len(), count);
+        let exporter = Exporter::start(&fake);
+        let text = exporter.get_with_headers("/metrics", &[PATIENT]).text();
+        assert_eq!(text.matches("\nttn_gateway_connected{").count(), count);
         assert_eq!(fake.count(Endpoint::List), count.div_ceil(1000), "{count}");
     }
 }

@@ -56,6 +56,11 @@ fn check_list(misbehaviour: Misbehaviour, reason: &str) {
 /// After one good collection, the batch ends so.
 #[track_caller]
 fn check_batch(misbehaviour: Misbehaviour, reason: &str) {
+    check_batch_with(misbehaviour, reason, 1);
+}
+
+#[track_caller]
+fn check_batch_with(misbehaviour: Misbehaviour, reason: &str, requests_max: usize) {
     let fake = Fake::start(two());
     let exporter = Setup::against(&fake)
         .args(["--timeout", "1", "--ttl", "0.3"])
@@ -73,7 +78,11 @@ fn check_batch(misbehaviour: Misbehaviour, reason: &str) {
         scrape.assert_of("ttn_gateway_connected", id, None);
         scrape.assert_of("ttn_gateway_scrape_success", id, Some(0.0));
     }
-    assert_eq!(fake.request_count(), 1, "{scrape}");
+    let requests = fake.request_count();
+    assert!(
+        (1..=requests_max).contains(&requests),
+        "{requests} requests\n{scrape}"
+    );
     fake.behave();
     check_recovery(&exporter);
 }
@@ -132,7 +141,8 @@ fn an_answer_that_breaks_off_is_a_lost_connection() {
         Misbehaviour::Raw(b"HTTP/1.1 200 OK\r\nContent-Le".to_vec()),
     ] {
         check_list(misbehaviour.clone(), "connection_lost");
-        check_batch(misbehaviour, "connection_lost");
+        // The exporter cannot tell a kept connection that was closed from one that breaks.
+        check_batch_with(misbehaviour, "connection_lost", 2);
     }
 }
 

@@ -18,6 +18,7 @@ mod golden;
 mod http;
 mod keys;
 mod prometheus;
+mod property;
 mod python_compat;
 mod readme;
 mod secrecy;

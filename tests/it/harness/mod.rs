@@ -24,7 +24,7 @@ use samples::Scrape;
 
 /// How long anything may take that should take no time: a cross-built binary under an
 /// emulator on a busy machine is slow. A test that waits this long fails.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Of each output stream; the exporter must not write this much in a test.
 const OUTPUT_BYTES_MAX: usize = 4 << 20;
 const LISTENING: &str = "listening on http://";
