@@ -71,7 +71,7 @@ impl Random {
                     "é\"\n",
                     "",
                 ];
-                let fields = (0..self.below(4));
+                let fields = 0..self.below(4);
                 let fields = fields.map(|_| {
                     let name = *self.pick(&names);
                     (name.to_owned(), self.value(depth - 1))

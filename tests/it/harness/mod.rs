@@ -51,7 +51,8 @@ pub struct Exporter {
     child: Mutex<Child>,
     stdout: Output,
     stderr: Output,
-    directory: Directory,
+    /// Removed with it.
+    _directory: Directory,
 }
 
 /// What a process has written so far.
@@ -144,7 +145,7 @@ impl Setup {
             child: Mutex::new(child),
             stdout,
             stderr,
-            directory: setup.directory,
+            _directory: setup.directory,
         };
         exporter.address = exporter.find_address();
         exporter
@@ -356,10 +357,6 @@ impl Exporter {
             assert!(Instant::now() < end, "no {text:?} in the log\n{self}");
             thread::sleep(Duration::from_millis(5));
         }
-    }
-
-    pub fn directory(&self) -> &Directory {
-        &self.directory
     }
 
     fn child(&self) -> std::sync::MutexGuard<'_, Child> {

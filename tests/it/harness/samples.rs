@@ -32,10 +32,6 @@ impl Scrape {
         }
     }
 
-    pub fn samples(&self) -> &[Sample] {
-        &self.samples
-    }
-
     /// Every sample of this metric.
     pub fn all(&self, metric: &str) -> Vec<&Sample> {
         self.samples
@@ -68,12 +64,6 @@ impl Scrape {
     pub fn value_with(&self, metric: &str, labels: &[(&str, &str)]) -> f64 {
         let value = self.find(metric, labels);
         value.unwrap_or_else(|| panic!("no {metric}{labels:?}\n{self}"))
-    }
-
-    /// The value for this gateway.
-    #[track_caller]
-    pub fn value_of(&self, metric: &str, gateway_id: &str) -> f64 {
-        self.value_with(metric, &[("gateway_id", gateway_id)])
     }
 
     /// The value for this gateway; none where it has no sample of it.
