@@ -90,6 +90,9 @@ pub const fn summary<T>(
 /// The value of a label.
 #[derive(Clone, Copy, Debug)]
 pub enum Label<'value> {
+    /// Known to hold nothing that needs an escape, such as an id: every sample of a gateway
+    /// has one, and looking through it would be half of the work on labels.
+    Plain(&'value str),
     /// Any Unicode; escaped here.
     Text(&'value str),
     Integer(u64),
@@ -102,7 +105,8 @@ pub enum Label<'value> {
 pub struct Family<'output> {
     output: &'output mut String,
     metric: &'output Metric,
-    has_samples: bool,
+    /// What every sample begins with: `name{first_label="`. Empty before the first.
+    prefix: String,
 }
 
 impl<'output> Family<'output> {
@@ -110,65 +114,79 @@ impl<'output> Family<'output> {
         Family {
             output,
             metric,
-            has_samples: false,
+            prefix: String::new(),
         }
     }
 
     /// Writes one sample; `labels` has a value for each of the metric's labels.
     pub fn sample(&mut self, labels: &[Label<'_>], value: impl Into<Value>) {
-        self.line("", labels, value.into());
+        self.begin();
+        self.output.push_str(&self.prefix);
+        self.finish(labels, value.into());
     }
 
     /// Writes the two samples of a summary: everything observed, and how often.
     pub fn summary(&mut self, labels: &[Label<'_>], sum: impl Into<Value>, count: u64) {
         debug_assert_eq!(self.metric.kind, Kind::Summary);
-        self.line("_sum", labels, sum.into());
-        self.line("_count", labels, count.into());
+        self.begin();
+        for (suffix, value) in [("_sum", sum.into()), ("_count", count.into())] {
+            let (name, rest) = self.prefix.split_at(self.metric.name.len());
+            for part in [name, suffix, rest] {
+                self.output.push_str(part);
+            }
+            self.finish(labels, value);
+        }
     }
 
-    fn line(&mut self, suffix: &str, labels: &[Label<'_>], value: Value) {
-        if !self.has_samples {
-            self.has_samples = true;
+    fn begin(&mut self) {
+        if self.prefix.is_empty() {
             push_header(self.output, self.metric);
+            self.prefix = match self.metric.labels.first() {
+                Some(label) => format!("{}{{{label}=\"", self.metric.name),
+                None => format!("{} ", self.metric.name),
+            };
         }
-        self.output.push_str(self.metric.name);
-        self.output.push_str(suffix);
+    }
+
+    fn finish(&mut self, labels: &[Label<'_>], value: Value) {
         push_labels(self.output, self.metric.labels, labels);
-        self.output.push(' ');
         push_value(self.output, value);
         self.output.push('\n');
     }
 }
 
 fn push_header(output: &mut String, metric: &Metric) {
-    output.push_str("# HELP ");
-    output.push_str(metric.name);
-    output.push(' ');
-    push_escaped(output, metric.help, |byte| matches!(byte, b'\\' | b'\n'));
-    output.push_str("\n# TYPE ");
-    output.push_str(metric.name);
-    output.push(' ');
-    output.push_str(metric.kind.word());
-    output.push('\n');
+    for part in ["# HELP ", metric.name, " "] {
+        output.push_str(part);
+    }
+    push_escaped(output, metric.help, false);
+    for part in ["\n# TYPE ", metric.name, " ", metric.kind.word(), "\n"] {
+        output.push_str(part);
+    }
 }
 
+/// Continues after the first label's opening quote.
 fn push_labels(output: &mut String, names: &[&str], values: &[Label<'_>]) {
     debug_assert_eq!(names.len(), values.len());
-    let mut before = "{";
-    for (name, value) in names.iter().zip(values) {
-        output.push_str(before);
-        output.push_str(name);
-        output.push_str("=\"");
+    for (index, (name, value)) in names.iter().zip(values).enumerate() {
+        if index > 0 {
+            for part in ["\",", name, "=\""] {
+                output.push_str(part);
+            }
+        }
         push_label_value(output, *value);
-        before = "\",";
     }
     if !names.is_empty() {
-        output.push_str("\"}");
+        output.push_str("\"} ");
     }
 }
 
 fn push_label_value(output: &mut String, value: Label<'_>) {
     match value {
+        Label::Plain(text) => {
+            debug_assert!(!needs_escape(text));
+            output.push_str(text);
+        }
         Label::Text(text) => push_label_text(output, text),
         Label::Integer(value) => push_integer(output, value),
         Label::Joined(texts) => {
@@ -183,22 +201,27 @@ fn push_label_value(output: &mut String, value: Label<'_>) {
 }
 
 fn push_label_text(output: &mut String, text: &str) {
-    push_escaped(output, text, |byte| matches!(byte, b'\\' | b'\n' | b'"'));
+    if needs_escape(text) {
+        push_escaped(output, text, true);
+    } else {
+        output.push_str(text);
+    }
 }
 
-/// Copies whole stretches: hardly any text needs an escape. What is escaped is ASCII, so the
-/// text is only ever cut between characters.
-fn push_escaped(output: &mut String, mut text: &str, is_special: impl Fn(u8) -> bool) {
-    while let Some(index) = text.bytes().position(&is_special) {
-        output.push_str(&text[..index]);
-        output.push_str(match text.as_bytes()[index] {
-            b'\n' => "\\n",
-            b'"' => "\\\"",
-            _ => "\\\\",
-        });
-        text = &text[index + 1..];
+fn needs_escape(text: &str) -> bool {
+    text.bytes()
+        .any(|byte| matches!(byte, b'\\' | b'\n' | b'"'))
+}
+
+fn push_escaped(output: &mut String, text: &str, is_label: bool) {
+    for character in text.chars() {
+        match character {
+            '\\' => output.push_str("\\\\"),
+            '\n' => output.push_str("\\n"),
+            '"' if is_label => output.push_str("\\\""),
+            other => output.push(other),
+        }
     }
-    output.push_str(text);
 }
 
 #[cfg(test)]

@@ -209,7 +209,8 @@ impl From<Timestamp> for Value {
 }
 
 fn id(report: &GatewayReport) -> Label<'_> {
-    Label::Text(&report.gateway.gateway_id)
+    // 3 to 36 characters of `[a-z0-9-]`: the decoder lets nothing else through.
+    Label::Plain(&report.gateway.gateway_id)
 }
 
 fn status(report: &GatewayReport) -> Option<&GatewayStatus> {

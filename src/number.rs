@@ -69,7 +69,12 @@ pub fn push_value(output: &mut String, value: Value) {
 }
 
 pub fn push_integer(output: &mut String, value: u64) {
-    output.push_str(decimal(value, &mut [0; 20]));
+    // Most samples are 0 or 1.
+    if value < 10 {
+        output.push(char::from(b'0' + value as u8));
+    } else {
+        output.push_str(decimal(value, &mut [0; 20]));
+    }
 }
 
 fn push_fraction(output: &mut String, nanoseconds: u32) {
