@@ -35,7 +35,7 @@ pub const GATEWAY_ROWS: [Row<GatewayReport>; 28] = [
     gauge(
         "ttn_gateway_scrape_success",
         ID,
-        "1 if the state of the gateway was obtained, 0 if the API failed",
+        "1 if the state of the gateway is known, 0 if it could not be obtained",
         |family, report| sample(family, report, Some(is_connected(report).is_some())),
     ),
     gauge(
@@ -209,7 +209,7 @@ impl From<Timestamp> for Value {
 }
 
 fn id(report: &GatewayReport) -> Label<'_> {
-    // 3 to 36 characters of `[a-z0-9-]`: the decoder lets nothing else through.
+    // Of `[a-z0-9-]` alone: neither the decoder nor the flag lets anything else through.
     Label::Plain(&report.gateway.gateway_id)
 }
 

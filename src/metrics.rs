@@ -365,6 +365,15 @@ mod tests {
         ];
         let empty = Arc::new(ConnectionStats::default());
         check_families(Ok(Some(empty)), &[&always[..], &with_stats].concat());
+        let stateless = Arc::new(ConnectionStats {
+            unreadable: vec!["connected_at", "uplink_count"],
+            downlink_count: 5,
+            ..ConnectionStats::default()
+        });
+        let without_state = ["info", "scrape_success", "connection_info"];
+        let counts = ["downlink_messages_total", "tx_acknowledgments_total"];
+        let outcome = Ok(Some(stateless));
+        check_families(outcome, &[&without_state[..], &counts].concat());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::exposition::{Family, Kind, Label, Metric};
 use crate::exposition_parser::{self, Sample};
 use crate::metrics::render_gateways;
 use crate::model::{Collection, ConnectionStats, Gateway, GatewayReport, GatewayStatus, Location};
-use crate::model::{Outcome, RoundTripTimes, SubBand, Timestamp};
+use crate::model::{Outcome, RoundTripTimes, State, SubBand, Timestamp};
 use crate::number::Value;
 
 /// Marsaglia's xorshift: random enough for tests, and the seed is all its state.
@@ -225,7 +225,10 @@ impl Random {
             sub_bands: self.sub_bands(),
             last_status: self.status(),
             remote_ip: self.text(),
-            unreadable: Vec::new(),
+            unreadable: match self.below(4) {
+                0 => vec!["connected_at", "downlink_count"],
+                _ => Vec::new(),
+            },
         }
     }
 
@@ -267,8 +270,11 @@ fn check_one_random_collection(random: &mut Random) {
         let family = families.iter().find(|family| family.name == name);
         family.map_or(&[], |family| &family.samples)
     };
-    let known = collection.gateways.iter().filter(|g| g.outcome.is_ok());
-    assert_eq!(samples("ttn_gateway_connected").len(), known.count());
+    let unknown = collection.count(State::Unknown);
+    let known = collection.gateways.len() - unknown;
+    assert_eq!(samples("ttn_gateway_connected").len(), known);
+    let successes = samples("ttn_gateway_scrape_success").iter();
+    assert_eq!(successes.filter(|s| s.value == "0").count(), unknown);
     for (report, sample) in collection.gateways.iter().zip(samples("ttn_gateway_info")) {
         let gateway = &report.gateway;
         let values = sample.labels.iter().map(|(_, value)| value.as_str());
