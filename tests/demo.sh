@@ -6,25 +6,29 @@ set -u
 fake=$1 exporter=$2
 listen=${TTN_LISTEN:-:9714}
 fake_address=127.0.0.1:9715
+fake_says=$(mktemp)
 pids=()
 
 finish() {
     trap '' INT TERM HUP
     [ ${#pids[@]} -eq 0 ] || kill "${pids[@]}" 2>/dev/null
     wait
+    rm -f "$fake_says"
     exit "$1"
 }
 trap 'echo; finish 0' INT TERM HUP
 
-"$fake" --listen "$fake_address" &
+# The fake says when it listens, and which key it knows.
+"$fake" --listen "$fake_address" >"$fake_says" &
 pids+=($!)
-for _ in {1..50}; do
-    (exec 3<>"/dev/tcp/${fake_address/:/\/}") 2>/dev/null && break
+key=
+for _ in {1..100}; do
+    key=$(grep -o -m 1 'NNSXS[A-Z.]*' "$fake_says") && break
     kill -0 "${pids[0]}" 2>/dev/null || finish 1
     sleep 0.1
 done
 
-env -u TTN_API_KEY_FILE TTN_API_KEY=NNSXS.DEMO.KEY TTN_SERVER="http://$fake_address" \
+env -u TTN_API_KEY_FILE TTN_API_KEY="$key" TTN_SERVER="http://$fake_address" \
     "$exporter" --listen "$listen" &
 pids+=($!)
 sleep 0.3

@@ -17,6 +17,7 @@ mod fake_itself;
 mod golden;
 mod http;
 mod keys;
+mod package;
 mod prometheus;
 mod property;
 mod python_compat;

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use crate::fake::tls::Authority;
-use crate::fake::{Fake, Key, demo};
+use crate::fake::{Fake, Fleet, Key};
 use crate::harness::http;
 use crate::harness::samples::Scrape;
 use crate::harness::{PATIENCE, Setup};
@@ -109,7 +109,7 @@ fn check_in_scratch(uid: &str) {
         Err(reason) => return not_run(reason),
     };
     let authority = Authority::new();
-    let fake = Fake::start_tls(demo::fleet(0), authority.server(&["127.0.0.1"]));
+    let fake = Fake::start_tls(Fleet::generated(3), authority.server(&["127.0.0.1"]));
     let directory = Setup::bare();
     let ca_file = directory.file("ca.pem", &authority.pem());
     let runner = setting("TTN_EXPORTER_RUNNER").unwrap_or_default();
@@ -176,8 +176,7 @@ fn once_at(time: &str) -> Option<std::process::Output> {
         return None;
     };
     let authority = Authority::new();
-    let fleet = demo::fleet(AFTER_2038.as_secs() as i64);
-    let fake = Fake::start_tls(fleet, authority.server(&["127.0.0.1"]));
+    let fake = Fake::start_tls(Fleet::generated(3), authority.server(&["127.0.0.1"]));
     let directory = Setup::bare();
     let key_file = directory.file("key", &Key::user().token);
     let ca_file = directory.file("ca.pem", &authority.pem());

@@ -8,8 +8,6 @@ set -euo pipefail
 
 readonly NAME=ttn-gateway-exporter
 readonly KEY=/etc/$NAME/api-key
-# The key of the fake's user `demo`.
-readonly DEMO_KEY=NNSXS.UUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUU.UUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUU
 
 fail() {
     echo "FAILED  $*" >&2
@@ -61,9 +59,11 @@ probe() {
     check 'starts nothing' is ActiveState inactive
     check 'because there is none' is ConditionResult no
 
-    "$fake" --listen 127.0.0.1:9715 >/dev/null &
+    # It prints a key that it knows.
+    "$fake" --listen 127.0.0.1:9715 >/run/fake.out &
+    soon grep -q NNSXS /run/fake.out
     echo 'TTN_SERVER=http://127.0.0.1:9715' >>/etc/default/$NAME
-    install -m 0600 /dev/stdin $KEY <<<"$DEMO_KEY"
+    install -m 0600 /dev/stdin $KEY <<<"$(grep -o 'NNSXS[A-Z.]*' /run/fake.out)"
     check 'it starts with a key' systemctl start $NAME.service
     check 'it said that it is ready' is ActiveState active
     check 'not as root' process_has '^Uid:.*[1-9][0-9]{4}'
@@ -71,7 +71,7 @@ probe() {
     check 'behind the filter of system calls' process_has '^Seccomp:\s2$'
 
     metrics=$(scrape /metrics)
-    check 'it sees the gateways' metrics_have '^ttn_up 1'
+    check 'it sees the gateways' metrics_have '^ttn_exporter_gateways.*connected.* [1-9]'
     for figure in open_fds max_fds threads start_time_seconds resident_memory_bytes; do
         check "it knows process_$figure" metrics_have "^process_$figure [0-9]"
     done
