@@ -80,7 +80,7 @@ pub fn parse(
         let known = PRINTABLE.into_iter().find(|known| *known == what);
         return known.map(Command::Print).ok_or_else(|| {
             let known = PRINTABLE.join(", ");
-            UsageError(format!("--print {what:?}: is none of {known}"))
+            UsageError::new(format!("--print {what:?}: is none of {known}"))
         });
     }
     let config = given.or_from_environment(variable).into_config()?;
@@ -116,13 +116,13 @@ impl Given {
 
     fn key(&self) -> Result<KeySource, UsageError> {
         match (self.last("key"), self.last("key-file")) {
-            (Some(key), Some(file)) => Err(UsageError(format!(
+            (Some(key), Some(file)) => Err(UsageError::new(format!(
                 "{} and {} are both given: only one API key can be used",
                 key.source, file.source
             ))),
             (Some(key), None) => {
                 let problem =
-                    |problem| UsageError(format!("{}: the API key {problem}", key.source));
+                    |problem| UsageError::new(format!("{}: the API key {problem}", key.source));
                 let secret = Secret::new(&key.text.to_string_lossy());
                 secret.map(KeySource::Given).map_err(problem)
             }
@@ -130,7 +130,7 @@ impl Given {
                 Err(file.problem("is a key"))
             }
             (None, Some(file)) => Ok(KeySource::File(PathBuf::from(&file.text))),
-            (None, None) => Err(UsageError(
+            (None, None) => Err(UsageError::new(
                 "Provide API key! Use --key-file FILE or set TTN_API_KEY; \
                  --help says more"
                     .to_owned(),
@@ -156,12 +156,12 @@ impl Given {
     fn server(&self) -> Result<BaseUrl, UsageError> {
         let Some(value) = self.last("server") else {
             let default = BaseUrl::parse(flags::default_of("server"));
-            return default.map_err(|problem| UsageError(problem.to_owned()));
+            return default.map_err(|problem| UsageError::new(problem.to_owned()));
         };
         // A URL with user information is not repeated: it holds a password.
         let url = BaseUrl::parse(value.as_str()?).map_err(|problem| {
             match value.text.to_string_lossy().contains('@') {
-                true => UsageError(format!("{}: the URL {problem}", value.source)),
+                true => UsageError::new(format!("{}: the URL {problem}", value.source)),
                 false => value.problem(problem),
             }
         })?;
@@ -183,7 +183,7 @@ impl Given {
             (true, Some(id), None) => Ok(Scope::Organization(id)),
             (true, None, Some(id)) => Ok(Scope::User(id)),
             (false, None, None) => Ok(Scope::Gateways(gateways)),
-            _ => Err(UsageError(
+            _ => Err(UsageError::new(
                 "--gateway, --organization and --user exclude each other".to_owned(),
             )),
         }
@@ -197,7 +197,7 @@ impl Given {
                 let source = self.last(name).map_or(name, |value| value.source.as_str());
                 let problem =
                     format!("{source} {text:?}: is no number of seconds from 0.1 to {max}");
-                Err(UsageError(problem))
+                Err(UsageError::new(problem))
             }
         }
     }
@@ -250,7 +250,7 @@ mod tests {
     #[track_caller]
     fn check_refused(line: &str, expected: &str) {
         match parse_line(line, &[]) {
-            Err(UsageError(message)) => assert_eq!(message, expected),
+            Err(error) => assert_eq!(error.to_string(), expected),
             other => panic!("{line}: {other:?}"),
         }
     }
@@ -422,9 +422,12 @@ mod tests {
             "KEY",
             "--KEY",
             "--ttl KEY",
+            "--print KEY",
             "--key k --gateway KEY",
         ] {
-            let message = parse_line(&line.replace("KEY", KEY), &[]).unwrap_err().0;
+            let message = parse_line(&line.replace("KEY", KEY), &[])
+                .unwrap_err()
+                .to_string();
             assert!(!message.contains("SECRET"), "{line}: {message}");
         }
         let printed = format!("{:?}", parse_line(&format!("--key {KEY}"), &[]));

@@ -30,12 +30,14 @@ const LIST_BYTES_MAX: u64 = 16 << 20;
 const STATS_BYTES_MAX: u64 = 4 << 20;
 /// With less time than this left, a request would only be cut off.
 const REQUEST_TIME_MIN: Duration = Duration::from_millis(50);
+/// An answer that takes longer than this is late by itself, and not for want of time.
+const FAIR_TIME: Duration = Duration::from_secs(1);
 /// How long a server may silence the exporter, and for how long it does where it names no time.
 const SILENCE_MAX: Duration = Duration::from_secs(3600);
 const SILENCE_DEFAULT: Duration = Duration::from_secs(10);
 /// Different warnings of a server that are logged, each once.
 const WARNINGS_MAX: usize = 32;
-/// More hosts than the key may go to.
+/// The community network has three clusters. With more hosts the oldest is forgotten.
 const HOSTS_MAX: usize = 64;
 
 /// Why a call failed, with what decides how to go on.
@@ -99,6 +101,12 @@ impl Client {
         let answer = self.call(Endpoint::List, base, &request, deadline)?;
         let total = answer.number("x-total-count");
         let page = decode::gateway_list(&answer.body, &mut self.faults);
+        let page = page.and_then(|page| {
+            // No gateway at all is `{}`; anything else without gateways is somebody else's.
+            let is_foreign = page.entries == 0 && total.is_none() && answer.body.len() > 4;
+            let problem = || FetchError::new(Reason::Shape, "the answer is no list of gateways");
+            (!is_foreign).then_some(page).ok_or_else(problem)
+        });
         Ok((self.counted(base, page)?, total))
     }
 
@@ -190,6 +198,7 @@ impl Client {
         let result = self
             .transport
             .send(base, request, deadline.min(start + self.timeout));
+        let result = result.map_err(|error| self.as_budget(error, start, deadline));
         let took = start.elapsed();
         let status = result.as_ref().ok().map(|answer| answer.status);
         self.count(endpoint, status, took);
@@ -231,6 +240,15 @@ impl Client {
         };
         self.tallies.count_error(error.reason);
         Err(error.into())
+    }
+
+    /// A request that was cut off by a scrape in a hurry says nothing about the API.
+    fn as_budget(&self, mut error: FetchError, start: Instant, deadline: Instant) -> FetchError {
+        let fair = self.timeout.min(FAIR_TIME);
+        if error.reason == Reason::Timeout && deadline.saturating_duration_since(start) < fair {
+            error.reason = Reason::Budget;
+        }
+        error
     }
 
     fn count(&mut self, endpoint: Endpoint, status: Option<u16>, took: Duration) {

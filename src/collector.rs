@@ -50,6 +50,17 @@ pub struct Collector {
 struct Last {
     collection: Arc<Collection>,
     ended: Instant,
+    /// Whether a scrape in a hurry left something out that another one has time for.
+    is_cut: bool,
+}
+
+fn is_cut(collection: &Collection) -> bool {
+    let errors = collection
+        .gateways
+        .iter()
+        .filter_map(|g| g.outcome.as_ref().err());
+    let mut errors = errors.chain(&collection.list_error);
+    errors.any(|error| error.reason == Reason::Budget)
 }
 
 /// The label of a cluster, and its API if the key may go there.
@@ -90,6 +101,7 @@ impl Collector {
         // Whatever was found out after the request came in is new enough for it.
         if let Some(last) = &self.last
             && scrape.arrived <= last.ended
+            && (!last.is_cut || scrape.now >= scrape.deadline)
         {
             self.client.tallies.cache_hits += last.collection.gateways.len() as u64;
             return last.collection.clone();
@@ -111,6 +123,7 @@ impl Collector {
     fn targets(&mut self) -> Vec<Target> {
         let capacity = self.list.gateways().len().max(CAPACITY_MIN);
         self.outcomes.set_capacity(capacity);
+        self.outcomes.retain(|id| self.list.contains(id));
         // Most gateways share a handful of addresses.
         let mut known: BTreeMap<&str, Cluster> = BTreeMap::new();
         let mut targets = Vec::with_capacity(capacity);
@@ -126,6 +139,8 @@ impl Collector {
                 base: base.clone(),
             });
         }
+        let is_watched = |host: &String| targets.iter().any(|target| *target.cluster == **host);
+        self.troubled.retain(is_watched);
         targets
     }
 
@@ -144,6 +159,10 @@ impl Collector {
                 }
                 Err(_) => {}
             }
+        }
+        // Whoever was left out for want of time comes first now.
+        for ids in missing.values_mut() {
+            ids.sort_by_key(|id| self.outcomes.has(id));
         }
         missing
     }
@@ -181,6 +200,7 @@ impl Collector {
         mut fetched: BTreeMap<Arc<str>, Outcome>,
         scrape: &Scrape,
     ) -> Arc<Collection> {
+        let ended = Instant::now();
         let mut gateways = Vec::with_capacity(targets.len());
         for target in targets {
             let outcome = match (target.base, fetched.remove(&target.id)) {
@@ -189,7 +209,8 @@ impl Collector {
                     Err(error)
                 }
                 (Ok(_), Some(outcome)) => {
-                    self.remember(&target.id, &outcome, scrape.now);
+                    let outcome = self.as_certain(&target.id, outcome);
+                    self.remember(&target.id, &outcome, scrape.now, ended);
                     outcome
                 }
                 (Ok(_), None) => self.remembered(&target.id, scrape.now),
@@ -200,7 +221,6 @@ impl Collector {
                 outcome,
             });
         }
-        let ended = Instant::now();
         let collection = Arc::new(Collection {
             gateways,
             list_error: self.list.error().cloned(),
@@ -215,16 +235,27 @@ impl Collector {
         self.last = Some(Last {
             collection: collection.clone(),
             ended,
+            is_cut: is_cut(&collection),
         });
         collection
     }
 
-    /// A gateway that was not asked for, since the scrape ran out of time, is asked for by the
-    /// next one.
-    fn remember(&mut self, id: &Arc<str>, outcome: &Outcome, now: Instant) {
+    /// That a server has no stats of a gateway is no news if the gateway may be elsewhere.
+    fn as_certain(&self, id: &str, outcome: Outcome) -> Outcome {
+        match (&outcome, self.list.error()) {
+            (Ok(None), Some(error)) if self.list.is_uncertain(id) => Err(error.clone()),
+            _ => outcome,
+        }
+    }
+
+    /// Stats are as old as the question, failures as their end: an API that hangs for longer
+    /// than the TTL must not hang the next scrape at once. A gateway that was not asked for,
+    /// since the scrape ran out of time, is asked for by the next one.
+    fn remember(&mut self, id: &Arc<str>, outcome: &Outcome, now: Instant, ended: Instant) {
         match outcome {
             Err(error) if error.reason == Reason::Budget => self.outcomes.remove(id),
-            _ => self.outcomes.insert(id.clone(), outcome.clone(), now),
+            Err(_) => self.outcomes.insert(id.clone(), outcome.clone(), ended),
+            Ok(_) => self.outcomes.insert(id.clone(), outcome.clone(), now),
         }
     }
 

@@ -18,12 +18,14 @@ use crate::ttl_map::TtlMap;
 /// The most gateways in one batch (BatchGetGatewayConnectionStatsRequest).
 const BATCH_GATEWAYS_MAX: usize = 100;
 /// How long a server that cannot do batches, or only small ones, is asked accordingly.
-const BATCH_LIMIT_TTL: Duration = Duration::from_secs(3600);
+const BATCH_LIMIT_TTL: Duration = Duration::from_secs(600);
+/// After so many answers that are too long, and none that can be read, nothing more is asked.
+const OVERSIZED_MAX: usize = 16;
 /// How long a gateway that the key may not read is left alone.
 const REFUSAL_TTL: Duration = Duration::from_secs(300);
 /// After so many gateways that cannot be read, and none that can, the key itself is looked at.
 const REFUSALS_BEFORE_DOUBT: usize = 4;
-/// More hosts than the key may go to.
+/// The community network has three clusters. With more hosts the oldest is forgotten.
 const HOSTS_MAX: usize = 64;
 
 pub struct StatsReader {
@@ -73,6 +75,7 @@ impl StatsReader {
             deadline,
             outcomes: Vec::with_capacity(gateway_ids.len()),
             refusals: 0,
+            oversized: 0,
             has_read_any: false,
             has_doubted: false,
         };
@@ -81,7 +84,12 @@ impl StatsReader {
         for id in alone {
             run.single(&id);
         }
-        run.outcomes
+        let (outcomes, has_read_any) = (run.outcomes, run.has_read_any);
+        // A limit under which nothing could be read either was not the cure.
+        if !has_read_any {
+            self.batch_limits.remove(&base.host);
+        }
+        outcomes
     }
 }
 
@@ -105,6 +113,7 @@ struct Run<'a> {
     /// Why nothing more is asked of this cluster in this collection.
     halted: Option<Arc<FetchError>>,
     refusals: usize,
+    oversized: usize,
     has_read_any: bool,
     has_doubted: bool,
 }
@@ -192,13 +201,11 @@ impl Run<'_> {
             Some(404) if !names_a_gateway(&refused) => self.set_batch_limit(1),
             Some(405 | 501) => self.set_batch_limit(1),
             Some(400 | 413) => self.set_batch_limit((slice.len() / 2).max(1)),
-            Some(403 | 404) if slice.len() == 1 => {
-                self.doubt_the_batch(slice);
-                return Next::Done;
-            }
-            Some(403 | 404) => {
-                let (left, right) = slice.split_at(slice.len() / 2);
-                return Next::Divide(vec![left, right]);
+            Some(403 | 404) => return self.divide(slice),
+            _ if refused.error.reason == Reason::TooLarge && self.oversized < OVERSIZED_MAX => {
+                // One gateway can make it so, by what it sends about itself.
+                self.oversized += usize::from(!self.has_read_any);
+                return self.divide(slice);
             }
             _ => self.halted = Some(Arc::new(refused.error)),
         }
@@ -215,12 +222,15 @@ impl Run<'_> {
 
     /// A batch of one was refused. If the single call works, batches as such do not: for the
     /// key of a gateway, or on servers before 3.28.2 for rights through user and organization.
-    fn doubt_the_batch(&mut self, slice: &[Arc<str>]) {
-        for id in slice {
+    fn divide<'s>(&mut self, slice: &'s [Arc<str>]) -> Next<'s> {
+        if let [id] = slice {
             if self.single(id) {
                 self.set_batch_limit(1);
             }
+            return Next::Done;
         }
+        let (left, right) = slice.split_at(slice.len() / 2);
+        Next::Divide(vec![left, right])
     }
 
     /// Asks for one gateway, if anything may still be asked; says whether it could be read.
@@ -249,7 +259,7 @@ impl Run<'_> {
         let is_its_own_fault = match refused.status {
             Some(403) => true,
             Some(404) => names_a_gateway(&refused),
-            _ => false,
+            _ => refused.error.reason == Reason::TooLarge,
         };
         let error = Arc::new(refused.error);
         match is_its_own_fault {
@@ -281,8 +291,11 @@ impl Run<'_> {
     /// Nothing could be read so far: if the key lacks the right as such, asking for each
     /// gateway is a waste.
     fn doubt_the_key(&mut self, error: Arc<FetchError>) {
+        if error.reason != Reason::Forbidden {
+            return;
+        }
         let rights = self.client.rights(self.base, self.deadline);
-        if error.reason == Reason::Forbidden && rights.is_ok_and(|rights| lacks_status(&rights)) {
+        if rights.is_ok_and(|rights| lacks_status(&rights)) {
             let host = self.base.host.clone();
             let hosts = &mut self.reader.unreadable_hosts;
             hosts.insert(host, error.clone(), self.now);

@@ -8,11 +8,27 @@ use std::path::PathBuf;
 
 /// Bad usage: one line that names the flag and the value. Never holds a key.
 #[derive(Debug, PartialEq, Eq)]
-pub struct UsageError(pub String);
+pub struct UsageError(String);
+
+impl UsageError {
+    /// A message that may repeat what was typed. A key in the wrong place is not repeated.
+    pub fn new(message: impl fmt::Display) -> UsageError {
+        UsageError(without_key(message))
+    }
+}
 
 impl fmt::Display for UsageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// A message, or in its place another one if it holds an API key.
+pub fn without_key(message: impl fmt::Display) -> String {
+    let message = message.to_string();
+    match message.contains(KEY_PREFIX) {
+        true => "an API key stands where none belongs: use --key-file FILE or --key KEY".to_owned(),
+        false => message,
     }
 }
 
@@ -153,18 +169,18 @@ impl Given {
     ) -> Result<Given, UsageError> {
         let mut given = Given(BTreeMap::new());
         let mut parser = lexopt::Parser::from_args(with_double_dashes(arguments));
-        while let Some(argument) = parser.next().map_err(usage)? {
+        while let Some(argument) = parser.next().map_err(UsageError::new)? {
             let flag = match &argument {
                 lexopt::Arg::Long(name) => FLAGS.iter().find(|flag| flag.name == *name),
                 lexopt::Arg::Short(c) => FLAGS.iter().find(|flag| flag.short == Some(*c)),
                 lexopt::Arg::Value(value) => {
                     let text = value.to_string_lossy().into_owned();
-                    return Err(usage(format!("unexpected argument {text:?}")));
+                    return Err(UsageError::new(format!("unexpected argument {text:?}")));
                 }
             };
-            let flag = flag.ok_or_else(|| usage(argument.unexpected()))?;
+            let flag = flag.ok_or_else(|| UsageError::new(argument.unexpected()))?;
             let text = match flag.value {
-                Some(_) => parser.value().map_err(usage)?,
+                Some(_) => parser.value().map_err(UsageError::new)?,
                 None => match parser.optional_value() {
                     None => OsString::from("true"),
                     Some(text) => text,
@@ -258,7 +274,7 @@ impl Value {
 
     /// What is wrong with this value.
     pub fn problem(&self, problem: &str) -> UsageError {
-        usage(format!("{} {:?}: {problem}", self.source, self.text))
+        UsageError::new(format!("{} {:?}: {problem}", self.source, self.text))
     }
 }
 
@@ -292,15 +308,6 @@ fn with_double_dashes(
             Some(text) if flag.is_some() && !text.starts_with("--") => format!("-{text}").into(),
             _ => argument,
         }
-    })
-}
-
-/// An error that may repeat what was typed. A key in the wrong place is not repeated.
-fn usage(error: impl fmt::Display) -> UsageError {
-    let message = error.to_string();
-    UsageError(match message.contains(KEY_PREFIX) {
-        true => "an API key stands where none belongs: use --key-file FILE or --key KEY".to_owned(),
-        false => message,
     })
 }
 

@@ -17,7 +17,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -71,13 +71,15 @@ struct Visitor {
 }
 
 pub struct FrontDoor {
+    /// How many visitors there have been: the next one's id.
+    count: AtomicU64,
     visitors: Mutex<Vec<Visitor>>,
     /// Some visitor left or went on.
     moved: Condvar,
     places: usize,
     /// The private connection to tiny_http.
     private: Mutex<UnixStream>,
-    /// The size of the last answer: a guess at the next one's.
+    /// The size of the largest answer so far: what the next one may take.
     answer_bytes: AtomicUsize,
 }
 
@@ -85,7 +87,8 @@ impl FrontDoor {
     /// Builds the door and, behind it, the listener for tiny_http.
     ///
     /// That listener is an abstract socket (it needs no file system) that accepts the one
-    /// connection that is already queued on it, and is shut before anybody else can find it.
+    /// connection that is already queued on it. It is shut microseconds after it was opened:
+    /// nobody from outside this machine can reach it, and no local user in practice.
     pub fn new(places: usize) -> io::Result<(FrontDoor, UnixListener)> {
         let name = format!(
             "ttn-gateway-exporter-{}-{:?}",
@@ -101,11 +104,12 @@ impl FrontDoor {
         private.set_read_timeout(Some(ANSWER_TIME_MAX))?;
         private.set_write_timeout(Some(ANSWER_TIME_MAX))?;
         let door = FrontDoor {
+            count: AtomicU64::new(0),
             visitors: Mutex::new(Vec::with_capacity(places)),
             moved: Condvar::new(),
             places,
             private: Mutex::new(private),
-            answer_bytes: AtomicUsize::new(0),
+            answer_bytes: AtomicUsize::new(UNDELIVERED_BYTES_MIN / UNDELIVERED_ANSWERS_MAX),
         };
         Ok((door, listener))
     }
@@ -113,24 +117,19 @@ impl FrontDoor {
     /// Lets visitors in, for ever. No error of `accept` ends it: out of descriptors, out of
     /// memory and a client that is gone already all pass.
     pub fn open(self: &Arc<Self>, listener: &TcpListener) -> ! {
-        let mut id = 0;
-        let mut is_failing = false;
+        let mut was_admitted = true;
         loop {
-            match listener.accept() {
-                Ok((stream, _)) => {
-                    is_failing = false;
-                    id += 1;
-                    self.admit(id, stream);
+            let accepted = listener.accept();
+            let admitted = accepted.and_then(|(stream, _)| self.admit(stream));
+            if let Err(error) = &admitted {
+                // Once, not for each of the thousands that an attack may bring.
+                if was_admitted {
+                    log::warn!("cannot let a client in: {error}");
                 }
-                Err(error) => {
-                    if !is_failing {
-                        log::warn!("cannot accept a connection: {error}");
-                    }
-                    is_failing = true;
-                    self.send_away_longest(&mut self.visitors());
-                    thread::sleep(ACCEPT_PAUSE);
-                }
+                self.send_away_longest(&mut self.visitors());
+                thread::sleep(ACCEPT_PAUSE);
             }
+            was_admitted = admitted.is_ok();
         }
     }
 
@@ -141,7 +140,8 @@ impl FrontDoor {
         visitors.iter().filter(in_service).count()
     }
 
-    fn admit(self: &Arc<Self>, id: u64, stream: TcpStream) {
+    fn admit(self: &Arc<Self>, stream: TcpStream) -> io::Result<()> {
+        let id = self.count.fetch_add(1, Ordering::Relaxed);
         let stream = Arc::new(stream);
         let mut visitors = self.visitors();
         while visitors.len() >= self.places {
@@ -163,12 +163,12 @@ impl FrontDoor {
             let _ = door.serve(id, &stream);
         };
         let builder = thread::Builder::new().name("visitor".to_owned());
-        if let Err(error) = builder.stack_size(STACK_BYTES).spawn(visit) {
-            // Out of threads: the place was freed with the closure; others end meanwhile.
-            log::debug!("cannot start a thread: {error}");
+        let started = builder.stack_size(STACK_BYTES).spawn(visit);
+        if started.is_err() {
+            // Out of threads. The closure did not run, so nobody else frees the place.
             self.leave(id);
-            thread::sleep(ACCEPT_PAUSE);
         }
+        started.map(drop)
     }
 
     /// Closes the connection of whoever has taken longest over reading or writing. Its thread
@@ -201,6 +201,7 @@ impl FrontDoor {
             }
         };
         if !self.make_room(id) {
+            self.enter(id, Phase::Closing);
             return give(stream, Refusal::Unavailable.answer().as_bytes());
         }
         let answer = self.ask(&head, arrived);
@@ -267,7 +268,7 @@ impl FrontDoor {
     }
 
     fn start_writing(&self, id: u64, answer_bytes: usize) {
-        self.answer_bytes.store(answer_bytes, Ordering::Relaxed);
+        self.answer_bytes.fetch_max(answer_bytes, Ordering::Relaxed);
         let mut visitors = self.visitors();
         set_phase(&mut visitors, id, Phase::Writing);
         if let Some(visitor) = visitors.iter_mut().find(|visitor| visitor.id == id) {
@@ -337,7 +338,7 @@ fn read_head<'a>(
         }
         stream.set_read_timeout(Some(left))?;
         let room = buffer.len().min(HEAD_BYTES_MAX - received.len());
-        match (&*stream).read(&mut buffer[..room]) {
+        match read_some(&mut &*stream, &mut buffer[..room]) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => received.extend_from_slice(&buffer[..count]),
             Err(error) if is_timeout(&error) => return Ok(Err(Refusal::Timeout)),
@@ -358,13 +359,24 @@ fn is_timeout(error: &io::Error) -> bool {
     )
 }
 
+/// Reads once. A process that was stopped and goes on gets EINTR from a socket with a time
+/// limit (signal(7)), which is no reason to end anything.
+fn read_some(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// Sends a request to tiny_http and reads its answer, whose end its `Content-Length` tells.
 fn exchange(private: &mut UnixStream, request: &str, is_head: bool) -> io::Result<Vec<u8>> {
     private.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
     let end = loop {
-        let count = private.read(&mut buffer)?;
+        let count = read_some(private, &mut buffer)?;
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -429,7 +441,7 @@ fn linger(stream: &TcpStream) -> io::Result<()> {
             break;
         }
         stream.set_read_timeout(Some(left))?;
-        match (&*stream).read(&mut buffer)? {
+        match read_some(&mut &*stream, &mut buffer)? {
             0 => break,
             read => count += read,
         }

@@ -1,7 +1,7 @@
 //! What the log says about collections: a line when something begins to fail or works again,
 //! and silence in between, so that an outage of a week does not wear out an SD card. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{FetchError, Reason};
 use crate::model::Collection;
@@ -9,10 +9,10 @@ use crate::model::Collection;
 /// How many gateways a line names.
 const NAMED_MAX: usize = 3;
 
-/// What the last collection had to complain of: by subject, its reason.
+/// What the last collection had to complain of: each subject with each reason.
 #[derive(Default)]
 pub struct Journal {
-    troubles: BTreeMap<String, Reason>,
+    troubles: BTreeSet<(String, Reason)>,
 }
 
 /// One line for the log.
@@ -31,19 +31,17 @@ impl Journal {
     /// The lines that this collection is worth after the ones before.
     pub fn enter(&mut self, collection: &Collection) -> Vec<Line> {
         let troubles = troubles_of(collection);
-        let begun = troubles.iter().filter_map(|(subject, trouble)| {
-            let is_known = self.troubles.get(subject) == Some(&trouble.error.reason);
-            (!is_known).then(|| Line::Failing(trouble.describe(subject)))
+        let begun = troubles.iter().filter_map(|(about, trouble)| {
+            let is_new = !self.troubles.contains(about);
+            is_new.then(|| Line::Failing(trouble.describe(&about.0)))
         });
-        let ended = self.troubles.keys().filter_map(|subject| {
-            let is_over = !troubles.contains_key(subject);
-            is_over.then(|| Line::Recovered(format!("{subject}: works again")))
+        let ended = self.troubles.iter().filter_map(|about| {
+            let (subject, reason) = about;
+            let is_over = !troubles.contains_key(about);
+            is_over.then(|| Line::Recovered(format!("{subject}: over ({})", reason.label())))
         });
         let lines = begun.chain(ended).collect();
-        let reasons = troubles
-            .iter()
-            .map(|(subject, t)| (subject.clone(), t.error.reason));
-        self.troubles = reasons.collect();
+        self.troubles = troubles.into_keys().collect();
         lines
     }
 }
@@ -65,12 +63,14 @@ impl Trouble<'_> {
     }
 }
 
-/// One trouble for the list and one for each cluster: its first failure speaks for the rest.
-fn troubles_of(collection: &Collection) -> BTreeMap<String, Trouble<'_>> {
+/// One trouble for the list, and one for each reason within each cluster, in the words of its
+/// first gateway.
+fn troubles_of(collection: &Collection) -> BTreeMap<(String, Reason), Trouble<'_>> {
     let mut troubles = BTreeMap::new();
     if let Some(error) = &collection.list_error {
         let gateways = Vec::new();
-        troubles.insert("list of gateways".to_owned(), Trouble { error, gateways });
+        let about = ("list of gateways".to_owned(), error.reason);
+        troubles.insert(about, Trouble { error, gateways });
     }
     for report in &collection.gateways {
         let Err(error) = &report.outcome else {
@@ -78,7 +78,7 @@ fn troubles_of(collection: &Collection) -> BTreeMap<String, Trouble<'_>> {
         };
         let gateways = Vec::new();
         troubles
-            .entry(format!("stats from {}", report.cluster))
+            .entry((format!("stats from {}", report.cluster), error.reason))
             .or_insert(Trouble { error, gateways })
             .gateways
             .push(&report.gateway.gateway_id);
@@ -138,12 +138,12 @@ mod tests {
         check(
             &mut journal,
             collection(Some(Reason::RateLimited), &[]),
-            &[limited],
+            &[limited, "list of gateways: over (timeout)"],
         );
         check(
             &mut journal,
             collection(None, &[]),
-            &["list of gateways: works again"],
+            &["list of gateways: over (rate_limited)"],
         );
         check(&mut journal, collection(None, &[]), &[]);
     }
@@ -155,5 +155,18 @@ mod tests {
         let line = "stats from eu1: what happened (dns). Check this machine's name servers and the host name of --server. Unknown now: a, b, c and 2 more.";
         check(&mut journal, collection(None, &failing), &[line]);
         check(&mut journal, collection(None, &failing[1..]), &[]);
+    }
+
+    #[test]
+    fn a_gateway_that_is_refused_for_good_hides_no_outage_of_its_cluster() {
+        let mut journal = Journal::default();
+        let refused = ("a", Reason::Forbidden);
+        let forbidden = "stats from eu1: what happened (forbidden). Grant the API key the missing right in the console. Unknown now: a.";
+        let timeout = "stats from eu1: what happened (timeout). The API or the link to it is slow; --timeout allows more time. Unknown now: b.";
+        check(&mut journal, collection(None, &[refused]), &[forbidden]);
+        let outage = [refused, ("b", Reason::Timeout)];
+        check(&mut journal, collection(None, &outage), &[timeout]);
+        let over = "stats from eu1: over (timeout)";
+        check(&mut journal, collection(None, &[refused]), &[over]);
     }
 }

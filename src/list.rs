@@ -3,12 +3,12 @@
 //!
 //! A list that cannot be renewed stays: gateways do not vanish because a call failed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::args::Scope;
-use crate::client::Client;
+use crate::client::{CallError, Client};
 use crate::error::{FetchError, Reason};
 use crate::hosts::BaseUrl;
 use crate::model::Gateway;
@@ -29,6 +29,9 @@ pub struct GatewayList {
     good_since: Option<Instant>,
     next_try: Option<Instant>,
     error: Option<Arc<FetchError>>,
+    /// Gateways named on the command line whose registration could not be read this time or
+    /// before: they may be on another cluster.
+    uncertain: BTreeSet<String>,
     /// Whether the log has said that there are none.
     is_known_empty: bool,
 }
@@ -43,6 +46,7 @@ impl GatewayList {
             good_since: None,
             next_try: None,
             error: None,
+            uncertain: BTreeSet::new(),
             is_known_empty: false,
         }
     }
@@ -61,6 +65,12 @@ impl GatewayList {
         self.error.as_ref()
     }
 
+    /// Whether it is not known which cluster has this gateway: that `--server` does not know
+    /// its connection then says nothing.
+    pub fn is_uncertain(&self, gateway_id: &str) -> bool {
+        self.uncertain.contains(gateway_id)
+    }
+
     /// Renews the list if it is time to; says whether anything was asked.
     pub fn refresh(
         &mut self,
@@ -72,6 +82,11 @@ impl GatewayList {
         if self.next_try.is_some_and(|next_try| now < next_try) {
             return false;
         }
+        // With an older list at hand, the stats are worth half of the time.
+        let deadline = match self.gateways.is_empty() {
+            true => deadline,
+            false => now + deadline.saturating_duration_since(now) / 2,
+        };
         let mut found = BTreeMap::new();
         let result = match &self.scope {
             Scope::Key => read_pages(client, server, "", deadline, &mut found),
@@ -84,11 +99,11 @@ impl GatewayList {
                 read_pages(client, server, &owner, deadline, &mut found)
             }
             Scope::Gateways(ids) => {
-                found = self.registrations(ids, client, server, deadline);
-                Ok(())
+                let ids = ids.clone();
+                self.registrations(&ids, client, server, deadline, &mut found)
             }
         };
-        self.settle(result, found, now);
+        self.settle(result, found, now, Instant::now());
         true
     }
 
@@ -97,6 +112,7 @@ impl GatewayList {
         result: Result<(), FetchError>,
         found: BTreeMap<String, Arc<Gateway>>,
         now: Instant,
+        ended: Instant,
     ) {
         let is_good = result.is_ok();
         self.error = result.err().map(Arc::new);
@@ -106,8 +122,12 @@ impl GatewayList {
         let age = self
             .good_since
             .map(|since| now.saturating_duration_since(since));
-        // Some gateways of an incomplete first list beat none.
-        if is_good || age.is_none_or(|age| age > KEPT_MAX) {
+        let is_better = match age {
+            // Some gateways of an incomplete first list beat none.
+            None => found.len() >= self.gateways.len(),
+            Some(age) => is_good || age > KEPT_MAX,
+        };
+        if is_better {
             self.gateways = found;
         }
         let is_empty = is_good && self.gateways.is_empty();
@@ -118,37 +138,75 @@ impl GatewayList {
             );
         }
         self.is_known_empty = is_empty;
-        self.next_try = Some(now + if is_good { self.ttl } else { self.retry_after });
+        let is_cut = self
+            .error
+            .as_ref()
+            .is_some_and(|e| e.reason == Reason::Budget);
+        self.next_try = match (is_good, is_cut) {
+            (true, _) => Some(now + self.ttl),
+            // A scrape in a hurry must not keep the next one from trying.
+            (false, true) => None,
+            (false, false) => Some(ended + self.retry_after),
+        };
     }
 
     /// What is registered of the gateways named on the command line. Their key may well not
     /// be allowed to read it: then they are watched without a name, at `--server`.
     fn registrations(
-        &self,
+        &mut self,
         ids: &[String],
         client: &mut Client,
         server: &BaseUrl,
         deadline: Instant,
-    ) -> BTreeMap<String, Arc<Gateway>> {
-        let mut is_worth_asking = true;
-        let mut registration = |id: &String| {
-            if is_worth_asking {
-                match client.gateway(server, id, deadline) {
-                    Ok(gateway) if gateway.gateway_id == *id => return Arc::new(gateway),
-                    Err(refused) if refused.status.is_none() => is_worth_asking = false,
-                    _ => {}
+        found: &mut BTreeMap<String, Arc<Gateway>>,
+    ) -> Result<(), FetchError> {
+        let mut failure = None;
+        for id in ids {
+            // After a failure that is not about the gateway, the others would fail alike.
+            let asked = match failure {
+                None => client.gateway(server, id, deadline),
+                Some(_) => break,
+            };
+            match asked {
+                Ok(gateway) if gateway.gateway_id == *id => {
+                    self.uncertain.remove(id);
+                    found.insert(id.clone(), Arc::new(gateway));
                 }
+                Err(refused) if !is_final(&refused) => failure = Some(refused.error),
+                _ => drop(self.uncertain.remove(id)),
             }
-            self.gateways.get(id).cloned().unwrap_or_else(|| {
-                Arc::new(Gateway {
-                    gateway_id: id.clone(),
-                    ..Gateway::default()
-                })
-            })
-        };
-        ids.iter()
-            .map(|id| (id.clone(), registration(id)))
-            .collect()
+        }
+        for id in ids {
+            if failure.is_some() && !self.gateways.contains_key(id) && !found.contains_key(id) {
+                self.uncertain.insert(id.clone());
+            }
+            let older = || {
+                self.gateways
+                    .get(id)
+                    .cloned()
+                    .unwrap_or_else(|| unregistered(id))
+            };
+            found.entry(id.clone()).or_insert_with(older);
+        }
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+/// A gateway of which nothing but its id is known.
+fn unregistered(id: &str) -> Arc<Gateway> {
+    Arc::new(Gateway {
+        gateway_id: id.to_owned(),
+        ..Gateway::default()
+    })
+}
+
+/// Whether asking again for a registration will bring the same: the key has no right to it,
+/// or the server keeps no registrations.
+fn is_final(refused: &CallError) -> bool {
+    match refused.status {
+        Some(429) => false,
+        Some(status) => matches!(status, 400..=499 | 501),
+        None => false,
     }
 }
 

@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 /// # Errors
 /// If none of the addresses can be used, why the first could not.
 pub fn bind(address: &str, port: u16) -> io::Result<Vec<TcpListener>> {
+    let is_all = address.is_empty();
     let addresses: Vec<SocketAddr> = match address {
         // Where IPv6 takes IPv4 along, as it usually does, the second finds the port in use.
         "" => vec![
@@ -28,7 +29,14 @@ pub fn bind(address: &str, port: u16) -> io::Result<Vec<TcpListener>> {
                 port = listener.local_addr()?.port();
                 listeners.push(listener);
             }
-            Err(error) => problem = problem.or(Some(error)),
+            Err(error) => {
+                // All of IPv6 usually has IPv4 already.
+                let is_expected = is_all && error.kind() == io::ErrorKind::AddrInUse;
+                if !listeners.is_empty() && !is_expected {
+                    log::warn!("not listening on {address}: {error}");
+                }
+                problem = problem.or(Some(error));
+            }
         }
     }
     match problem {

@@ -108,7 +108,10 @@ fn run(mut config: Config) -> Result<ExitCode, String> {
     let token = token.map(|path| read_secret("token", path)).transpose()?;
     let transport = Transport::new(&key, config.ca_file.as_deref());
     let transport = transport.map_err(|error| match &config.ca_file {
-        Some(path) => format!("cannot use the authorities of {}: {error}", path.display()),
+        Some(path) => {
+            let path = path.display();
+            flags::without_key(format!("cannot use the authorities of {path}: {error}"))
+        }
         None => error.to_string(),
     })?;
     let client = Client::new(transport, config.timeout);
@@ -149,7 +152,7 @@ fn serve(config: &Config, site: Site, signals: Signals) -> Result<ExitCode, Stri
     let server = tiny_http::Server::from_listener(private, None)
         .map_err(|error| format!("cannot start the server: {error}"))?;
     let door = Arc::new(door);
-    let notifier = Notifier::from_environment(Instant::now());
+    let notifier = Notifier::from_environment();
     for listener in listeners {
         if let Ok(address) = listener.local_addr() {
             log::info!("listening on http://{address}");
@@ -172,16 +175,12 @@ fn stop_on_signal(signals: &Signals, door: &FrontDoor) -> ! {
     let signal = signals.wait();
     log::info!("signal {signal}: stopping");
     let start = Instant::now();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let signal = signals.wait();
-            std::process::exit(128 + signal)
-        });
-        while door.in_service() > 0 && start.elapsed() < STOP_TIME_MAX {
-            thread::sleep(Duration::from_millis(10));
+    while door.in_service() > 0 && start.elapsed() < STOP_TIME_MAX {
+        if let Some(second) = signals.wait_for(Duration::from_millis(10)) {
+            std::process::exit(128 + second);
         }
-        std::process::exit(0)
-    })
+    }
+    std::process::exit(0)
 }
 
 struct EndOfProcess;
@@ -195,7 +194,7 @@ impl Drop for EndOfProcess {
 fn read_secret(what: &str, path: &std::path::Path) -> Result<Secret, String> {
     Secret::from_file(path).map_err(|error| {
         let path = path.display();
-        format!("cannot use the {what} of {path}: {error}")
+        flags::without_key(format!("cannot use the {what} of {path}: {error}"))
     })
 }
 

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ureq::Error;
@@ -19,7 +20,9 @@ use crate::ttl_map::TtlMap;
 const FRESH: Duration = Duration::from_secs(60);
 /// How long an answer is used when the name servers fail.
 const STALE: Duration = Duration::from_secs(24 * 60 * 60);
-/// More hosts than a key may go to.
+/// How long the name servers may take where an older answer is at hand.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// There are three clusters of the community network.
 const CAPACITY: usize = 64;
 
 pub struct CachingResolver {
@@ -60,19 +63,41 @@ impl Resolver for CachingResolver {
         if let Some(addresses) = self.known(&authority, FRESH, now) {
             return Ok(addresses);
         }
-        match self.inner.resolve(uri, config, timeout) {
-            Ok(addresses) => {
-                let addresses = in_order(self.empty(), addresses.iter().copied());
-                let copy = in_order(self.empty(), addresses.iter().copied());
-                let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-                known.insert(authority, (now, copy), now);
-                Ok(addresses)
-            }
-            Err(error) => self.known(&authority, STALE, now).ok_or(match error {
-                Error::Timeout(_) => Error::Timeout(ureq::Timeout::Resolve),
-                _ => Error::HostNotFound,
-            }),
+        let older = self.known(&authority, STALE, now);
+        let addresses = match (self.look_up(uri, config, timeout, older.is_some()), older) {
+            (Ok(addresses), _) => in_order(self.empty(), addresses.iter().copied()),
+            // As good as new for a while, so that not every request waits for the name servers.
+            (Err(_), Some(older)) => older,
+            (Err(error), None) => return Err(error),
+        };
+        let copy = in_order(self.empty(), addresses.iter().copied());
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(authority, (now, copy), now);
+        Ok(addresses)
+    }
+}
+
+impl CachingResolver {
+    fn look_up(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        mut timeout: NextTimeout,
+        has_older: bool,
+    ) -> Result<ResolvedSocketAddrs, Error> {
+        // ureq starts a thread for the look-up, and panics where there is none to be had.
+        let spare = thread::Builder::new().stack_size(16 * 1024).spawn(|| ());
+        if let Err(error) = spare {
+            return Err(Error::Io(error));
         }
+        if has_older {
+            timeout.after = timeout.after.min(PATIENCE.into());
+        }
+        let addresses = self.inner.resolve(uri, config, timeout);
+        addresses.map_err(|error| match error {
+            Error::Timeout(_) => Error::Timeout(ureq::Timeout::Resolve),
+            _ => Error::HostNotFound,
+        })
     }
 }
 

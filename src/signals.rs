@@ -6,6 +6,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::time::Duration;
 
 pub struct Signals(libc::sigset_t);
 
@@ -29,6 +30,19 @@ impl Signals {
             0 => Ok(Signals(set)),
             error => Err(io::Error::from_raw_os_error(error)),
         }
+    }
+
+    /// Waits for the next of the signals for at most this long, and gives its number.
+    #[allow(unsafe_code)]
+    pub fn wait_for(&self, time: Duration) -> Option<i32> {
+        // SAFETY: zero is a valid value for both of its numbers.
+        let mut limit: libc::timespec = unsafe { MaybeUninit::zeroed().assume_init() };
+        limit.tv_sec = time.as_secs() as libc::time_t;
+        limit.tv_nsec = time.subsec_nanos() as _;
+        // SAFETY: the pointers are to values that outlive the call, and null is allowed for
+        // the details, which are not wanted.
+        let signal = unsafe { libc::sigtimedwait(&self.0, std::ptr::null_mut(), &limit) };
+        (signal > 0).then_some(signal)
     }
 
     /// Waits for the next of the signals and gives its number.

@@ -13,7 +13,7 @@ use rustls::CertificateError;
 use ureq::http::{HeaderValue, Response, header};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::transport::DefaultConnector;
-use ureq::{Agent, Body, Proxy};
+use ureq::{Agent, Body, Proxy, ProxyProtocol};
 
 use crate::error::{FetchError, Reason};
 use crate::hosts::BaseUrl;
@@ -72,10 +72,11 @@ impl Transport {
     /// # Errors
     /// If `ca_file` cannot be read or holds no certificate.
     pub fn new(key: &Secret, ca_file: Option<&Path>) -> io::Result<Transport> {
-        let mut secure = vec![agent(RootCerts::WebPki, Proxy::try_from_env())];
+        let proxy = proxy_from_environment();
+        let mut secure = vec![agent(RootCerts::WebPki, proxy.clone())];
         if let Some(path) = ca_file {
             let roots = RootCerts::Specific(Arc::new(read_certificates(path)?));
-            secure.insert(0, agent(roots, Proxy::try_from_env()));
+            secure.insert(0, agent(roots, proxy));
         }
         let mut authorization = HeaderValue::from_str(&format!("Bearer {}", key.reveal()))
             .map_err(|_| io::Error::other("the API key cannot be sent in a header"))?;
@@ -123,8 +124,8 @@ impl Transport {
         }
     }
 
-    /// Sends once, and once more where the server had closed the kept connection meanwhile:
-    /// then nothing was lost, since it had read nothing.
+    /// Sends once, and once more where the connection was lost and may have been a kept one
+    /// that the server had closed meanwhile. Every call only reads, so twice does no harm.
     fn send_with(
         &mut self,
         index: usize,
@@ -205,6 +206,19 @@ fn agent(roots: RootCerts, proxy: Option<Proxy>) -> Agent {
         .tls_config(TlsConfig::builder().root_certs(roots).build())
         .build();
     Agent::with_parts(config, DefaultConnector::default(), CachingResolver::new())
+}
+
+/// ALL_PROXY, HTTPS_PROXY or HTTP_PROXY, with NO_PROXY (curl(1)), if ureq can use it as it is
+/// built here: an HTTP proxy, reached over HTTP or HTTPS.
+fn proxy_from_environment() -> Option<Proxy> {
+    let proxy = Proxy::try_from_env()?;
+    match proxy.protocol() {
+        ProxyProtocol::Http | ProxyProtocol::Https => Some(proxy),
+        other => {
+            log::warn!("the proxy of the environment is not used: {other:?} is not supported");
+            None
+        }
+    }
 }
 
 fn read_certificates(path: &Path) -> io::Result<Vec<Certificate<'static>>> {

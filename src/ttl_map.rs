@@ -44,6 +44,19 @@ impl<K: Clone + Eq + Hash, V> TtlMap<K, V> {
         self.entries.insert(key, Entry { value, since: now });
     }
 
+    /// Whether there is a value, expired or not.
+    pub fn has<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.entries.contains_key(key)
+    }
+
+    /// Drops what is of no use any more.
+    pub fn retain(&mut self, is_of_use: impl Fn(&K) -> bool) {
+        self.entries.retain(|key, _| is_of_use(key));
+    }
+
     pub fn remove<Q: Eq + Hash + ?Sized>(&mut self, key: &Q)
     where
         K: Borrow<Q>,

@@ -35,7 +35,10 @@ fn not_run(what: &str) {
 /// Whether a program can be started at all.
 fn is_there(program: &str) -> bool {
     let mut command = Command::new(program);
-    command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 
@@ -157,7 +160,10 @@ fn it_runs_alone_in_a_read_only_root_as_a_user_that_nobody_knows() {
 fn with_a_settable_clock() -> Option<Vec<String>> {
     let runner = setting("TTN_EXPORTER_RUNNER").map(|runner| runner.replace("-static", ""));
     let (runner, binary) = match (runner, setting("TTN_EXPORTER_BINARY")) {
-        (runner, None) => (runner, env!("CARGO_BIN_EXE_ttn-gateway-exporter").to_owned()),
+        (runner, None) => (
+            runner,
+            env!("CARGO_BIN_EXE_ttn-gateway-exporter").to_owned(),
+        ),
         (None, Some(binary)) => (Some("qemu-x86_64".to_owned()), binary),
         (runner, Some(binary)) => (runner, binary),
     };
