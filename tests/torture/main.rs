@@ -33,7 +33,7 @@ const MEBIBYTE: u64 = 1 << 20;
 /// Until everything has to be as before.
 const RECOVERY_TIME_MAX: Duration = Duration::from_secs(3);
 /// Its answer is 3 MB.
-const LARGE_FLEET: usize = 1_200;
+const LARGE_FLEET: usize = 700;
 
 /// TORTURE=full.
 pub fn is_full() -> bool {
