@@ -13,13 +13,12 @@ mod fuzz;
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
-
 use crate::decode::fields::Reader;
 use crate::decode::forms::is_gateway_id;
 use crate::error::FetchError;
 pub use crate::faults::{Faults, printable};
-use crate::json_stream::{each_element, each_entry, object, value, wrong_shape};
+use crate::json::{Object, Value};
+use crate::json_stream::{each_element, each_entry, object, text, value, wrong_shape};
 use crate::model::{ConnectionStats, Gateway};
 
 /// Ten times what the API puts on one page.
@@ -79,7 +78,7 @@ pub fn gateway_list(body: &[u8], faults: &mut Faults) -> Result<ListPage, FetchE
 
 /// `GET /gateways/{gateway_id}`.
 pub fn gateway(body: &[u8], faults: &mut Faults) -> Result<Gateway, FetchError> {
-    let registered = Reader::gateway(object(body)?, faults);
+    let registered = Reader::gateway(object(&text(body))?, faults);
     registered.ok_or_else(|| wrong_shape("a gateway without a gateway_id"))
 }
 
@@ -93,7 +92,7 @@ pub fn stats_batch(
     let mut batch = BTreeMap::new();
     each_entry(body, "entries", |gateway_id, raw| {
         if !is_gateway_id(&gateway_id) || batch.contains_key(&gateway_id) {
-            faults.add("entries", "", &Value::from(gateway_id));
+            faults.add("entries", "", &Value::from(gateway_id.as_str()));
         } else if batch.len() >= MAX_STATS {
             faults.add("entries", "", &Value::from("too many"));
         } else if let Some(stats) = batch_entry(&gateway_id, value(raw), faults) {
@@ -109,8 +108,9 @@ pub fn stats(
     body: &[u8],
     faults: &mut Faults,
 ) -> Result<ConnectionStats, FetchError> {
-    let stats = object(body)?;
-    let has = |key| stats.contains_key(key);
+    let text = text(body);
+    let stats = object(&text)?;
+    let has = |key| stats.get(key).is_some();
     let is_stats = has("connected_at") || has("disconnected_at") || has("protocol");
     // What something in between says of a failure would else be a gateway that is gone.
     if !is_stats && (has("error") || has("message")) {
@@ -122,19 +122,26 @@ pub fn stats(
 /// `GET /auth_info`: the names of the rights that an API key has, of its own and by its owner's
 /// role; empty where the answer is about another kind of access.
 pub fn rights(body: &[u8]) -> Result<Vec<String>, FetchError> {
-    let mut answer = Value::Object(object(body)?);
-    let rights = ["/api_key/api_key/rights", "/universal_rights/rights"]
+    let text = text(body);
+    let mut answer = object(&text)?;
+    let of_key = part(&mut answer, "api_key").and_then(|mut key| part(&mut key, "api_key"));
+    let rights = [of_key, part(&mut answer, "universal_rights")]
         .into_iter()
-        .filter_map(|path| answer.pointer_mut(path).map(Value::take))
+        .filter_map(|holder| holder?.take("rights"))
         .filter_map(|list| forms::array(list).ok())
         .flatten()
         .filter_map(|right| forms::text(right).ok());
     Ok(rights.take(MAX_RIGHTS).collect())
 }
 
+fn part<'a>(whole: &mut Object<'a>, name: &str) -> Option<Object<'a>> {
+    forms::object(whole.take(name)?).ok()
+}
+
 /// The body of an error; `None` if it is not the API's, a page of a proxy for example.
 pub fn api_error(body: &[u8]) -> Option<ApiError> {
-    let body = object(body).ok()?;
+    let text = text(body);
+    let body = object(&text).ok()?;
     let message = body.get("message").and_then(Value::as_str);
     let code = body.get("code").and_then(Value::as_u64);
     if message.is_none() && code.is_none() {
@@ -149,14 +156,14 @@ pub fn api_error(body: &[u8]) -> Option<ApiError> {
         message: printable(message, MAX_MESSAGE_CHARACTERS),
     };
     if let Some(detail) = error_detail(&body) {
-        let text = |key| detail.get(key).and_then(Value::as_str).unwrap_or_default();
-        error.namespace = printable(text("namespace"), MAX_ERROR_NAME_CHARACTERS);
-        error.name = printable(text("name"), MAX_ERROR_NAME_CHARACTERS);
+        let word = |key| detail.get(key).and_then(Value::as_str).unwrap_or_default();
+        error.namespace = printable(word("namespace"), MAX_ERROR_NAME_CHARACTERS);
+        error.name = printable(word("name"), MAX_ERROR_NAME_CHARACTERS);
     }
     Some(error)
 }
 
-fn list_element(element: Value, faults: &mut Faults) -> Option<Gateway> {
+fn list_element(element: Value<'_>, faults: &mut Faults) -> Option<Gateway> {
     match element {
         Value::Object(registered) => Reader::gateway(registered, faults),
         other => {
@@ -166,7 +173,7 @@ fn list_element(element: Value, faults: &mut Faults) -> Option<Gateway> {
     }
 }
 
-fn batch_entry(gateway_id: &str, entry: Value, faults: &mut Faults) -> Option<ConnectionStats> {
+fn batch_entry(gateway_id: &str, entry: Value<'_>, faults: &mut Faults) -> Option<ConnectionStats> {
     match entry {
         Value::Null => None,
         Value::Object(stats) => Some(Reader::stats(gateway_id, stats, faults)),
@@ -188,10 +195,10 @@ fn named_in(message: &str) -> Option<(&str, &str)> {
 }
 
 /// The first of the details that names the error; others carry what caused it.
-fn error_detail(body: &Map<String, Value>) -> Option<&Map<String, Value>> {
+fn error_detail<'b, 'a>(body: &'b Object<'a>) -> Option<&'b Object<'a>> {
     let details = body.get("details")?.as_array()?;
     let mut details = details.iter().take(MAX_ERROR_DETAILS);
-    details.find_map(|detail| detail.as_object().filter(|d| d.contains_key("name")))
+    details.find_map(|detail| detail.as_object().filter(|d| d.get("name").is_some()))
 }
 
 #[cfg(test)]

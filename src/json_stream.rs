@@ -3,6 +3,7 @@
 //! Says why a body is none: not JSON, cut short, or JSON of another shape. It knows no field
 //! of a gateway.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -11,10 +12,10 @@ use serde_core::de::{
 };
 use serde_json::error::Category;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 use crate::error::{FetchError, Reason};
 use crate::faults::printable;
+use crate::json::{Object, Value};
 
 /// How much of something foreign a message shows.
 const MAX_SHOWN_CHARACTERS: usize = 64;
@@ -23,7 +24,7 @@ const MAX_MESSAGE_CHARACTERS: usize = 160;
 const MAX_SALVAGE_LEVELS: usize = 8;
 /// Stands for what a [`Value`] cannot hold. No field of the API that is read is a truth value,
 /// so whichever field it stands in has an unexpected form.
-const UNREADABLE: Value = Value::Bool(false);
+const UNREADABLE: Value<'_> = Value::Bool(false);
 
 /// Hands each element of the array `key` of the outer object to `each`. An object without the
 /// array has no elements. Elements seen before an error have been handed out.
@@ -44,10 +45,16 @@ pub fn each_entry(
     walk(body, key, Entries(each))
 }
 
+/// A body as text: free where it is UTF-8, as it always should be; one bad byte spoils one text
+/// otherwise.
+pub fn text(body: &[u8]) -> Cow<'_, str> {
+    // Looking for bad bytes alone takes a tenth of the time of copying around them.
+    str::from_utf8(body).map_or_else(|_| String::from_utf8_lossy(body), Cow::Borrowed)
+}
+
 /// A body that is one object. For the answers about one gateway.
-pub fn object(body: &[u8]) -> Result<Map<String, Value>, FetchError> {
-    let text = String::from_utf8_lossy(body);
-    let raw: &RawValue = serde_json::from_str(&text).map_err(|e| explain(&text, &e))?;
+pub fn object(text: &str) -> Result<Object<'_>, FetchError> {
+    let raw: &RawValue = serde_json::from_str(text).map_err(|e| explain(text, &e))?;
     match value(raw) {
         Value::Object(object) => Ok(object),
         _ => {
@@ -60,7 +67,7 @@ pub fn object(body: &[u8]) -> Result<Map<String, Value>, FetchError> {
 
 /// The value, as far as it can be read: a number beyond all floats, half of a surrogate pair
 /// or a hundred levels of brackets spoil the smallest part that contains them, not the rest.
-pub fn value(raw: &RawValue) -> Value {
+pub fn value(raw: &RawValue) -> Value<'_> {
     salvage(raw.get(), MAX_SALVAGE_LEVELS)
 }
 
@@ -71,7 +78,7 @@ pub fn wrong_shape(what: &str) -> FetchError {
     FetchError::new(Reason::Shape, context)
 }
 
-fn salvage(json: &str, levels: usize) -> Value {
+fn salvage(json: &str, levels: usize) -> Value<'_> {
     if let Ok(value) = serde_json::from_str(json) {
         return value;
     }
@@ -83,7 +90,7 @@ fn salvage(json: &str, levels: usize) -> Value {
         members.map_or(UNREADABLE, |members| {
             let salvaged = members
                 .into_iter()
-                .map(|(k, raw)| (k, salvage(raw.get(), levels)));
+                .map(|(name, raw)| (Cow::Owned(name), salvage(raw.get(), levels)));
             Value::Object(salvaged.collect())
         })
     } else {
@@ -99,8 +106,7 @@ fn walk<S>(body: &[u8], key: &'static str, members: S) -> Result<(), FetchError>
 where
     S: for<'de> DeserializeSeed<'de, Value = ()>,
 {
-    // Free where it is UTF-8, as it always should be; one bad byte spoils one text otherwise.
-    let text = String::from_utf8_lossy(body);
+    let text = text(body);
     let mut deserializer = serde_json::Deserializer::from_str(&text);
     let members = Some(members);
     deserializer
@@ -244,7 +250,7 @@ mod tests {
 
     #[track_caller]
     fn check_object(body: &str, expected: &str) {
-        let result = object(body.as_bytes());
+        let result = object(body).map(Object::into_sorted);
         let members = result.iter().flatten().map(|(k, v)| format!("{k}={v}"));
         assert_eq!(outcome(members.collect(), result.map(|_| ())), expected);
     }

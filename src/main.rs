@@ -27,6 +27,7 @@ mod transport;
 
 mod decode;
 mod faults;
+mod json;
 mod json_stream;
 mod timestamp;
 

@@ -1,10 +1,9 @@
 //! The fields of one gateway, taken out of its JSON by value: which of them the exporter uses,
 //! how many it keeps of each, and what of the rest a fault in one of them costs.
 
-use serde_json::Value;
-
-use crate::decode::forms::{self, Form, Object};
+use crate::decode::forms::{self, Form};
 use crate::faults::Faults;
+use crate::json::{Object, Value};
 use crate::model::{
     ConnectionStats, Gateway, GatewayStatus, Location, RoundTripTimes, SubBand, Timestamp,
 };
@@ -27,7 +26,7 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// `ttn.lorawan.v3.Gateway`; `None` without a valid id.
-    pub fn gateway(mut object: Object, faults: &mut Faults) -> Option<Gateway> {
+    pub fn gateway(mut object: Object<'_>, faults: &mut Faults) -> Option<Gateway> {
         let mut reader = Reader::new("", faults);
         let mut ids: Object = reader.read(&mut object, "ids", forms::object).ok()?;
         let id = reader
@@ -55,7 +54,7 @@ impl<'a> Reader<'a> {
     }
 
     /// `ttn.lorawan.v3.GatewayConnectionStats`.
-    pub fn stats(gateway_id: &str, mut object: Object, faults: &mut Faults) -> ConnectionStats {
+    pub fn stats(gateway_id: &str, mut object: Object<'_>, faults: &mut Faults) -> ConnectionStats {
         let mut reader = Reader::new(gateway_id, faults);
         let object = &mut object;
         let mut stats = ConnectionStats {
@@ -90,7 +89,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn frequency_plan_ids(&mut self, object: &mut Object) -> Vec<String> {
+    fn frequency_plan_ids(&mut self, object: &mut Object<'_>) -> Vec<String> {
         let field = "frequency_plan_ids";
         let mut plans = Vec::new();
         for (_, element) in self.elements(object, field, MAX_FREQUENCY_PLANS) {
@@ -107,7 +106,7 @@ impl<'a> Reader<'a> {
         kept
     }
 
-    fn antennas(&mut self, object: &mut Object) -> Vec<Location> {
+    fn antennas(&mut self, object: &mut Object<'_>) -> Vec<Location> {
         let field = "antennas.location";
         let mut locations = Vec::new();
         for (antenna, element) in self.elements(object, "antennas", MAX_ANTENNAS) {
@@ -120,7 +119,7 @@ impl<'a> Reader<'a> {
         locations
     }
 
-    fn antenna_locations(&mut self, object: &mut Object) -> Vec<Location> {
+    fn antenna_locations(&mut self, object: &mut Object<'_>) -> Vec<Location> {
         let field = "last_status.antenna_locations";
         let mut locations = Vec::new();
         for (antenna, element) in self.elements(object, field, MAX_ANTENNAS) {
@@ -136,7 +135,7 @@ impl<'a> Reader<'a> {
     fn location(
         &mut self,
         antenna: usize,
-        mut object: Object,
+        mut object: Object<'_>,
         field: &'static str,
         usual_source: &str,
     ) -> Result<Option<Location>, Unreadable> {
@@ -160,7 +159,7 @@ impl<'a> Reader<'a> {
 
     fn round_trip_times(
         &mut self,
-        object: &mut Object,
+        object: &mut Object<'_>,
     ) -> Result<Option<RoundTripTimes>, Unreadable> {
         let mut object: Object = self.read(object, "round_trip_times", forms::object)?;
         let times = RoundTripTimes {
@@ -172,7 +171,7 @@ impl<'a> Reader<'a> {
         Ok(Some(times).filter(|times| *times != RoundTripTimes::default()))
     }
 
-    fn sub_bands(&mut self, object: &mut Object) -> Vec<SubBand> {
+    fn sub_bands(&mut self, object: &mut Object<'_>) -> Vec<SubBand> {
         let field = "sub_bands";
         let limits = |band: &SubBand| (band.min_frequency, band.max_frequency);
         let mut sub_bands: Vec<SubBand> = Vec::new();
@@ -187,7 +186,7 @@ impl<'a> Reader<'a> {
         sub_bands
     }
 
-    fn sub_band(&mut self, mut object: Object) -> Result<SubBand, Unreadable> {
+    fn sub_band(&mut self, mut object: Object<'_>) -> Result<SubBand, Unreadable> {
         let object = &mut object;
         Ok(SubBand {
             min_frequency: self.read(object, "sub_bands.min_frequency", forms::count)?,
@@ -205,7 +204,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn last_status(&mut self, object: &mut Object) -> Option<GatewayStatus> {
+    fn last_status(&mut self, object: &mut Object<'_>) -> Option<GatewayStatus> {
         let status: Option<Object> = self
             .read(object, "last_status", |v| forms::object(v).map(Some))
             .unwrap_or_default();
@@ -220,29 +219,30 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn remote_ip(&mut self, object: &mut Object) -> String {
+    fn remote_ip(&mut self, object: &mut Object<'_>) -> String {
         self.read(object, "gateway_remote_address", forms::object)
             .and_then(|mut a: Object| self.read(&mut a, "gateway_remote_address.ip", forms::ip))
             .unwrap_or_default()
     }
 
-    fn moment(&mut self, object: &mut Object, field: &'static str) -> Option<Timestamp> {
+    fn moment(&mut self, object: &mut Object<'_>, field: &'static str) -> Option<Timestamp> {
         self.read(object, field, forms::moment).unwrap_or_default()
     }
 
-    fn count(&mut self, object: &mut Object, field: &'static str) -> u64 {
+    fn count(&mut self, object: &mut Object<'_>, field: &'static str) -> u64 {
         self.read(object, field, forms::count).unwrap_or_default()
     }
 
     /// A map of scalars, sorted by name. Names that are the same once they are cut are one.
-    fn map<T>(
+    fn map<'v, T>(
         &mut self,
-        object: &mut Object,
+        object: &mut Object<'v>,
         field: &'static str,
         limit: usize,
-        form: Form<T>,
+        form: Form<'v, T>,
     ) -> Vec<(String, T)> {
         let map: Object = self.read(object, field, forms::object).unwrap_or_default();
+        let map = map.into_sorted();
         let mut entries: Vec<(String, T)> = Vec::with_capacity(map.len().min(limit));
         for (name, value) in map.into_iter().filter(|(_, value)| !value.is_null()) {
             if entries.len() == limit {
@@ -250,7 +250,7 @@ impl<'a> Reader<'a> {
                 break;
             }
             if let Ok(value) = self.form(field, value, form) {
-                entries.push((forms::cut(name), value));
+                entries.push((forms::cut(&name), value));
             }
         }
         entries.sort_by(|a, b| a.0.cmp(&b.0));
@@ -259,12 +259,12 @@ impl<'a> Reader<'a> {
     }
 
     /// The elements of an array, each with its place.
-    fn elements(
+    fn elements<'v>(
         &mut self,
-        object: &mut Object,
+        object: &mut Object<'v>,
         field: &'static str,
         limit: usize,
-    ) -> impl Iterator<Item = (usize, Value)> + use<> {
+    ) -> impl Iterator<Item = (usize, Value<'v>)> + use<'v> {
         let elements: Vec<Value> = self.read(object, field, forms::array).unwrap_or_default();
         if elements.len() > limit {
             self.fault(field, &Value::from("too many"));
@@ -274,40 +274,40 @@ impl<'a> Reader<'a> {
     }
 
     /// Takes the field out of the object. Its key is the last word of its name.
-    fn read<T: Default>(
+    fn read<'v, T: Default>(
         &mut self,
-        object: &mut Object,
+        object: &mut Object<'v>,
         field: &'static str,
-        form: Form<T>,
+        form: Form<'v, T>,
     ) -> Result<T, Unreadable> {
         let key = field.rsplit('.').next().unwrap_or(field);
         self.part(object, field, key, form)
     }
 
     /// Like `read`, for a part whose faults are put down under the name of the whole.
-    fn part<T: Default>(
+    fn part<'v, T: Default>(
         &mut self,
-        object: &mut Object,
+        object: &mut Object<'v>,
         field: &'static str,
         key: &str,
-        form: Form<T>,
+        form: Form<'v, T>,
     ) -> Result<T, Unreadable> {
-        match object.get_mut(key).map(Value::take) {
+        match object.take(key) {
             None | Some(Value::Null) => Ok(T::default()),
             Some(value) => self.form(field, value, form),
         }
     }
 
-    fn form<T>(
+    fn form<'v, T>(
         &mut self,
         field: &'static str,
-        value: Value,
-        form: Form<T>,
+        value: Value<'v>,
+        form: Form<'v, T>,
     ) -> Result<T, Unreadable> {
         form(value).map_err(|found| self.fault(field, &found))
     }
 
-    fn fault(&mut self, field: &'static str, found: &Value) -> Unreadable {
+    fn fault(&mut self, field: &'static str, found: &Value<'_>) -> Unreadable {
         self.faults.add(field, self.gateway_id, found);
         if !self.unreadable.contains(&field) {
             self.unreadable.push(field);

@@ -5,8 +5,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
-
+use crate::json::{Object, Value};
 use crate::model::Timestamp;
 use crate::timestamp;
 
@@ -14,9 +13,8 @@ use crate::timestamp;
 const MAX_TEXT_BYTES: usize = 256;
 const MAX_SOURCE_BYTES: usize = 64;
 
-pub type Object = Map<String, Value>;
 /// Makes a value of the model, or gives the JSON back that is of another form.
-pub type Form<T> = fn(Value) -> Result<T, Value>;
+pub type Form<'a, T> = fn(Value<'a>) -> Result<T, Value<'a>>;
 
 /// Three to 36 characters of `[a-z0-9-]`; two are taken as well.
 pub fn is_gateway_id(text: &str) -> bool {
@@ -24,14 +22,14 @@ pub fn is_gateway_id(text: &str) -> bool {
     (2..=36).contains(&text.len()) && text.bytes().all(is_allowed)
 }
 
-pub fn object(value: Value) -> Result<Object, Value> {
+pub fn object(value: Value<'_>) -> Result<Object<'_>, Value<'_>> {
     match value {
         Value::Object(object) => Ok(object),
         other => Err(other),
     }
 }
 
-pub fn array(value: Value) -> Result<Vec<Value>, Value> {
+pub fn array(value: Value<'_>) -> Result<Vec<Value<'_>>, Value<'_>> {
     match value {
         Value::Array(elements) => Ok(elements),
         other => Err(other),
@@ -39,40 +37,35 @@ pub fn array(value: Value) -> Result<Vec<Value>, Value> {
 }
 
 /// Any text, cut where it is too long.
-pub fn text(value: Value) -> Result<String, Value> {
+pub fn text(value: Value<'_>) -> Result<String, Value<'_>> {
     match value {
-        Value::String(text) => Ok(cut(text)),
+        Value::String(text) => Ok(cut(&text)),
         other => Err(other),
     }
 }
 
 /// At most 256 bytes, whole characters.
-pub fn cut(mut text: String) -> String {
-    if text.len() > MAX_TEXT_BYTES {
-        text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
-        // It is kept for a while, and what was cut off may have been megabytes.
-        text.shrink_to_fit();
-    }
-    text
+pub fn cut(text: &str) -> String {
+    text[..text.floor_char_boundary(MAX_TEXT_BYTES)].to_owned()
 }
 
-pub fn gateway_id(value: Value) -> Result<Option<String>, Value> {
+pub fn gateway_id(value: Value<'_>) -> Result<Option<String>, Value<'_>> {
     text_that(value, is_gateway_id).map(Some)
 }
 
-pub fn eui(value: Value) -> Result<String, Value> {
+pub fn eui(value: Value<'_>) -> Result<String, Value<'_>> {
     let is_eui = |text: &str| text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
     text_that(value, is_eui)
 }
 
-pub fn ip(value: Value) -> Result<String, Value> {
+pub fn ip(value: Value<'_>) -> Result<String, Value<'_>> {
     text_that(value, |text| {
         text.is_empty() || text.parse::<IpAddr>().is_ok()
     })
 }
 
 /// `SOURCE_GPS` is `gps`.
-pub fn source(value: Value) -> Result<Option<String>, Value> {
+pub fn source(value: Value<'_>) -> Result<Option<String>, Value<'_>> {
     let is_source = |text: &str| text.len() <= MAX_SOURCE_BYTES && text.starts_with("SOURCE_");
     let source = text_that(value, is_source)?;
     let source = source.trim_start_matches("SOURCE_");
@@ -80,7 +73,7 @@ pub fn source(value: Value) -> Result<Option<String>, Value> {
 }
 
 /// A 64-bit integer, which protojson writes as a string. Exact: a float is none.
-pub fn count(value: Value) -> Result<u64, Value> {
+pub fn count(value: Value<'_>) -> Result<u64, Value<'_>> {
     let count = match &value {
         Value::Number(number) => number.as_u64(),
         // `parse` alone would take a plus sign.
@@ -91,49 +84,49 @@ pub fn count(value: Value) -> Result<u64, Value> {
 }
 
 /// A float; NaN and the infinities are numbers here.
-pub fn number(value: Value) -> Result<f64, Value> {
+pub fn number(value: Value<'_>) -> Result<f64, Value<'_>> {
     number_in(&value).ok_or(value)
 }
 
-pub fn finite(value: Value) -> Result<f64, Value> {
+pub fn finite(value: Value<'_>) -> Result<f64, Value<'_>> {
     let number = number_in(&value).filter(|number| number.is_finite());
     number.ok_or(value)
 }
 
-pub fn latitude(value: Value) -> Result<f64, Value> {
+pub fn latitude(value: Value<'_>) -> Result<f64, Value<'_>> {
     let degrees = number_in(&value).filter(|degrees| degrees.abs() <= 90.0);
     degrees.ok_or(value)
 }
 
-pub fn longitude(value: Value) -> Result<f64, Value> {
+pub fn longitude(value: Value<'_>) -> Result<f64, Value<'_>> {
     let degrees = number_in(&value).filter(|degrees| degrees.abs() <= 180.0);
     degrees.ok_or(value)
 }
 
 /// The years 1 and 1970 are how times that were never set arrive from some gateways.
-pub fn moment(value: Value) -> Result<Option<Timestamp>, Value> {
+pub fn moment(value: Value<'_>) -> Result<Option<Timestamp>, Value<'_>> {
     let moment = value.as_str().and_then(timestamp::timestamp);
     let moment = moment.ok_or(value)?;
     Ok(Some(moment).filter(|moment| moment.seconds > 0))
 }
 
-pub fn duration(value: Value) -> Result<Duration, Value> {
+pub fn duration(value: Value<'_>) -> Result<Duration, Value<'_>> {
     let duration = value.as_str().and_then(timestamp::duration);
     duration.ok_or(value)
 }
 
-fn text_that(value: Value, is_valid: fn(&str) -> bool) -> Result<String, Value> {
+fn text_that(value: Value<'_>, is_valid: fn(&str) -> bool) -> Result<String, Value<'_>> {
     match value {
-        Value::String(text) if is_valid(&text) => Ok(text),
+        Value::String(text) if is_valid(&text) => Ok(text.into_owned()),
         other => Err(other),
     }
 }
 
 /// A tolerant reader: a number may stand in a string, as integers do.
-fn number_in(value: &Value) -> Option<f64> {
+fn number_in(value: &Value<'_>) -> Option<f64> {
     match value {
         Value::Number(number) => number.as_f64(),
-        Value::String(text) => match text.as_str() {
+        Value::String(text) => match text.as_ref() {
             "NaN" => Some(f64::NAN),
             "Infinity" => Some(f64::INFINITY),
             "-Infinity" => Some(f64::NEG_INFINITY),
@@ -152,7 +145,7 @@ mod tests {
 
     /// The JSON, and what the form makes of it; nothing if it is given back.
     #[track_caller]
-    fn check<T: Debug>(form: Form<T>, json: &str, expected: &str) {
+    fn check<'a, T: Debug>(form: Form<'a, T>, json: &'a str, expected: &str) {
         let value: Value = serde_json::from_str(json).expect("the test's own JSON");
         let found = match form(value.clone()) {
             Ok(made) => format!("{made:?}"),
@@ -261,7 +254,7 @@ mod tests {
         check(text, r#""a\"\\\n\u0000""#, r#""a\"\\\n\0""#);
         check(text, "5", "");
         let long = format!("{}{}", "x".repeat(255), "é".repeat(1_000_000));
-        let kept = cut(long);
+        let kept = cut(&long);
         assert_eq!(kept, "x".repeat(255));
         assert!(kept.capacity() <= 2 * MAX_TEXT_BYTES, "{}", kept.capacity());
     }

@@ -7,6 +7,7 @@ mod harness;
 mod exposition_parser;
 
 mod assets;
+mod bench_counts;
 mod browser;
 mod cli;
 mod clusters;
