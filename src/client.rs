@@ -11,6 +11,7 @@ use crate::error::{FetchError, Reason};
 use crate::faults::{Faults, printable};
 use crate::hosts::BaseUrl;
 use crate::model::{ConnectionStats, Endpoint, Gateway, RateLimit, Tallies};
+use crate::refusal::{self, CallError};
 use crate::transport::{Answer, Request, Transport};
 use crate::ttl_map::TtlMap;
 
@@ -32,33 +33,10 @@ const STATS_BYTES_MAX: u64 = 4 << 20;
 const REQUEST_TIME_MIN: Duration = Duration::from_millis(50);
 /// An answer that takes longer than this is late by itself, and not for want of time.
 const FAIR_TIME: Duration = Duration::from_secs(1);
-/// How long a server may silence the exporter, and for how long it does where it names no time.
-const SILENCE_MAX: Duration = Duration::from_secs(3600);
-const SILENCE_DEFAULT: Duration = Duration::from_secs(10);
 /// Different warnings of a server that are logged, each once.
 const WARNINGS_MAX: usize = 32;
 /// The community network has three clusters. With more hosts the oldest is forgotten.
 const HOSTS_MAX: usize = 64;
-
-/// Why a call failed, with what decides how to go on.
-#[derive(Debug)]
-pub struct CallError {
-    pub error: FetchError,
-    /// The HTTP status, if there was an answer.
-    pub status: Option<u16>,
-    /// The name of The Things Stack's error, such as `not_connected`; empty if there is none.
-    pub name: String,
-}
-
-impl From<FetchError> for CallError {
-    fn from(error: FetchError) -> CallError {
-        CallError {
-            error,
-            status: None,
-            name: String::new(),
-        }
-    }
-}
 
 pub struct Client {
     transport: Transport,
@@ -79,7 +57,7 @@ impl Client {
             timeout,
             tallies: Tallies::default(),
             faults: Faults::default(),
-            silenced: TtlMap::new(SILENCE_MAX, HOSTS_MAX),
+            silenced: TtlMap::new(refusal::SILENCE_MAX, HOSTS_MAX),
             warnings: BTreeSet::new(),
         }
     }
@@ -211,9 +189,9 @@ impl Client {
             }
         };
         self.heed(base, &answer, Instant::now());
-        let refusal = refusal(endpoint, base, &answer);
+        let refusal = refusal::of(endpoint, base, &answer);
         if let Some(refusal) = &refusal
-            && !is_normal(endpoint, refusal)
+            && !refusal.is_normal(endpoint)
         {
             self.tallies.count_error(refusal.error.reason);
         }
@@ -269,7 +247,7 @@ impl Client {
             }
         }
         if answer.status == 429 || available == Some(0) {
-            let until = now + silence(answer);
+            let until = now + refusal::silence(answer);
             self.silenced.insert(base.host.clone(), until, now);
         }
         if let Some(warning) = answer.header("x-warning")
@@ -287,83 +265,4 @@ fn get(path: &str, answer_bytes_max: u64) -> Request<'_> {
         body: None,
         answer_bytes_max,
     }
-}
-
-/// How long the server wants to hear nothing.
-fn silence(answer: &Answer) -> Duration {
-    let named = match answer.status {
-        429 => ["x-rate-limit-retry", "retry-after", "x-rate-limit-reset"],
-        _ => ["x-rate-limit-reset", "x-rate-limit-retry", "retry-after"],
-    };
-    let seconds = named.into_iter().find_map(|name| answer.number(name));
-    seconds.map_or(SILENCE_DEFAULT, |seconds| {
-        Duration::from_secs(seconds.max(1)).min(SILENCE_MAX)
-    })
-}
-
-/// Whether a refusal is an answer in truth: a gateway that is not connected has no stats.
-fn is_normal(endpoint: Endpoint, refusal: &CallError) -> bool {
-    endpoint == Endpoint::Stats && refusal.name == "not_connected"
-}
-
-/// Why an answer is not what was asked for; nothing for a status of success.
-fn refusal(endpoint: Endpoint, base: &BaseUrl, answer: &Answer) -> Option<CallError> {
-    let reason = match answer.status {
-        200..300 => return None,
-        300..400 => Reason::Redirect,
-        401 => Reason::Unauthorized,
-        403 => Reason::Forbidden,
-        404 => Reason::NotFound,
-        429 => Reason::RateLimited,
-        400..500 => Reason::ClientError,
-        _ => Reason::ServerError,
-    };
-    let details = decode::api_error(&answer.body);
-    let said = match (&details, answer.header("location")) {
-        (Some(details), _) => format!(": {}", details.message),
-        (None, Some(location)) if reason == Reason::Redirect => {
-            format!(" to {}", printable(location, 100))
-        }
-        _ => " without The Things Stack's error message".to_owned(),
-    };
-    let hint = hint(endpoint, base, reason);
-    let context = format!("{}: HTTP {}{said}{hint}", base.host, answer.status);
-    Some(CallError {
-        error: FetchError::new(reason, context),
-        status: Some(answer.status),
-        name: details.map(|details| details.name).unwrap_or_default(),
-    })
-}
-
-/// What an operator has to know to mend a refusal: the missing right as the console calls it.
-fn hint(endpoint: Endpoint, base: &BaseUrl, reason: Reason) -> &'static str {
-    match (reason, endpoint) {
-        (Reason::Unauthorized, _) => {
-            "; the API key is wrong, expired or revoked: make a new one in the console, \
-             under API keys of the user, organization or gateway"
-        }
-        (Reason::Forbidden, Endpoint::List) => {
-            "; the API key lacks the right to list the gateways that the user (or the \
-             organization) is a collaborator of: grant it in the console under API keys; \
-             a gateway's own key can list nothing and needs --gateway"
-        }
-        (Reason::Forbidden, Endpoint::Stats | Endpoint::StatsBatch) => {
-            "; the API key lacks the right to view gateway status \
-             (RIGHT_GATEWAY_STATUS_READ): grant it in the console under API keys, \
-             and to the key's owner under the gateway's collaborators"
-        }
-        (_, Endpoint::List) if is_regional(&base.host) => {
-            "; gateways are listed at eu1.cloud.thethings.network alone, \
-             from where the stats of every cluster are found"
-        }
-        _ => "",
-    }
-}
-
-/// Clusters of the community network without an Identity Server.
-fn is_regional(host: &str) -> bool {
-    matches!(
-        host,
-        "nam1.cloud.thethings.network" | "au1.cloud.thethings.network"
-    )
 }

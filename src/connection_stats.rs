@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::client::{CallError, Client};
+use crate::client::Client;
 use crate::error::{FetchError, Reason};
 use crate::hosts::BaseUrl;
 use crate::model::{ConnectionStats, Outcome};
+use crate::refusal::CallError;
 use crate::ttl_map::TtlMap;
 
 /// The most gateways in one batch (BatchGetGatewayConnectionStatsRequest).

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::args::Scope;
-use crate::client::{CallError, Client};
+use crate::client::Client;
 use crate::error::{FetchError, Reason};
 use crate::hosts::BaseUrl;
 use crate::model::Gateway;
+use crate::refusal::CallError;
 
 /// How long the last good list is kept while it cannot be renewed: over a night without a
 /// network, not over weeks with a key that was revoked.

@@ -22,6 +22,7 @@ mod list;
 
 mod client;
 mod hosts;
+mod refusal;
 mod resolver;
 mod transport;
 
