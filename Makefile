@@ -84,7 +84,7 @@ DIST_ENV = PATH="$(CURDIR)/.tools/bin:$$PATH" \
            RUSTUP_TOOLCHAIN=$(TOOLCHAIN) RUSTC_BOOTSTRAP=1 RUST_LIBC_UNSTABLE_MUSL_V1_2_3=1 \
            RUSTFLAGS="-C target-feature=+crt-static -C link-self-contained=no $(TIME64) $(REMAP)" \
            TTN_REVISION=$(REVISION)
-BUILD_STD := -Z build-std=std,panic_unwind -Z build-std-features=panic-unwind
+BUILD_STD := -Z build-std=std,panic_unwind -Z build-std-features=panic-unwind,optimize_for_size
 
 # The commit, and its time: two builds of one commit are equal. Not in git: the time is 2026.
 REVISION := $(or $(shell git rev-parse --short=12 HEAD 2>/dev/null),unknown)
