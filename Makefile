@@ -72,10 +72,12 @@ target_armv7 := armv7-unknown-linux-musleabihf
 target_armv6 := arm-unknown-linux-musleabihf
 
 TIME64 := --cfg=libc_unstable_musl_v1_2_3 --cfg=libc_unstable_musl_v1_2
-# No path of the machine that builds may get into the binary.
-REMAP  = --remap-path-prefix=$(CURDIR)=. \
-         --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo \
-         --remap-path-prefix=$(shell RUSTUP_TOOLCHAIN=$(TOOLCHAIN) rustc --print sysroot)=rust
+# No path of the machine that builds may get into the binary; the last that matches counts.
+SYSROOT  = $(shell RUSTUP_TOOLCHAIN=$(TOOLCHAIN) rustc --print sysroot)
+CARGO    = $(or $(CARGO_HOME),$(HOME)/.cargo)
+PREFIXES = $(CURDIR)=. $(CARGO)=cargo $(SYSROOT)=rust $(SYSROOT)/lib/rustlib/src/rust/library/=std/ \
+           $(foreach registry,$(shell ls -d $(CARGO)/registry/src/*),$(registry)/=)
+REMAP    = $(PREFIXES:%=--remap-path-prefix=%)
 
 # zig's musl is linked instead of rustup's (link-self-contained=no), since rustup has none for ARM.
 DIST_ENV = PATH="$(CURDIR)/.tools/bin:$$PATH" \
@@ -84,7 +86,7 @@ DIST_ENV = PATH="$(CURDIR)/.tools/bin:$$PATH" \
            RUSTUP_TOOLCHAIN=$(TOOLCHAIN) RUSTC_BOOTSTRAP=1 RUST_LIBC_UNSTABLE_MUSL_V1_2_3=1 \
            RUSTFLAGS="-C target-feature=+crt-static -C link-self-contained=no $(TIME64) $(REMAP)" \
            TTN_REVISION=$(REVISION)
-BUILD_STD := -Z build-std=std,panic_unwind -Z build-std-features=panic-unwind
+BUILD_STD := -Z build-std=std,panic_unwind -Z build-std-features=panic-unwind,optimize_for_size
 
 # The commit, and its time: two builds of one commit are equal. Not in git: the time is 2026.
 REVISION := $(or $(shell git rev-parse --short=12 HEAD 2>/dev/null),unknown)
@@ -100,6 +102,7 @@ $(ARCHS:%=dist-%): dist-%: check-dist .tools/bin/cargo-zigbuild
 
 check-dist:
 	@src/package/check-tools.sh $(TOOLCHAIN)
+	@cargo fetch --locked --quiet
 
 .tools/bin/cargo-zigbuild: | check-dist
 	python3 -m venv .tools
