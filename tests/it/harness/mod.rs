@@ -31,6 +31,8 @@ const LISTENING: &str = "listening on http://";
 
 /// A command line of the exporter, not started yet.
 pub struct Setup {
+    /// A program that sets something up and then becomes the exporter.
+    launcher: Vec<String>,
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
     directory: Directory,
@@ -63,6 +65,7 @@ impl Setup {
     /// The bare program: no argument, no variable.
     pub fn bare() -> Setup {
         Setup {
+            launcher: Vec::new(),
             arguments: Vec::new(),
             variables: Vec::new(),
             directory: Directory::new(),
@@ -89,6 +92,18 @@ impl Setup {
     pub fn variable(mut self, name: &str, value: &str) -> Setup {
         self.variables.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Started by this program: `prlimit --nofile=64`, or [`Setup::under_shell`].
+    pub fn under<'a>(mut self, launcher: impl IntoIterator<Item = &'a str>) -> Setup {
+        self.launcher = launcher.into_iter().map(str::to_owned).collect();
+        self
+    }
+
+    /// Started by this shell script, in which `"$0" "$@"` is the exporter. With `exec` before
+    /// it, the process stays the one that was started.
+    pub fn under_shell(self, script: &str) -> Setup {
+        self.under(["sh", "-c", script])
     }
 
     /// Writes a file into the test's directory and gives its path.
@@ -156,15 +171,11 @@ impl Setup {
         let binary = setting("TTN_EXPORTER_BINARY");
         let binary =
             binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_ttn-gateway-exporter").to_owned());
-        let mut command = match setting("TTN_EXPORTER_RUNNER") {
-            None => Command::new(&binary),
-            Some(runner) => {
-                let mut words = runner.split_whitespace();
-                let mut command = Command::new(words.next().expect("it is not empty"));
-                command.args(words).arg(&binary);
-                command
-            }
-        };
+        let runner = setting("TTN_EXPORTER_RUNNER").unwrap_or_default();
+        let launcher = self.launcher.iter().map(String::as_str);
+        let mut words = launcher.chain(runner.split_whitespace()).chain([&*binary]);
+        let mut command = Command::new(words.next().expect("the binary at least"));
+        command.args(words);
         command
             .args(&self.arguments)
             .env_clear()
