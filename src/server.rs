@@ -33,7 +33,7 @@ pub struct Site {
     budget: Duration,
     token: Option<Secret>,
     /// The metrics of the last collection, rendered: they stay true as long as it does.
-    rendered: Option<(Arc<Collection>, String)>,
+    rendered: Option<(Arc<Collection>, Arc<String>)>,
 }
 
 /// What goes back, but for the framing.
@@ -42,7 +42,44 @@ struct Answer {
     content_type: &'static str,
     headers: &'static [(&'static str, &'static str)],
     is_gzip: bool,
-    body: Vec<u8>,
+    body: Body,
+}
+
+/// One text in two pieces: what is rendered once for all scrapes can be megabytes, and is
+/// not copied for each.
+#[derive(Default)]
+struct Body {
+    shared: Arc<String>,
+    own: Vec<u8>,
+}
+
+impl Body {
+    fn pieces(&self) -> [&[u8]; 2] {
+        [self.shared.as_bytes(), &self.own]
+    }
+
+    fn len(&self) -> usize {
+        self.pieces().iter().map(|piece| piece.len()).sum()
+    }
+
+    /// The fastest level: the text shrinks to a tenth with any, and a Pi has better things to
+    /// do.
+    fn gzipped(&self) -> Body {
+        let buffer = Vec::with_capacity(self.len() / 8);
+        let mut encoder = GzEncoder::new(buffer, Compression::fast());
+        for piece in self.pieces() {
+            // Writing into memory cannot fail.
+            let _ = encoder.write_all(piece);
+        }
+        encoder.finish().unwrap_or_default().into()
+    }
+}
+
+impl From<Vec<u8>> for Body {
+    fn from(own: Vec<u8>) -> Body {
+        let shared = Arc::default();
+        Body { shared, own }
+    }
 }
 
 impl Answer {
@@ -52,7 +89,7 @@ impl Answer {
             content_type: PLAIN_TEXT,
             headers: &[],
             is_gzip: false,
-            body: text.as_bytes().to_vec(),
+            body: text.as_bytes().to_vec().into(),
         }
     }
 }
@@ -111,16 +148,8 @@ impl Site {
         }
     }
 
-    /// A panic costs this answer; the hook has logged it. What is remembered is plain data,
-    /// valid at each step.
     fn answer_whatever_happens(&mut self, request: &Request) -> Answer {
-        let answer = panic::catch_unwind(AssertUnwindSafe(|| self.answer(request)));
-        answer.unwrap_or_else(|_| {
-            Answer::text(
-                "500 Internal Server Error",
-                "a defect: the log has a line of it\n",
-            )
-        })
+        unless_it_panics(|| self.answer(request))
     }
 
     fn answer(&mut self, request: &Request) -> Answer {
@@ -160,8 +189,9 @@ impl Site {
     fn metrics(&mut self, asked: &Asked<'_>) -> Answer {
         let named = asked.header("X-Prometheus-Scrape-Timeout-Seconds");
         let budget = named.and_then(budget_of).unwrap_or(self.budget);
-        let text = self.text(&asked.scrape(budget));
-        self.compressed(asked, exposition::CONTENT_TYPE, &[], text)
+        let (shared, own) = self.text(&asked.scrape(budget));
+        let own = own.into_bytes();
+        self.compressed(asked, exposition::CONTENT_TYPE, &[], Body { shared, own })
     }
 
     fn page(&mut self, asked: &Asked<'_>) -> Answer {
@@ -174,26 +204,24 @@ impl Site {
         let collection = self.collector.collect(&asked.scrape(self.budget));
         let now = SystemTime::now();
         let html = page::render(&collection, self.collector.tallies(), now);
-        self.compressed(asked, page::CONTENT_TYPE, HEADERS, html)
+        self.compressed(asked, page::CONTENT_TYPE, HEADERS, html.into_bytes().into())
     }
 
-    /// The whole exposition: the collection's part from memory where it has not changed, the
-    /// exporter's own part always new.
-    pub fn text(&mut self, scrape: &Scrape) -> String {
+    /// The whole exposition in two pieces: the collection's from memory where it has not
+    /// changed, the exporter's own always new.
+    pub fn text(&mut self, scrape: &Scrape) -> (Arc<String>, String) {
         let collection = self.collector.collect(scrape);
-        let is_current =
-            |(rendered, _): &(Arc<Collection>, String)| Arc::ptr_eq(rendered, &collection);
-        if !self.rendered.as_ref().is_some_and(is_current) {
-            self.rendered = None;
-            let text = metrics::render_gateways(&collection);
-            self.rendered = Some((collection, text));
-        }
+        let gateways = match &self.rendered {
+            Some((rendered, text)) if Arc::ptr_eq(rendered, &collection) => text.clone(),
+            _ => {
+                self.rendered = None;
+                let text = Arc::new(metrics::render_gateways(&collection));
+                self.rendered = Some((collection, text.clone()));
+                text
+            }
+        };
         let own = metrics::render_exporter(self.collector.tallies(), &process::read());
-        let gateways = self.rendered.as_ref().map_or("", |(_, text)| text);
-        let mut text = String::with_capacity(gateways.len() + own.len());
-        text.push_str(gateways);
-        text.push_str(&own);
-        text
+        (gateways, own)
     }
 
     /// Whether the last collection was complete, for `--once`.
@@ -207,12 +235,12 @@ impl Site {
         asked: &Asked<'_>,
         content_type: &'static str,
         headers: &'static [(&'static str, &'static str)],
-        text: String,
+        body: Body,
     ) -> Answer {
-        let is_gzip = text.len() >= GZIP_BYTES_MIN && asked.accepts("Accept-Encoding", "gzip");
+        let is_gzip = body.len() >= GZIP_BYTES_MIN && asked.accepts("Accept-Encoding", "gzip");
         let body = match is_gzip {
-            true => gzip(text.as_bytes()),
-            false => text.into_bytes(),
+            true => body.gzipped(),
+            false => body,
         };
         Answer {
             status: "200 OK",
@@ -222,6 +250,17 @@ impl Site {
             body,
         }
     }
+}
+
+/// A panic costs this answer; the hook has logged it. What is remembered is plain data, valid
+/// at each step.
+fn unless_it_panics(answer: impl FnOnce() -> Answer) -> Answer {
+    panic::catch_unwind(AssertUnwindSafe(answer)).unwrap_or_else(|_| {
+        Answer::text(
+            "500 Internal Server Error",
+            "a defect: the log has a line of it\n",
+        )
+    })
 }
 
 impl Asked<'_> {
@@ -257,15 +296,7 @@ fn accepts(header: &str, what: &str) -> bool {
     })
 }
 
-/// The fastest level: the text shrinks to a tenth with any, and a Pi has better things to do.
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 8), Compression::fast());
-    // Writing into memory cannot fail.
-    let _ = encoder.write_all(bytes);
-    encoder.finish().unwrap_or_default()
-}
-
-/// Sends head and body in one piece each: `Request::respond` would send the body in pieces
+/// Sends the head and the pieces of the body each at once: `Request::respond` would send the body in pieces
 /// of 8 KiB, chunked, under the server library's name.
 fn send(request: Request, answer: &Answer) -> io::Result<()> {
     let is_head = *request.method() == Method::Head;
@@ -289,7 +320,9 @@ fn send(request: Request, answer: &Answer) -> io::Result<()> {
     let mut writer = request.into_writer();
     writer.write_all(head.as_bytes())?;
     if !is_head {
-        writer.write_all(&answer.body)?;
+        for piece in answer.body.pieces() {
+            writer.write_all(piece)?;
+        }
     }
     writer.flush()
 }
@@ -313,6 +346,30 @@ mod tests {
         for nonsense in ["", "0", "-1", "NaN", "inf", "1e400", "ten"] {
             check_budget(nonsense, None);
         }
+    }
+
+    #[test]
+    fn a_panic_costs_one_answer_and_tells_nothing() {
+        let answer = unless_it_panics(|| panic!("inner workings"));
+        assert_eq!(answer.status, "500 Internal Server Error");
+        let text = answer.body.pieces().concat();
+        assert!(!String::from_utf8_lossy(&text).contains("inner"));
+        let answer = unless_it_panics(|| Answer::text("200 OK", "ok\n"));
+        assert_eq!(answer.status, "200 OK");
+    }
+
+    #[test]
+    fn a_body_is_the_same_in_pieces_and_in_one() {
+        let body = Body {
+            shared: Arc::new("of all ".repeat(300)),
+            own: b"and its own".to_vec(),
+        };
+        let mut plain = String::new();
+        let packed = body.gzipped().pieces().concat();
+        let mut decoder = flate2::read::GzDecoder::new(packed.as_slice());
+        io::Read::read_to_string(&mut decoder, &mut plain).unwrap();
+        assert_eq!(plain.as_bytes(), body.pieces().concat());
+        assert_eq!(plain.len(), body.len());
     }
 
     #[track_caller]
