@@ -17,70 +17,38 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::request_head::{self, HEAD_BYTES_MAX, Head, Refusal};
+use crate::visitors::Visitors;
 
-/// From the connection to the end of the head. A scraper needs a round trip.
-const HEAD_TIME_MAX: Duration = Duration::from_secs(3);
+/// From the connection to the end of the head. A scraper needs a round trip, or another
+/// second where a packet is lost.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(2);
 /// From the first byte of the answer to the last.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
+/// An answer is written in pieces, so that it is seen whether the reader takes any.
+const WRITE_BYTES_MAX: usize = 16 * 1024;
 /// For the client to close after the answer, so that no reset overtakes the answer.
 const LINGER_TIME_MAX: Duration = Duration::from_millis(500);
 const LINGER_BYTES_MAX: usize = 64 * 1024;
 /// The server's loop answers within its scrape's budget, which is below this. If not, it
 /// hangs, and only a restart helps.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
-/// For a place among the answers under way.
-const ROOM_TIME_MAX: Duration = Duration::from_secs(30);
-/// Nobody has to go sooner than this: a head that is on its way arrives within it.
-const READING_TIME_MIN: Duration = Duration::from_millis(5);
-const WRITING_TIME_MIN: Duration = Duration::from_secs(1);
-/// Answers that wait for their readers may take as much memory together as three of them,
-/// or this where it is more.
-const UNDELIVERED_BYTES_MIN: usize = 1 << 20;
-const UNDELIVERED_ANSWERS_MAX: usize = 3;
+/// For those who asked earlier to be answered.
+const TURN_TIME_MAX: Duration = Duration::from_secs(60);
 /// The head buffer is on the heap; calls are shallow.
 const STACK_BYTES: usize = 128 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
-
-/// What a visitor is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Sending the head.
-    Reading,
-    /// Waiting for the answer.
-    Waiting,
-    /// Taking the answer.
-    Writing,
-    /// About to close.
-    Closing,
-}
-
-struct Visitor {
-    id: u64,
-    stream: Arc<TcpStream>,
-    phase: Phase,
-    /// The start of the phase.
-    since: Instant,
-    /// Memory that its answer takes, or is about to take.
-    undelivered_bytes: usize,
-}
+/// A flood fails hundreds of times a second, and a log on an SD card should last for years.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 pub struct FrontDoor {
-    /// How many visitors there have been: the next one's id.
-    count: AtomicU64,
-    visitors: Mutex<Vec<Visitor>>,
-    /// Some visitor left or went on.
-    moved: Condvar,
-    places: usize,
+    visitors: Visitors,
     /// The private connection to tiny_http.
     private: Mutex<UnixStream>,
-    /// The size of the largest answer so far: what the next one may take.
-    answer_bytes: AtomicUsize,
 }
 
 impl FrontDoor {
@@ -104,12 +72,8 @@ impl FrontDoor {
         private.set_read_timeout(Some(ANSWER_TIME_MAX))?;
         private.set_write_timeout(Some(ANSWER_TIME_MAX))?;
         let door = FrontDoor {
-            count: AtomicU64::new(0),
-            visitors: Mutex::new(Vec::with_capacity(places)),
-            moved: Condvar::new(),
-            places,
+            visitors: Visitors::new(places),
             private: Mutex::new(private),
-            answer_bytes: AtomicUsize::new(UNDELIVERED_BYTES_MIN / UNDELIVERED_ANSWERS_MAX),
         };
         Ok((door, listener))
     }
@@ -117,76 +81,37 @@ impl FrontDoor {
     /// Lets visitors in, for ever. No error of `accept` ends it: out of descriptors, out of
     /// memory and a client that is gone already all pass.
     pub fn open(self: &Arc<Self>, listener: &TcpListener) -> ! {
-        let mut was_admitted = true;
+        let mut warned = None;
         loop {
             let accepted = listener.accept();
-            let admitted = accepted.and_then(|(stream, _)| self.admit(stream));
-            if let Err(error) = &admitted {
-                // Once, not for each of the thousands that an attack may bring.
-                if was_admitted {
-                    log::warn!("cannot let a client in: {error}");
+            if let Err(error) = accepted.and_then(|(stream, _)| self.admit(stream)) {
+                warn_rarely(&mut warned, &error);
+                if is_shortage(&error) {
+                    self.visitors.send_away_longest();
                 }
-                self.send_away_longest(&mut self.visitors());
                 thread::sleep(ACCEPT_PAUSE);
             }
-            was_admitted = admitted.is_ok();
         }
     }
 
     /// How many visitors have asked and are not yet answered.
     pub fn in_service(&self) -> usize {
-        let visitors = self.visitors();
-        let in_service = |v: &&Visitor| matches!(v.phase, Phase::Waiting | Phase::Writing);
-        visitors.iter().filter(in_service).count()
+        self.visitors.in_service()
     }
 
+    /// Fails when there is no thread to be had: others will end.
     fn admit(self: &Arc<Self>, stream: TcpStream) -> io::Result<()> {
-        let id = self.count.fetch_add(1, Ordering::Relaxed);
         let stream = Arc::new(stream);
-        let mut visitors = self.visitors();
-        while visitors.len() >= self.places {
-            self.send_away_longest(&mut visitors);
-            visitors = self.wait(visitors, Duration::from_millis(1));
-        }
-        visitors.push(Visitor {
-            id,
-            stream: stream.clone(),
-            phase: Phase::Reading,
-            since: Instant::now(),
-            undelivered_bytes: 0,
-        });
-        drop(visitors);
-        let door = self.clone();
+        let place = Place {
+            door: self.clone(),
+            id: self.visitors.admit(stream.clone()),
+        };
         let visit = move || {
-            let _place = Place { door: &door, id };
             // An error means that the visitor is gone, which needs no answer.
-            let _ = door.serve(id, &stream);
+            let _ = place.door.serve(place.id, &stream);
         };
         let builder = thread::Builder::new().name("visitor".to_owned());
-        let started = builder.stack_size(STACK_BYTES).spawn(visit);
-        if started.is_err() {
-            // Out of threads. The closure did not run, so nobody else frees the place.
-            self.leave(id);
-        }
-        started.map(drop)
-    }
-
-    /// Closes the connection of whoever has taken longest over reading or writing. Its thread
-    /// notices and leaves. Those who wait for the server are not to blame and stay.
-    fn send_away_longest(&self, visitors: &mut MutexGuard<'_, Vec<Visitor>>) {
-        let now = Instant::now();
-        let may_go = |visitor: &&mut Visitor| {
-            let patience = match visitor.phase {
-                Phase::Reading | Phase::Closing => READING_TIME_MIN,
-                Phase::Writing => WRITING_TIME_MIN,
-                Phase::Waiting => return false,
-            };
-            now.saturating_duration_since(visitor.since) >= patience
-        };
-        let longest = visitors.iter_mut().filter(may_go).min_by_key(|v| v.since);
-        if let Some(visitor) = longest {
-            let _ = visitor.stream.shutdown(Shutdown::Both);
-        }
+        builder.stack_size(STACK_BYTES).spawn(visit).map(drop)
     }
 
     fn serve(&self, id: u64, stream: &TcpStream) -> io::Result<()> {
@@ -195,57 +120,29 @@ impl FrontDoor {
         let mut received = Vec::new();
         let head = match read_head(stream, &mut received, arrived + HEAD_TIME_MAX)? {
             Ok(head) => head,
-            Err(refusal) => {
-                self.enter(id, Phase::Closing);
-                return give(stream, refusal.answer().as_bytes());
-            }
+            Err(refusal) => return self.refuse(id, stream, refusal),
         };
-        if !self.make_room(id) {
-            self.enter(id, Phase::Closing);
-            return give(stream, Refusal::Unavailable.answer().as_bytes());
+        if !self.visitors.wait_for_turn(id, TURN_TIME_MAX) {
+            return self.refuse(id, stream, Refusal::Unavailable);
+        }
+        if let Some(error) = stream.take_error()? {
+            // Reset meanwhile: nobody is left to answer.
+            return Err(error);
         }
         let answer = self.ask(&head, arrived);
-        self.start_writing(id, answer.len());
-        write_by(stream, &answer, Instant::now() + WRITE_TIME_MAX)?;
+        self.visitors.start_writing(id, answer.len());
+        let deadline = Instant::now() + WRITE_TIME_MAX;
+        write_by(stream, &answer, deadline, || self.visitors.progress(id))?;
         drop(answer);
-        self.enter(id, Phase::Closing);
+        self.visitors.start_closing(id);
         linger(stream)
     }
 
-    /// Waits until one more answer may be taken into memory. After a while the slowest reader
-    /// has to go for it. Says no when that does not help either.
-    fn make_room(&self, id: u64) -> bool {
-        let start = Instant::now();
-        let mut visitors = self.visitors();
-        set_phase(&mut visitors, id, Phase::Waiting);
-        loop {
-            let answer = self.answer_bytes.load(Ordering::Relaxed);
-            let most = (UNDELIVERED_ANSWERS_MAX * answer).max(UNDELIVERED_BYTES_MIN);
-            let undelivered: usize = visitors.iter().map(|v| v.undelivered_bytes).sum();
-            if undelivered + answer <= most {
-                if let Some(visitor) = visitors.iter_mut().find(|v| v.id == id) {
-                    visitor.undelivered_bytes = answer;
-                }
-                return true;
-            }
-            let waited = start.elapsed();
-            if waited > ROOM_TIME_MAX {
-                return false;
-            }
-            if waited > WRITING_TIME_MIN {
-                self.send_away_slowest_reader(&visitors);
-            }
-            visitors = self.wait(visitors, Duration::from_millis(50));
-        }
-    }
-
-    fn send_away_slowest_reader(&self, visitors: &[Visitor]) {
-        let writing = visitors.iter().filter(|v| v.phase == Phase::Writing);
-        if let Some(slowest) = writing.min_by_key(|visitor| visitor.since)
-            && slowest.since.elapsed() >= WRITING_TIME_MIN
-        {
-            let _ = slowest.stream.shutdown(Shutdown::Both);
-        }
+    fn refuse(&self, id: u64, stream: &TcpStream, refusal: Refusal) -> io::Result<()> {
+        self.visitors.start_closing(id);
+        let deadline = Instant::now() + HEAD_TIME_MAX;
+        write_by(stream, refusal.answer().as_bytes(), deadline, || {})?;
+        linger(stream)
     }
 
     /// Gets the answer from tiny_http. That connection has no other users, so an error on it
@@ -266,62 +163,39 @@ impl FrontDoor {
             std::process::exit(1)
         })
     }
-
-    fn start_writing(&self, id: u64, answer_bytes: usize) {
-        self.answer_bytes.fetch_max(answer_bytes, Ordering::Relaxed);
-        let mut visitors = self.visitors();
-        set_phase(&mut visitors, id, Phase::Writing);
-        if let Some(visitor) = visitors.iter_mut().find(|visitor| visitor.id == id) {
-            visitor.undelivered_bytes = answer_bytes;
-        }
-    }
-
-    fn enter(&self, id: u64, phase: Phase) {
-        let mut visitors = self.visitors();
-        set_phase(&mut visitors, id, phase);
-        if let Some(visitor) = visitors.iter_mut().find(|visitor| visitor.id == id) {
-            visitor.undelivered_bytes = 0;
-        }
-        self.moved.notify_all();
-    }
-
-    fn leave(&self, id: u64) {
-        self.visitors().retain(|visitor| visitor.id != id);
-        self.moved.notify_all();
-    }
-
-    /// The list stays true even if a thread panicked with it in its hands: each change to it
-    /// is one step.
-    fn visitors(&self) -> MutexGuard<'_, Vec<Visitor>> {
-        self.visitors.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait<'a>(
-        &self,
-        visitors: MutexGuard<'a, Vec<Visitor>>,
-        at_most: Duration,
-    ) -> MutexGuard<'a, Vec<Visitor>> {
-        let woken = self.moved.wait_timeout(visitors, at_most);
-        woken.unwrap_or_else(PoisonError::into_inner).0
-    }
 }
 
-/// A visitor's place, which it leaves however its thread ends.
-struct Place<'a> {
-    door: &'a FrontDoor,
+/// A visitor's place, which it leaves however its thread ends, or if it never begins.
+struct Place {
+    door: Arc<FrontDoor>,
     id: u64,
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.door.leave(self.id);
+        self.door.visitors.leave(self.id);
     }
 }
 
-fn set_phase(visitors: &mut [Visitor], id: u64, phase: Phase) {
-    if let Some(visitor) = visitors.iter_mut().find(|visitor| visitor.id == id) {
-        visitor.phase = phase;
-        visitor.since = Instant::now();
+/// Whether one visitor less would help.
+fn is_shortage(error: &io::Error) -> bool {
+    // EAGAIN: no thread.
+    let shortages = [
+        libc::EMFILE,
+        libc::ENFILE,
+        libc::ENOBUFS,
+        libc::ENOMEM,
+        libc::EAGAIN,
+    ];
+    error
+        .raw_os_error()
+        .is_some_and(|code| shortages.contains(&code))
+}
+
+fn warn_rarely(warned: &mut Option<Instant>, error: &io::Error) {
+    if warned.is_none_or(|at: Instant| at.elapsed() >= WARNING_INTERVAL) {
+        log::warn!("cannot let a connection in: {error}");
+        *warned = Some(Instant::now());
     }
 }
 
@@ -405,7 +279,13 @@ fn end_of_answer(answer: &[u8], is_head: bool) -> Option<usize> {
     })
 }
 
-fn write_by(stream: &TcpStream, bytes: &[u8], deadline: Instant) -> io::Result<()> {
+/// Writes all by the deadline, and calls back after each part that was taken.
+fn write_by(
+    stream: &TcpStream,
+    bytes: &[u8],
+    deadline: Instant,
+    progress: impl Fn(),
+) -> io::Result<()> {
     let mut rest = bytes;
     while !rest.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -413,19 +293,15 @@ fn write_by(stream: &TcpStream, bytes: &[u8], deadline: Instant) -> io::Result<(
             return Err(io::ErrorKind::TimedOut.into());
         }
         stream.set_write_timeout(Some(left))?;
-        match (&*stream).write(rest) {
+        match (&*stream).write(&rest[..rest.len().min(WRITE_BYTES_MAX)]) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(count) => rest = &rest[count..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+        progress();
     }
     Ok(())
-}
-
-fn give(stream: &TcpStream, answer: &[u8]) -> io::Result<()> {
-    write_by(stream, answer, Instant::now() + HEAD_TIME_MAX)?;
-    linger(stream)
 }
 
 /// Ends the answer and reads what else was sent, within bounds: closing a socket with unread

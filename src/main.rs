@@ -11,6 +11,7 @@ mod flags;
 mod front_door;
 mod request_head;
 mod server;
+mod visitors;
 
 mod collector;
 mod journal;
@@ -41,6 +42,7 @@ mod error;
 mod model;
 mod secret;
 
+mod allocator;
 mod listen;
 mod process;
 mod signals;
@@ -95,6 +97,7 @@ fn main() -> ExitCode {
 
 fn run(mut config: Config) -> Result<ExitCode, String> {
     let signals = Signals::block().map_err(|error| format!("cannot block signals: {error}"))?;
+    allocator::give_back();
     start_log(config.verbose);
     keep_out_of_core_dumps();
     for warning in &config.warnings {
@@ -127,13 +130,13 @@ fn run(mut config: Config) -> Result<ExitCode, String> {
 fn once(mut site: Site, signals: Signals) -> Result<ExitCode, String> {
     thread::spawn(move || std::process::exit(128 + signals.wait()));
     let now = Instant::now();
-    let text = site.text(&Scrape {
+    let (gateways, own) = site.text(&Scrape {
         arrived: now,
         deadline: now + BUDGET_MAX,
         now,
         at: SystemTime::now(),
     });
-    print(&text).map_err(|error| error.to_string())?;
+    print(&(gateways.to_string() + &own)).map_err(|error| error.to_string())?;
     Ok(match site.is_complete() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
