@@ -24,5 +24,7 @@ mod python_compat;
 mod readme;
 mod secrecy;
 mod states;
+mod stopping;
+mod systemd;
 mod tls;
 mod webdriver;
