@@ -24,8 +24,9 @@ use std::time::{Duration, Instant};
 use crate::request_head::{self, HEAD_BYTES_MAX, Head, Refusal};
 use crate::visitors::Visitors;
 
-/// From the connection to the end of the head. A scraper needs a round trip.
-const HEAD_TIME_MAX: Duration = Duration::from_secs(3);
+/// From the connection to the end of the head. A scraper needs a round trip, or another
+/// second where a packet is lost.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(2);
 /// From the first byte of the answer to the last.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
 /// An answer is written in pieces, so that it is seen whether the reader takes any.
@@ -82,15 +83,12 @@ impl FrontDoor {
     pub fn open(self: &Arc<Self>, listener: &TcpListener) -> ! {
         let mut warned = None;
         loop {
-            let result = match listener.accept() {
-                Ok((stream, _)) => self.admit(stream),
-                Err(error) => {
-                    self.visitors.send_away_longest();
-                    Err(error)
-                }
-            };
-            if let Err(error) = result {
+            let accepted = listener.accept();
+            if let Err(error) = accepted.and_then(|(stream, _)| self.admit(stream)) {
                 warn_rarely(&mut warned, &error);
+                if is_shortage(&error) {
+                    self.visitors.send_away_longest();
+                }
                 thread::sleep(ACCEPT_PAUSE);
             }
         }
@@ -177,6 +175,21 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.door.visitors.leave(self.id);
     }
+}
+
+/// Whether one visitor less would help.
+fn is_shortage(error: &io::Error) -> bool {
+    // EAGAIN: no thread.
+    let shortages = [
+        libc::EMFILE,
+        libc::ENFILE,
+        libc::ENOBUFS,
+        libc::ENOMEM,
+        libc::EAGAIN,
+    ];
+    error
+        .raw_os_error()
+        .is_some_and(|code| shortages.contains(&code))
 }
 
 fn warn_rarely(warned: &mut Option<Instant>, error: &io::Error) {

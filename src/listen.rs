@@ -2,6 +2,11 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::AsRawFd;
+
+/// Connections that wait to be let in. With std's 128 a flood fills the queue, and a scraper
+/// whose packet the kernel then drops tries again after a whole second.
+const QUEUE_LENGTH: libc::c_int = 1024;
 
 /// Opens a listener for each address that is meant: for an empty one all of IPv6 and IPv4,
 /// for a name such as `localhost` everything that it stands for. Port 0 is a free port, the
@@ -26,6 +31,7 @@ pub fn bind(address: &str, port: u16) -> io::Result<Vec<TcpListener>> {
         address.set_port(port);
         match TcpListener::bind(address) {
             Ok(listener) => {
+                lengthen_queue(&listener);
                 port = listener.local_addr()?.port();
                 listeners.push(listener);
             }
@@ -44,6 +50,14 @@ pub fn bind(address: &str, port: u16) -> io::Result<Vec<TcpListener>> {
         _ if listeners.is_empty() => Err(io::Error::other("the name has no address")),
         _ => Ok(listeners),
     }
+}
+
+/// Where this fails, the queue stays as it was.
+#[allow(unsafe_code)]
+fn lengthen_queue(listener: &TcpListener) {
+    // SAFETY: listen(2) takes no pointer, and on a descriptor that listens already it changes
+    // nothing but the length of the queue.
+    unsafe { libc::listen(listener.as_raw_fd(), QUEUE_LENGTH) };
 }
 
 #[cfg(test)]

@@ -148,16 +148,8 @@ impl Site {
         }
     }
 
-    /// A panic costs this answer; the hook has logged it. What is remembered is plain data,
-    /// valid at each step.
     fn answer_whatever_happens(&mut self, request: &Request) -> Answer {
-        let answer = panic::catch_unwind(AssertUnwindSafe(|| self.answer(request)));
-        answer.unwrap_or_else(|_| {
-            Answer::text(
-                "500 Internal Server Error",
-                "a defect: the log has a line of it\n",
-            )
-        })
+        unless_it_panics(|| self.answer(request))
     }
 
     fn answer(&mut self, request: &Request) -> Answer {
@@ -260,6 +252,17 @@ impl Site {
     }
 }
 
+/// A panic costs this answer; the hook has logged it. What is remembered is plain data, valid
+/// at each step.
+fn unless_it_panics(answer: impl FnOnce() -> Answer) -> Answer {
+    panic::catch_unwind(AssertUnwindSafe(answer)).unwrap_or_else(|_| {
+        Answer::text(
+            "500 Internal Server Error",
+            "a defect: the log has a line of it\n",
+        )
+    })
+}
+
 impl Asked<'_> {
     fn scrape(&self, budget: Duration) -> Scrape {
         let arrived = self.arrived();
@@ -343,6 +346,30 @@ mod tests {
         for nonsense in ["", "0", "-1", "NaN", "inf", "1e400", "ten"] {
             check_budget(nonsense, None);
         }
+    }
+
+    #[test]
+    fn a_panic_costs_one_answer_and_tells_nothing() {
+        let answer = unless_it_panics(|| panic!("inner workings"));
+        assert_eq!(answer.status, "500 Internal Server Error");
+        let text = answer.body.pieces().concat();
+        assert!(!String::from_utf8_lossy(&text).contains("inner"));
+        let answer = unless_it_panics(|| Answer::text("200 OK", "ok\n"));
+        assert_eq!(answer.status, "200 OK");
+    }
+
+    #[test]
+    fn a_body_is_the_same_in_pieces_and_in_one() {
+        let body = Body {
+            shared: Arc::new("of all ".repeat(300)),
+            own: b"and its own".to_vec(),
+        };
+        let mut plain = String::new();
+        let packed = body.gzipped().pieces().concat();
+        let mut decoder = flate2::read::GzDecoder::new(packed.as_slice());
+        io::Read::read_to_string(&mut decoder, &mut plain).unwrap();
+        assert_eq!(plain.as_bytes(), body.pieces().concat());
+        assert_eq!(plain.len(), body.len());
     }
 
     #[track_caller]

@@ -24,7 +24,10 @@ pub fn costs(plan: &Plan, costs: &[Costs]) -> String {
     table("Gateways", &rows, costs)
 }
 
-fn rows_of_collections() -> [(&'static str, &'static dyn Fn(&Costs) -> String); 9] {
+/// What a row is called, and its cell for one size.
+type Row = (&'static str, &'static dyn Fn(&Costs) -> String);
+
+fn rows_of_collections() -> [Row; 9] {
     [
         (
             "**Cold collection:** API requests (lists + batches)",
@@ -45,7 +48,7 @@ fn rows_of_collections() -> [(&'static str, &'static dyn Fn(&Costs) -> String); 
     ]
 }
 
-fn rows_of_scrapes() -> [(&'static str, &'static dyn Fn(&Costs) -> String); 12] {
+fn rows_of_scrapes() -> [Row; 12] {
     [
         ("**Cached scrape:** answer bytes", &|c| {
             bytes(c.answer_bytes)

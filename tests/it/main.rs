@@ -25,5 +25,7 @@ mod python_compat;
 mod readme;
 mod secrecy;
 mod states;
+mod stopping;
+mod systemd;
 mod tls;
 mod webdriver;

@@ -14,7 +14,7 @@ use crate::socket;
 const SCRAPE: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n";
 const TICK: Duration = Duration::from_millis(20);
 /// Memory of ours for what is sent in bulk.
-const BLOCK: [u8; 65_536] = [b'a'; 65_536];
+static BLOCK: [u8; 65_536] = [b'a'; 65_536];
 
 /// One attack on one exporter.
 pub struct Siege<'a> {

@@ -1,0 +1,195 @@
+//! How it ends: signals while it is idle, busy or process 1, and readers that have seen enough.
+//!
+//! It should take less than a second; the bounds leave room for a busy machine.
+
+use std::net::TcpStream;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+use crate::fake::{Fake, Fleet, Gateway, Misbehaviour};
+use crate::harness::{Exporter, PATIENCE, Setup, http};
+
+const SOON: Duration = Duration::from_secs(3);
+/// How long a scrape under way may hold up the end.
+const STOP_TIME_MAX: Duration = Duration::from_secs(2);
+
+fn fake() -> Fake {
+    Fake::start(Fleet::of([Gateway::new("gw-1").connected("udp")]))
+}
+
+/// Starts a scrape and returns when the API has been asked.
+fn scrape_under_way(
+    exporter: &Exporter,
+    fake: &Fake,
+) -> thread::JoinHandle<io::Result<http::Response>> {
+    let address = exporter.address;
+    let before = fake.request_count();
+    let scrape = thread::spawn(move || http::request(address, "GET", "/metrics", &[], PATIENCE));
+    let end = Instant::now() + PATIENCE;
+    while fake.request_count() == before {
+        assert!(Instant::now() < end, "the API is not asked\n{exporter}");
+        thread::sleep(Duration::from_millis(2));
+    }
+    scrape
+}
+
+#[track_caller]
+fn check_ends(exporter: &Exporter, code: i32, at_most: Duration) -> Duration {
+    let start = Instant::now();
+    assert_eq!(exporter.wait().code(), Some(code), "{exporter}");
+    let elapsed = start.elapsed();
+    assert!(elapsed <= at_most, "{elapsed:?}\n{exporter}");
+    elapsed
+}
+
+#[test]
+fn each_signal_ends_it_at_once_when_idle() {
+    let fake = fake();
+    for name in ["TERM", "INT", "HUP"] {
+        let exporter = Exporter::start(&fake);
+        exporter.scrape();
+        exporter.signal(name);
+        check_ends(&exporter, 0, SOON);
+    }
+}
+
+#[test]
+fn connections_that_ask_for_nothing_do_not_hold_it_up() {
+    let fake = fake();
+    let exporter = Exporter::start(&fake);
+    let idle: Vec<_> = (0..5)
+        .map(|_| TcpStream::connect(exporter.address))
+        .collect();
+    exporter.scrape();
+    exporter.signal("TERM");
+    check_ends(&exporter, 0, STOP_TIME_MAX);
+    assert!(idle.iter().all(Result::is_ok));
+}
+
+#[test]
+fn a_scrape_under_way_is_answered_first() {
+    let fake = fake();
+    fake.set_delay(Duration::from_millis(400));
+    let exporter = Exporter::start(&fake);
+    let scrape = scrape_under_way(&exporter, &fake);
+    exporter.signal("TERM");
+    check_ends(&exporter, 0, SOON);
+    let response = scrape.join().expect("no panic").expect("an answer");
+    assert!(response.text().contains("\nttn_up 1\n"), "{response}");
+}
+
+#[test]
+fn a_scrape_that_takes_long_is_given_up_after_two_seconds() {
+    let fake = fake();
+    fake.script_all(Misbehaviour::HangBeforeHead);
+    let exporter = Setup::against(&fake).args(["--timeout", "20"]).start();
+    let scrape = scrape_under_way(&exporter, &fake);
+    exporter.signal("TERM");
+    let elapsed = check_ends(&exporter, 0, STOP_TIME_MAX + SOON);
+    assert!(elapsed > STOP_TIME_MAX / 2, "{elapsed:?}");
+    assert!(scrape.join().expect("no panic").is_err());
+}
+
+#[test]
+fn a_pause_in_a_scrape_is_only_a_pause() {
+    let fake = fake();
+    fake.set_delay(Duration::from_millis(400));
+    let exporter = Exporter::start(&fake);
+    let scrape = scrape_under_way(&exporter, &fake);
+    for _ in 0..3 {
+        exporter.signal("STOP");
+        thread::sleep(Duration::from_millis(50));
+        exporter.signal("CONT");
+    }
+    let response = scrape.join().expect("no panic").expect("an answer");
+    assert_eq!(response.status, 200, "{response}\n{exporter}");
+    exporter.scrape().assert_value("ttn_up", 1.0);
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let fake = fake();
+    fake.script_all(Misbehaviour::HangBeforeHead);
+    for (second, code) in [("TERM", 143), ("INT", 130)] {
+        let exporter = Setup::against(&fake).args(["--timeout", "20"]).start();
+        let scrape = scrape_under_way(&exporter, &fake);
+        exporter.signal("TERM");
+        exporter.wait_for_log("stopping");
+        exporter.signal(second);
+        check_ends(&exporter, code, STOP_TIME_MAX / 2);
+        assert!(scrape.join().expect("no panic").is_err());
+    }
+}
+
+/// The kernel drops signals for process 1 that it has not asked for.
+#[test]
+fn as_process_1_it_ends_like_any_other() {
+    let launcher = ["unshare", "--pid", "--fork", "--kill-child"];
+    let may = Command::new(launcher[0])
+        .args(&launcher[1..])
+        .arg("true")
+        .output();
+    if !may.is_ok_and(|output| output.status.success()) {
+        return eprintln!("NOT RUN, since unshare is missing or not allowed: as process 1");
+    }
+    let fake = fake();
+    for name in ["TERM", "INT", "HUP"] {
+        let exporter = Setup::against(&fake).under(launcher).start();
+        exporter.scrape();
+        let child = only_child_of(exporter.process_id());
+        let status = fs::read_to_string(format!("/proc/{child}/status")).expect("it runs");
+        let ids = status
+            .lines()
+            .find_map(|line| line.strip_prefix("NSpid:"))
+            .expect("a line of process ids");
+        assert_eq!(ids.split_whitespace().last(), Some("1"), "{status}");
+        let sent = Command::new("kill").args(["-s", name, &child]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "{name}");
+        check_ends(&exporter, 0, SOON);
+    }
+}
+
+fn only_child_of(process_id: u32) -> String {
+    let path = format!("/proc/{process_id}/task/{process_id}/children");
+    let children = fs::read_to_string(path).expect("the kernel lists children");
+    children.trim().to_owned()
+}
+
+#[track_caller]
+fn check_pipe(setup: Setup, arguments: &[&str], script: &str, first_line: &str) {
+    let setup = setup.args(arguments.iter().copied()).under_shell(script);
+    let finished = setup.run();
+    finished.assert_code(0);
+    assert_eq!(finished.stdout, first_line, "{finished}");
+    assert_eq!(finished.stderr, "status 0\n", "{finished}");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    // More than fits into a pipe.
+    let fake = Fake::start(Fleet::generated(50));
+    let head = r#"{ "$0" "$@"; echo status $? >&2; } | head -n 1"#;
+    let nobody = r#"{ sleep 0.1; "$0" "$@"; echo status $? >&2; } | true"#;
+    let first = "# HELP ttn_up 1 if the last collection obtained the list and the state of \
+        every gateway, 0 if not\n";
+    check_pipe(Setup::against(&fake), &["--once"], head, first);
+    check_pipe(Setup::against(&fake), &["--once"], nobody, "");
+    for arguments in [
+        ["--print", "unit"].as_slice(),
+        &["--print", "dashboard"],
+        &["--help"],
+        &["--version"],
+    ] {
+        check_pipe(Setup::bare(), arguments, nobody, "");
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_error() {
+    let fake = fake();
+    let script = r#"exec "$0" "$@" > /dev/full"#;
+    let finished = Setup::against(&fake).under_shell(script).run_once();
+    finished.assert_code(1).assert_stderr_has("space");
+}
