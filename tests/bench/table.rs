@@ -25,9 +25,9 @@ pub fn costs(plan: &Plan, costs: &[Costs]) -> String {
 }
 
 /// What a row is called, and its cell for one size.
-type Row = (&'static str, &'static dyn Fn(&Costs) -> String);
+type NamedCell = (&'static str, &'static dyn Fn(&Costs) -> String);
 
-fn rows_of_collections() -> [Row; 9] {
+fn rows_of_collections() -> [NamedCell; 9] {
     [
         (
             "**Cold collection:** API requests (lists + batches)",
@@ -48,7 +48,7 @@ fn rows_of_collections() -> [Row; 9] {
     ]
 }
 
-fn rows_of_scrapes() -> [Row; 12] {
+fn rows_of_scrapes() -> [NamedCell; 12] {
     [
         ("**Cached scrape:** answer bytes", &|c| {
             bytes(c.answer_bytes)
