@@ -134,11 +134,11 @@ impl Site {
     }
 
     /// Answers requests for ever.
-    pub fn serve(mut self, server: &Server, notifier: Notifier) -> ! {
+    pub fn serve(mut self, server: &Server, mut notifier: Notifier) -> ! {
         loop {
             // The only error is that of the private listener, which is shut on purpose.
             let received = server.recv_timeout(notifier.interval());
-            notifier.alive();
+            notifier.alive(Instant::now());
             if let Ok(Some(request)) = received {
                 let answer = self.answer_whatever_happens(&request);
                 if let Err(error) = send(request, &answer) {

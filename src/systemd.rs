@@ -5,27 +5,33 @@ use std::ffi::OsStr;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, io};
 
-/// How often the loop wakes up to say that it is alive where systemd names no interval.
+/// How often the loop wakes up where systemd does not ask whether it is alive.
 const INTERVAL_DEFAULT: Duration = Duration::from_secs(3600);
+/// Requests can come by the thousand, and systemd need not hear of each.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 pub struct Notifier {
     socket: Option<UnixDatagram>,
+    has_watchdog: bool,
     /// A quarter of the time after which systemd would restart the service.
     interval: Duration,
+    last: Option<Instant>,
 }
 
 impl Notifier {
     /// Reads NOTIFY_SOCKET and WATCHDOG_USEC.
     pub fn from_environment() -> Notifier {
         let watchdog = env::var("WATCHDOG_USEC").ok();
-        let watchdog = watchdog.and_then(|microseconds| microseconds.parse().ok());
+        let watchdog = watchdog.and_then(|microseconds| microseconds.parse::<u64>().ok());
         let interval = watchdog.map_or(INTERVAL_DEFAULT, |m| Duration::from_micros(m) / 4);
         Notifier {
             socket: connect(),
+            has_watchdog: watchdog.is_some(),
             interval: interval.max(Duration::from_millis(100)),
+            last: None,
         }
     }
 
@@ -38,9 +44,14 @@ impl Notifier {
         self.send("READY=1");
     }
 
-    /// Says that the loop goes round.
-    pub fn alive(&self) {
-        self.send("WATCHDOG=1");
+    /// Says that the loop goes round, if systemd wants to hear it and was not told just now.
+    pub fn alive(&mut self, now: Instant) {
+        let pause = PAUSE_MAX.min(self.interval / 2);
+        let is_time = |last| now.saturating_duration_since(last) >= pause;
+        if self.has_watchdog && self.last.is_none_or(is_time) {
+            self.last = Some(now);
+            self.send("WATCHDOG=1");
+        }
     }
 
     fn send(&self, message: &str) {
@@ -67,6 +78,8 @@ fn connect_to(name: &OsStr) -> io::Result<UnixDatagram> {
         None => SocketAddr::from_pathname(name),
     };
     let socket = UnixDatagram::unbound()?;
+    // A systemd that does not read must not hold up the loop.
+    socket.set_nonblocking(true)?;
     socket.connect_addr(&address?)?;
     Ok(socket)
 }
