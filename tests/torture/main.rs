@@ -108,36 +108,46 @@ fn every_attack_is_outlived() {
     let mut rows = Vec::new();
     println!("{}", Row::header());
     for round in 1..=rounds {
-        for (exporter, fake, attacks) in [
+        for ((exporter, at_rest), fake, attacks) in [
             (&usual, &small, ON_A_SMALL_FLEET.as_slice()),
             (&odd, &small, WITH_ODD_DESCRIPTORS.as_slice()),
             (&of_large, &large, ON_A_LARGE_FLEET.as_slice()),
         ] {
             let only = std::env::var("TORTURE_ONLY").unwrap_or_default();
             for attack in attacks.iter().filter(|attack| attack.name.contains(&only)) {
-                let row = endure(attack, round, exporter, fake);
+                let row = endure(attack, round, exporter, fake, *at_rest);
                 println!("{row}");
                 rows.push(row);
             }
         }
     }
     let failed: Vec<&Row> = rows.iter().filter(|row| !row.problems.is_empty()).collect();
-    let report: String = failed.iter().map(|row| row.to_string()).collect();
-    assert!(failed.is_empty(), "{report}\n{usual}\n{odd}\n{of_large}");
+    let report: String = failed.iter().map(|row| format!("{row}\n")).collect();
+    assert!(
+        failed.is_empty(),
+        "{report}\n{}\n{}\n{}",
+        usual.0,
+        odd.0,
+        of_large.0
+    );
 }
 
+/// An exporter, and what it has open when it has scraped once.
 #[track_caller]
-fn start(fake: &Fake, script: &str) -> Exporter {
+fn start(fake: &Fake, script: &str) -> (Exporter, Figures) {
     let setup = Setup::against(fake).args(["--ttl", "1"]);
     let exporter = setup.under_shell(script).start();
     exporter.scrape();
-    exporter
+    let at_rest = watch::figures(exporter.process_id()).unwrap_or_default();
+    (exporter, at_rest)
 }
 
 /// One attack, and what came of it.
-fn endure(attack: &Attack, round: u32, exporter: &Exporter, fake: &Fake) -> Row {
+fn endure(attack: &Attack, round: u32, exporter: &Exporter, fake: &Fake, at_rest: Figures) -> Row {
     let process_id = exporter.process_id();
-    let before = watch::figures(process_id).unwrap_or_default();
+    let mut before = watch::figures(process_id).unwrap_or_default();
+    // An API that hung costs the kept connection to it, which comes back with the next scrape.
+    before.descriptors = before.descriptors.max(at_rest.descriptors);
     watch::forget_peak(process_id);
     let length = Duration::from_millis(if is_full() { 15_000 } else { 1_500 });
     let siege = Siege {
