@@ -8,6 +8,7 @@
 
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 /// Nobody has to go sooner than this: a head that is on its way arrives within it, also on a
@@ -21,7 +22,7 @@ const WRITING_TIME_MIN: Duration = Duration::from_secs(1);
 /// or this where it is more.
 const UNDELIVERED_BYTES_MIN: usize = 1 << 20;
 const UNDELIVERED_ANSWERS_MAX: usize = 3;
-/// How often it is looked again who has to go.
+/// How often it is looked again whose turn it is and who has to go.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What a visitor is doing.
@@ -57,14 +58,16 @@ struct Visit {
 struct Inside {
     last_id: u64,
     visits: Vec<(Visit, Arc<TcpStream>)>,
+    /// The threads of those who wait for their turn.
+    waiting: Vec<(u64, Thread)>,
     /// Of all so far. It never shrinks: a guess that is too low could be made so on purpose.
     largest_answer_bytes: usize,
 }
 
 pub struct Visitors {
     inside: Mutex<Inside>,
-    /// Some visitor left or went on.
-    moved: Condvar,
+    /// Some visitor left.
+    left: Condvar,
     places: usize,
 }
 
@@ -72,7 +75,7 @@ impl Visitors {
     pub fn new(places: usize) -> Visitors {
         Visitors {
             inside: Mutex::default(),
-            moved: Condvar::new(),
+            left: Condvar::new(),
             places,
         }
     }
@@ -111,6 +114,7 @@ impl Visitors {
         let start = Instant::now();
         let mut inside = self.inside();
         inside.enter(id, Phase::Waiting, 0);
+        inside.waiting.push((id, thread::current()));
         while start.elapsed() < at_most {
             if is_turn(inside.visits(), id) {
                 if has_room(inside.visits(), inside.largest_answer_bytes) {
@@ -119,7 +123,9 @@ impl Visitors {
                 }
                 send_away(&inside, hindrance(inside.visits(), Instant::now()));
             }
-            inside = self.wait(inside, LOOK_INTERVAL);
+            drop(inside);
+            thread::park_timeout(LOOK_INTERVAL);
+            inside = self.inside();
         }
         false
     }
@@ -128,7 +134,7 @@ impl Visitors {
         let mut inside = self.inside();
         inside.largest_answer_bytes = inside.largest_answer_bytes.max(answer_bytes);
         inside.enter(id, Phase::Writing, answer_bytes);
-        self.moved.notify_all();
+        inside.wake_next();
     }
 
     /// Notes that the reader has taken something.
@@ -140,13 +146,17 @@ impl Visitors {
 
     /// Notes that its answer, if any, is no longer in memory.
     pub fn start_closing(&self, id: u64) {
-        self.inside().enter(id, Phase::Closing, 0);
-        self.moved.notify_all();
+        let mut inside = self.inside();
+        inside.enter(id, Phase::Closing, 0);
+        inside.wake_next();
     }
 
     pub fn leave(&self, id: u64) {
-        self.inside().visits.retain(|(visit, _)| visit.id != id);
-        self.moved.notify_all();
+        let mut inside = self.inside();
+        inside.visits.retain(|(visit, _)| visit.id != id);
+        inside.waiting.retain(|(waiting, _)| *waiting != id);
+        inside.wake_next();
+        self.left.notify_one();
     }
 
     /// How many have asked and are not yet answered.
@@ -167,7 +177,7 @@ impl Visitors {
         inside: MutexGuard<'a, Inside>,
         at_most: Duration,
     ) -> MutexGuard<'a, Inside> {
-        let woken = self.moved.wait_timeout(inside, at_most);
+        let woken = self.left.wait_timeout(inside, at_most);
         woken.unwrap_or_else(PoisonError::into_inner).0
     }
 }
@@ -188,6 +198,16 @@ impl Inside {
             visit.since = Instant::now();
             visit.progress = visit.since;
             visit.answer_bytes = answer_bytes;
+        }
+        self.waiting.retain(|(waiting, _)| *waiting != id);
+    }
+
+    /// Wakes whoever came first of those who wait. Waking all of them for each that goes on
+    /// would cost a small machine more than its answers do.
+    fn wake_next(&self) {
+        let next = self.waiting.iter().min_by_key(|(id, _)| *id);
+        if let Some((_, thread)) = next {
+            thread.unpark();
         }
     }
 }
