@@ -122,12 +122,10 @@ impl FrontDoor {
             Ok(head) => head,
             Err(refusal) => return self.refuse(id, stream, refusal),
         };
-        if !self.visitors.wait_for_turn(id, TURN_TIME_MAX) {
+        // A reset is an error that the socket keeps. Who only stopped sending has not left.
+        let has_left = || !matches!(stream.take_error(), Ok(None));
+        if !self.visitors.wait_for_turn(id, TURN_TIME_MAX, has_left) {
             return self.refuse(id, stream, Refusal::Unavailable);
-        }
-        if let Some(error) = stream.take_error()? {
-            // Reset meanwhile: nobody is left to answer.
-            return Err(error);
         }
         let answer = self.ask(&head, arrived);
         self.visitors.start_writing(id, answer.len());
