@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::body::{Body, Handover};
 use crate::request_head::{self, HEAD_BYTES_MAX, Head, Refusal};
 use crate::visitors::Visitors;
 
@@ -30,7 +31,7 @@ const HEAD_TIME_MAX: Duration = Duration::from_secs(2);
 /// From the first byte of the answer to the last.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
 /// An answer is written in pieces, so that it is seen whether the reader takes any.
-const WRITE_BYTES_MAX: usize = 16 * 1024;
+const WRITE_BYTES_MAX: usize = 64 * 1024;
 /// For the client to close after the answer, so that no reset overtakes the answer.
 const LINGER_TIME_MAX: Duration = Duration::from_millis(500);
 const LINGER_BYTES_MAX: usize = 64 * 1024;
@@ -49,6 +50,8 @@ pub struct FrontDoor {
     visitors: Visitors,
     /// The private connection to tiny_http.
     private: Mutex<UnixStream>,
+    /// Where the bodies of its answers are; through it come the heads alone.
+    bodies: Handover,
 }
 
 impl FrontDoor {
@@ -57,7 +60,7 @@ impl FrontDoor {
     /// That listener is an abstract socket (it needs no file system) that accepts the one
     /// connection that is already queued on it. It is shut microseconds after it was opened:
     /// nobody from outside this machine can reach it, and no local user in practice.
-    pub fn new(places: usize) -> io::Result<(FrontDoor, UnixListener)> {
+    pub fn new(places: usize, bodies: Handover) -> io::Result<(FrontDoor, UnixListener)> {
         let name = format!(
             "ttn-gateway-exporter-{}-{:?}",
             std::process::id(),
@@ -74,6 +77,7 @@ impl FrontDoor {
         let door = FrontDoor {
             visitors: Visitors::new(places),
             private: Mutex::new(private),
+            bodies,
         };
         Ok((door, listener))
     }
@@ -127,11 +131,13 @@ impl FrontDoor {
         if !self.visitors.wait_for_turn(id, TURN_TIME_MAX, has_left) {
             return self.refuse(id, stream, Refusal::Unavailable);
         }
-        let answer = self.ask(&head, arrived);
-        self.visitors.start_writing(id, answer.len());
+        let (answer, body) = self.ask(&head, arrived);
+        self.visitors.start_writing(id, answer.len() + body.len());
         let deadline = Instant::now() + WRITE_TIME_MAX;
-        write_by(stream, &answer, deadline, || self.visitors.progress(id))?;
-        drop(answer);
+        for piece in [&answer, &*body.shared, &body.own] {
+            write_by(stream, piece, deadline, || self.visitors.progress(id))?;
+        }
+        drop(body);
         self.visitors.start_closing(id);
         linger(stream)
     }
@@ -145,12 +151,13 @@ impl FrontDoor {
 
     /// Gets the answer from tiny_http. That connection has no other users, so an error on it
     /// means that the server is broken or hangs: the process ends, for a supervisor to restart.
-    fn ask(&self, head: &Head<'_>, arrived: Instant) -> Vec<u8> {
+    fn ask(&self, head: &Head<'_>, arrived: Instant) -> (Vec<u8>, Body) {
         let answer = match self.private.lock() {
             Ok(mut private) => {
                 // Measured when it is this request's turn.
                 let request = head.to_request(arrived.elapsed());
-                exchange(&mut private, &request, head.is_head)
+                let answer = exchange(&mut private, &request);
+                answer.map(|answer| (answer, self.bodies.take()))
             }
             Err(_) => Err(io::Error::other(
                 "a thread panicked while it used the connection",
@@ -242,39 +249,18 @@ fn read_some(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Sends a request to tiny_http and reads its answer, whose end its `Content-Length` tells.
-fn exchange(private: &mut UnixStream, request: &str, is_head: bool) -> io::Result<Vec<u8>> {
+/// Sends a request to tiny_http and reads the head of its answer, which is all that comes.
+fn exchange(private: &mut UnixStream, request: &str) -> io::Result<Vec<u8>> {
     private.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    let mut buffer = [0; 4096];
-    let end = loop {
-        let count = read_some(private, &mut buffer)?;
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+    let mut head = Vec::new();
+    let mut buffer = [0; 1024];
+    while !head.ends_with(b"\r\n\r\n") {
+        match read_some(private, &mut buffer)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => head.extend_from_slice(&buffer[..count]),
         }
-        answer.extend_from_slice(&buffer[..count]);
-        if let Some(end) = end_of_answer(&answer, is_head) {
-            break end;
-        }
-    };
-    let read = answer.len();
-    answer.resize(end.max(read), 0);
-    private.read_exact(&mut answer[read..])?;
-    Ok(answer)
-}
-
-/// Where an answer ends, once its head is there.
-fn end_of_answer(answer: &[u8], is_head: bool) -> Option<usize> {
-    let head_end = answer.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
-    let head = str::from_utf8(&answer[..head_end]).ok()?;
-    let length = head
-        .lines()
-        .find_map(|line| line.strip_prefix("Content-Length: "))
-        .and_then(|length| length.parse::<usize>().ok());
-    Some(match is_head {
-        true => head_end,
-        false => head_end + length.unwrap_or(0),
-    })
+    }
+    Ok(head)
 }
 
 /// Writes all by the deadline, and calls back after each part that was taken.

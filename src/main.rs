@@ -8,7 +8,9 @@
 mod args;
 mod flags;
 
+mod body;
 mod front_door;
+mod gzip;
 mod request_head;
 mod server;
 mod visitors;
@@ -65,6 +67,7 @@ use std::time::{Duration, Instant, SystemTime};
 use std::{env, fs, panic};
 
 use crate::args::{Command, Config, KeySource};
+use crate::body::Handover;
 use crate::client::Client;
 use crate::collector::{Collector, Scrape};
 use crate::front_door::FrontDoor;
@@ -94,7 +97,7 @@ fn main() -> ExitCode {
         Command::Print(what) => assets::text(what).to_owned(),
         Command::Run(config) => return run(*config).unwrap_or_else(|problem| fail(1, problem)),
     };
-    print(&text).map_or_else(|problem| fail(1, problem), |()| ExitCode::SUCCESS)
+    print(text.as_bytes()).map_or_else(|problem| fail(1, problem), |()| ExitCode::SUCCESS)
 }
 
 fn run(mut config: Config) -> Result<ExitCode, String> {
@@ -132,13 +135,15 @@ fn run(mut config: Config) -> Result<ExitCode, String> {
 fn once(mut site: Site, signals: Signals) -> Result<ExitCode, String> {
     thread::spawn(move || std::process::exit(128 + signals.wait()));
     let now = Instant::now();
-    let (gateways, own) = site.text(&Scrape {
+    let text = site.text(&Scrape {
         arrived: now,
         deadline: now + BUDGET_MAX,
         now,
         at: SystemTime::now(),
     });
-    print(&(gateways.to_string() + &own)).map_err(|error| error.to_string())?;
+    print(&text.shared)
+        .and_then(|()| print(&text.own))
+        .map_err(|error| error.to_string())?;
     Ok(match site.is_complete() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
@@ -152,8 +157,9 @@ fn serve(config: &Config, site: Site, signals: Signals) -> Result<ExitCode, Stri
     let descriptors = process::read().max_fds.unwrap_or(1024);
     let places = descriptors.saturating_sub(DESCRIPTORS_RESERVED);
     let places = places.clamp(4, PLACES_MAX) as usize;
-    let (door, private) =
-        FrontDoor::new(places).map_err(|error| format!("cannot start the server: {error}"))?;
+    let bodies = Handover::default();
+    let (door, private) = FrontDoor::new(places, bodies.clone())
+        .map_err(|error| format!("cannot start the server: {error}"))?;
     let server = tiny_http::Server::from_listener(private, None)
         .map_err(|error| format!("cannot start the server: {error}"))?;
     let door = Arc::new(door);
@@ -171,7 +177,7 @@ fn serve(config: &Config, site: Site, signals: Signals) -> Result<ExitCode, Stri
     }
     notifier.ready();
     thread::spawn(move || stop_on_signal(&signals, &door));
-    site.serve(&server, notifier)
+    site.serve(&server, &bodies, notifier)
 }
 
 /// Ends the process: at once if nobody waits for an answer, else when they have it or have
@@ -244,12 +250,9 @@ fn keep_out_of_core_dumps() {
 }
 
 /// Writes to standard output. A reader that has seen enough, such as `head`, is no error.
-fn print(text: &str) -> io::Result<()> {
+fn print(text: &[u8]) -> io::Result<()> {
     let mut output = io::stdout().lock();
-    match output
-        .write_all(text.as_bytes())
-        .and_then(|()| output.flush())
-    {
+    match output.write_all(text).and_then(|()| output.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }

@@ -8,11 +8,11 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use tiny_http::{Method, Request, Server};
 
+use crate::body::{Body, Handover};
 use crate::collector::{Collector, Scrape};
+use crate::gzip::{Beginning, Compressor};
 use crate::model::Collection;
 use crate::request_head::WAITED_HEADER;
 use crate::secret::Secret;
@@ -33,7 +33,15 @@ pub struct Site {
     budget: Duration,
     token: Option<Secret>,
     /// The metrics of the last collection, rendered: they stay true as long as it does.
-    rendered: Option<(Arc<Collection>, Arc<String>)>,
+    rendered: Option<Rendered>,
+    compressor: Compressor,
+}
+
+struct Rendered {
+    collection: Arc<Collection>,
+    text: Arc<Vec<u8>>,
+    /// Made for the first who takes it.
+    gzip: Option<Beginning>,
 }
 
 /// What goes back, but for the framing.
@@ -45,43 +53,6 @@ struct Answer {
     body: Body,
 }
 
-/// One text in two pieces: what is rendered once for all scrapes can be megabytes, and is
-/// not copied for each.
-#[derive(Default)]
-struct Body {
-    shared: Arc<String>,
-    own: Vec<u8>,
-}
-
-impl Body {
-    fn pieces(&self) -> [&[u8]; 2] {
-        [self.shared.as_bytes(), &self.own]
-    }
-
-    fn len(&self) -> usize {
-        self.pieces().iter().map(|piece| piece.len()).sum()
-    }
-
-    /// The fastest level: the text shrinks to a tenth with any, and a Pi has better things to
-    /// do.
-    fn gzipped(&self) -> Body {
-        let buffer = Vec::with_capacity(self.len() / 8);
-        let mut encoder = GzEncoder::new(buffer, Compression::fast());
-        for piece in self.pieces() {
-            // Writing into memory cannot fail.
-            let _ = encoder.write_all(piece);
-        }
-        encoder.finish().unwrap_or_default().into()
-    }
-}
-
-impl From<Vec<u8>> for Body {
-    fn from(own: Vec<u8>) -> Body {
-        let shared = Arc::default();
-        Body { shared, own }
-    }
-}
-
 impl Answer {
     fn text(status: &'static str, text: &str) -> Answer {
         Answer {
@@ -89,7 +60,7 @@ impl Answer {
             content_type: PLAIN_TEXT,
             headers: &[],
             is_gzip: false,
-            body: text.as_bytes().to_vec().into(),
+            body: Body::new(text.as_bytes().to_vec()),
         }
     }
 }
@@ -130,26 +101,35 @@ impl Site {
             budget: (2 * timeout).min(BUDGET_MAX),
             token,
             rendered: None,
+            compressor: Compressor::default(),
         }
     }
 
     /// Answers requests for ever.
-    pub fn serve(mut self, server: &Server, mut notifier: Notifier) -> ! {
+    pub fn serve(mut self, server: &Server, bodies: &Handover, mut notifier: Notifier) -> ! {
         loop {
             // The only error is that of the private listener, which is shut on purpose.
             let received = server.recv_timeout(notifier.interval());
             notifier.alive(Instant::now());
             if let Ok(Some(request)) = received {
                 let answer = self.answer_whatever_happens(&request);
-                if let Err(error) = send(request, &answer) {
+                if let Err(error) = send(request, answer, bodies) {
                     log::debug!("cannot hand over an answer: {error}");
                 }
             }
         }
     }
 
+    /// A panic costs this answer; the hook has logged it. What is remembered is plain data,
+    /// valid at each step.
     fn answer_whatever_happens(&mut self, request: &Request) -> Answer {
-        unless_it_panics(|| self.answer(request))
+        let answer = panic::catch_unwind(AssertUnwindSafe(|| self.answer(request)));
+        answer.unwrap_or_else(|_| {
+            Answer::text(
+                "500 Internal Server Error",
+                "a defect: the log has a line of it\n",
+            )
+        })
     }
 
     fn answer(&mut self, request: &Request) -> Answer {
@@ -189,9 +169,8 @@ impl Site {
     fn metrics(&mut self, asked: &Asked<'_>) -> Answer {
         let named = asked.header("X-Prometheus-Scrape-Timeout-Seconds");
         let budget = named.and_then(budget_of).unwrap_or(self.budget);
-        let (shared, own) = self.text(&asked.scrape(budget));
-        let own = own.into_bytes();
-        self.compressed(asked, exposition::CONTENT_TYPE, &[], Body { shared, own })
+        let body = self.text(&asked.scrape(budget));
+        self.answer_with(asked, exposition::CONTENT_TYPE, &[], body)
     }
 
     fn page(&mut self, asked: &Asked<'_>) -> Answer {
@@ -204,43 +183,53 @@ impl Site {
         let collection = self.collector.collect(&asked.scrape(self.budget));
         let now = SystemTime::now();
         let html = page::render(&collection, self.collector.tallies(), now);
-        self.compressed(asked, page::CONTENT_TYPE, HEADERS, html.into_bytes().into())
+        let body = Body::new(html.into_bytes());
+        self.answer_with(asked, page::CONTENT_TYPE, HEADERS, body)
     }
 
-    /// The whole exposition in two pieces: the collection's from memory where it has not
-    /// changed, the exporter's own always new.
-    pub fn text(&mut self, scrape: &Scrape) -> (Arc<String>, String) {
+    /// The whole exposition: the collection's part from memory where it has not changed, the
+    /// exporter's own part always new.
+    pub fn text(&mut self, scrape: &Scrape) -> Body {
         let collection = self.collector.collect(scrape);
-        let gateways = match &self.rendered {
-            Some((rendered, text)) if Arc::ptr_eq(rendered, &collection) => text.clone(),
-            _ => {
-                self.rendered = None;
-                let text = Arc::new(metrics::render_gateways(&collection));
-                self.rendered = Some((collection, text.clone()));
-                text
-            }
-        };
+        let is_current = |rendered: &Rendered| Arc::ptr_eq(&rendered.collection, &collection);
+        if !self.rendered.as_ref().is_some_and(is_current) {
+            // The old text makes room for the new one.
+            self.rendered = None;
+            let text = metrics::render_gateways(&collection).into_bytes();
+            self.rendered = Some(Rendered {
+                collection,
+                text: Arc::new(text),
+                gzip: None,
+            });
+        }
         let own = metrics::render_exporter(self.collector.tallies(), &process::read());
-        (gateways, own)
+        let rendered = self.rendered.as_ref();
+        Body {
+            shared: rendered
+                .map(|rendered| rendered.text.clone())
+                .unwrap_or_default(),
+            own: own.into_bytes(),
+        }
     }
 
     /// Whether the last collection was complete, for `--once`.
     pub fn is_complete(&self) -> bool {
         let last = self.rendered.as_ref();
-        last.is_some_and(|(collection, _)| collection.is_complete())
+        last.is_some_and(|last| last.collection.is_complete())
     }
 
-    fn compressed(
-        &self,
+    fn answer_with(
+        &mut self,
         asked: &Asked<'_>,
         content_type: &'static str,
         headers: &'static [(&'static str, &'static str)],
         body: Body,
     ) -> Answer {
         let is_gzip = body.len() >= GZIP_BYTES_MIN && asked.accepts("Accept-Encoding", "gzip");
-        let body = match is_gzip {
-            true => body.gzipped(),
-            false => body,
+        let body = if is_gzip {
+            self.compressed(&body)
+        } else {
+            body
         };
         Answer {
             status: "200 OK",
@@ -250,17 +239,27 @@ impl Site {
             body,
         }
     }
-}
 
-/// A panic costs this answer; the hook has logged it. What is remembered is plain data, valid
-/// at each step.
-fn unless_it_panics(answer: impl FnOnce() -> Answer) -> Answer {
-    panic::catch_unwind(AssertUnwindSafe(answer)).unwrap_or_else(|_| {
-        Answer::text(
-            "500 Internal Server Error",
-            "a defect: the log has a line of it\n",
-        )
-    })
+    /// What is shared is compressed once.
+    fn compressed(&mut self, body: &Body) -> Body {
+        let compressor = &mut self.compressor;
+        let mut kept = self.rendered.as_mut();
+        let kept = kept.take_if(|kept| Arc::ptr_eq(&kept.text, &body.shared));
+        let made;
+        let beginning = match kept {
+            Some(kept) => kept
+                .gzip
+                .get_or_insert_with(|| compressor.begin(&kept.text)),
+            None => {
+                made = compressor.begin(&body.shared);
+                &made
+            }
+        };
+        Body {
+            shared: beginning.bytes.clone(),
+            own: compressor.finish(beginning, &body.own),
+        }
+    }
 }
 
 impl Asked<'_> {
@@ -296,10 +295,9 @@ fn accepts(header: &str, what: &str) -> bool {
     })
 }
 
-/// Sends the head and the pieces of the body each at once: `Request::respond` would send the body in pieces
-/// of 8 KiB, chunked, under the server library's name.
-fn send(request: Request, answer: &Answer) -> io::Result<()> {
-    let is_head = *request.method() == Method::Head;
+/// Hands the body over and sends the head through tiny_http, in one piece. `Request::respond`
+/// would send more than that, under the server library's name.
+fn send(request: Request, answer: Answer, bodies: &Handover) -> io::Result<()> {
     let mut head = format!(
         "HTTP/1.1 {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n\
          Vary: Accept, Accept-Encoding\r\n",
@@ -317,13 +315,14 @@ fn send(request: Request, answer: &Answer) -> io::Result<()> {
         head.push_str("\r\n");
     }
     head.push_str("\r\n");
+    let is_head = *request.method() == Method::Head;
+    bodies.leave(if is_head {
+        Body::default()
+    } else {
+        answer.body
+    });
     let mut writer = request.into_writer();
     writer.write_all(head.as_bytes())?;
-    if !is_head {
-        for piece in answer.body.pieces() {
-            writer.write_all(piece)?;
-        }
-    }
     writer.flush()
 }
 
@@ -346,30 +345,6 @@ mod tests {
         for nonsense in ["", "0", "-1", "NaN", "inf", "1e400", "ten"] {
             check_budget(nonsense, None);
         }
-    }
-
-    #[test]
-    fn a_panic_costs_one_answer_and_tells_nothing() {
-        let answer = unless_it_panics(|| panic!("inner workings"));
-        assert_eq!(answer.status, "500 Internal Server Error");
-        let text = answer.body.pieces().concat();
-        assert!(!String::from_utf8_lossy(&text).contains("inner"));
-        let answer = unless_it_panics(|| Answer::text("200 OK", "ok\n"));
-        assert_eq!(answer.status, "200 OK");
-    }
-
-    #[test]
-    fn a_body_is_the_same_in_pieces_and_in_one() {
-        let body = Body {
-            shared: Arc::new("of all ".repeat(300)),
-            own: b"and its own".to_vec(),
-        };
-        let mut plain = String::new();
-        let packed = body.gzipped().pieces().concat();
-        let mut decoder = flate2::read::GzDecoder::new(packed.as_slice());
-        io::Read::read_to_string(&mut decoder, &mut plain).unwrap();
-        assert_eq!(plain.as_bytes(), body.pieces().concat());
-        assert_eq!(plain.len(), body.len());
     }
 
     #[track_caller]
