@@ -52,6 +52,16 @@ struct Last {
     ended: Instant,
     /// Whether a scrape in a hurry left something out that another one has time for.
     is_cut: bool,
+    /// When the first of what it knows expires.
+    fresh_until: Instant,
+}
+
+impl Last {
+    /// Whatever was found out after the request came in is new enough for it.
+    fn is_new_for(&self, scrape: &Scrape) -> bool {
+        let has_time = scrape.now < scrape.deadline;
+        scrape.arrived <= self.ended && !(self.is_cut && has_time)
+    }
 }
 
 fn is_cut(collection: &Collection) -> bool {
@@ -98,26 +108,25 @@ impl Collector {
     /// Everything that is known by the scrape's deadline. The same collection comes again as
     /// long as nothing has changed.
     pub fn collect(&mut self, scrape: &Scrape) -> Arc<Collection> {
-        // Whatever was found out after the request came in is new enough for it.
-        if let Some(last) = &self.last
-            && scrape.arrived <= last.ended
-            && (!last.is_cut || scrape.now >= scrape.deadline)
-        {
+        let is_again = self
+            .last
+            .as_ref()
+            .is_some_and(|last| last.is_new_for(scrape))
+            || {
+                let list = &mut self.list;
+                let is_renewed =
+                    list.refresh(&mut self.client, &self.server, scrape.now, scrape.deadline);
+                let is_fresh = |last: &Last| scrape.now < last.fresh_until;
+                !is_renewed && self.last.as_ref().is_some_and(is_fresh)
+            };
+        if let (true, Some(last)) = (is_again, &self.last) {
             self.client.tallies.cache_hits += last.collection.gateways.len() as u64;
             return last.collection.clone();
         }
-        let is_renewed =
-            self.list
-                .refresh(&mut self.client, &self.server, scrape.now, scrape.deadline);
         let targets = self.targets();
         let missing = self.missing(&targets, scrape.now);
-        match &self.last {
-            Some(last) if missing.is_empty() && !is_renewed => last.collection.clone(),
-            _ => {
-                let fetched = self.fetch(missing, scrape);
-                self.finish(targets, fetched, scrape)
-            }
-        }
+        let fetched = self.fetch(missing, scrape);
+        self.finish(targets, fetched, scrape)
     }
 
     fn targets(&mut self) -> Vec<Target> {
@@ -202,7 +211,9 @@ impl Collector {
     ) -> Arc<Collection> {
         let ended = Instant::now();
         let mut gateways = Vec::with_capacity(targets.len());
+        let mut fresh_until = scrape.now + self.outcomes.ttl();
         for target in targets {
+            let is_watched = target.base.is_ok();
             let outcome = match (target.base, fetched.remove(&target.id)) {
                 (Err(error), _) => {
                     self.client.tallies.count_error(error.reason);
@@ -215,6 +226,10 @@ impl Collector {
                 }
                 (Ok(_), None) => self.remembered(&target.id, scrape.now),
             };
+            if is_watched {
+                let expiry = self.outcomes.expiry(&target.id).unwrap_or(scrape.now);
+                fresh_until = fresh_until.min(expiry);
+            }
             gateways.push(GatewayReport {
                 gateway: target.gateway,
                 cluster: target.cluster,
@@ -236,6 +251,7 @@ impl Collector {
             collection: collection.clone(),
             ended,
             is_cut: is_cut(&collection),
+            fresh_until,
         });
         collection
     }

@@ -35,6 +35,14 @@ impl<K: Clone + Eq + Hash, V> TtlMap<K, V> {
         self.is_fresh(entry, now).then_some(&entry.value)
     }
 
+    /// When a value that is kept expires, or expired.
+    pub fn expiry<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<Instant>
+    where
+        K: Borrow<Q>,
+    {
+        self.entries.get(key).map(|entry| entry.since + self.ttl)
+    }
+
     /// Keeps a value from `now` on. In a full map the expired entries make room, or else the
     /// oldest one does.
     pub fn insert(&mut self, key: K, value: V, now: Instant) {
@@ -42,6 +50,10 @@ impl<K: Clone + Eq + Hash, V> TtlMap<K, V> {
             self.make_room(now);
         }
         self.entries.insert(key, Entry { value, since: now });
+    }
+
+    pub fn ttl(&self) -> Duration {
+        self.ttl
     }
 
     /// Whether there is a value, expired or not.
