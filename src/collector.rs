@@ -310,8 +310,8 @@ fn cluster_of(hosts: &KnownHosts, gateway_server_address: &str) -> Cluster {
         Ok(base) => (base.host.as_str().into(), Ok(base)),
         Err(host) => {
             let context = format!(
-                "the gateway's server address names {host}, where the API key is not sent: \
-                 if that host is yours, add --allow-host {host}"
+                "the gateway's server address names {host}, and the API key is not sent \
+                 there: --allow-host {host} would allow it"
             );
             let error = FetchError::new(Reason::UnknownHost, context);
             (host.into(), Err(Arc::new(error)))

@@ -130,8 +130,12 @@ impl Reason {
             Reason::Tls => "Check this machine's clock; for a private authority use --ca-file.",
             Reason::Timeout => "The API or the link to it is slow; --timeout allows more time.",
             Reason::ConnectionLost => "The API or something in between ended the connection.",
-            Reason::Unauthorized => "Create a new API key in the console and restart with it.",
-            Reason::Forbidden => "Grant the API key the missing right in the console.",
+            Reason::Unauthorized => {
+                "Make a new one in the console, under API keys of its owner, and restart with it."
+            }
+            Reason::Forbidden => {
+                "Grant it in the console, under API keys, and to the key's owner as a collaborator."
+            }
             Reason::NotFound => "Check --server, --gateway and that the server is up to date.",
             Reason::RateLimited => "Scrape less often, or raise --ttl.",
             Reason::ClientError => "The server refuses the request; see the log for its words.",
@@ -141,7 +145,7 @@ impl Reason {
             Reason::NotJson => "Something else than The Things Stack answers at this address.",
             Reason::Shape => "Something else than The Things Stack answers at this address.",
             Reason::Field => "Please report it: the API has a form that is not known yet.",
-            Reason::UnknownHost => "If the host is yours, allow it with --allow-host.",
+            Reason::UnknownHost => "Allow it only if that host is yours.",
             Reason::Budget => "Raise scrape_timeout in Prometheus, or --ttl.",
             Reason::Internal => "Please report it with the log line.",
         }

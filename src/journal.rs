@@ -161,7 +161,7 @@ mod tests {
     fn a_gateway_that_is_refused_for_good_hides_no_outage_of_its_cluster() {
         let mut journal = Journal::default();
         let refused = ("a", Reason::Forbidden);
-        let forbidden = "stats from eu1: what happened (forbidden). Grant the API key the missing right in the console. Unknown now: a.";
+        let forbidden = "stats from eu1: what happened (forbidden). Grant it in the console, under API keys, and to the key's owner as a collaborator. Unknown now: a.";
         let timeout = "stats from eu1: what happened (timeout). The API or the link to it is slow; --timeout allows more time. Unknown now: b.";
         check(&mut journal, collection(None, &[refused]), &[forbidden]);
         let outage = [refused, ("b", Reason::Timeout)];

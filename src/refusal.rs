@@ -85,19 +85,15 @@ pub fn of(endpoint: Endpoint, base: &BaseUrl, answer: &Answer) -> Option<CallErr
 /// What an operator has to know to mend a refusal: the missing right as the console calls it.
 fn hint(endpoint: Endpoint, base: &BaseUrl, reason: Reason) -> &'static str {
     match (reason, endpoint) {
-        (Reason::Unauthorized, _) => {
-            "; the API key is wrong, expired or revoked: make a new one in the console, \
-             under API keys of the user, organization or gateway"
-        }
+        (Reason::Unauthorized, _) => "; the API key is wrong, expired or revoked",
         (Reason::Forbidden, Endpoint::List) => {
             "; the API key lacks the right to list the gateways that the user (or the \
-             organization) is a collaborator of: grant it in the console under API keys; \
-             a gateway's own key can list nothing and needs --gateway"
+             organization) is a collaborator of; a gateway's own key can list nothing and \
+             needs --gateway"
         }
         (Reason::Forbidden, Endpoint::Stats | Endpoint::StatsBatch) => {
             "; the API key lacks the right to view gateway status \
-             (RIGHT_GATEWAY_STATUS_READ): grant it in the console under API keys, \
-             and to the key's owner under the gateway's collaborators"
+             (RIGHT_GATEWAY_STATUS_READ), or its owner does"
         }
         (_, Endpoint::List) if is_regional(&base.host) => {
             "; gateways are listed at eu1.cloud.thethings.network alone, \

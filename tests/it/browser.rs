@@ -201,7 +201,7 @@ fn the_page_is_whole_and_readable_on_every_screen() {
                 "over 48 h, or never seen",
                 "Unknown\n",
                 "the API key must not be sent to its cluster",
-                "If the host is yours, allow it with --allow-host.",
+                "Allow it only if that host is yours.",
                 "Connected\n",
                 "\"Élèves\" 🚀 <script>alert(1)</script> # TYPE ttn_up \\ counter",
                 "<b>&amp; \"quoted\" 'name'",
@@ -303,7 +303,7 @@ fn a_page_without_gateways_says_what_to_do() {
         let words = [
             "The gateways are not known",
             "does not accept the API key",
-            "Create a new",
+            "Make a new",
         ];
         assert_visible(&browser, name, &words);
         save(&browser, &format!("{name}-refused"));
