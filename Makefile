@@ -49,7 +49,7 @@ torture: ## Every attack at full length against the release binary (about half a
 
 FUZZ_SECONDS := 600
 fuzz: ## The property tests, ten minutes each (FUZZ_SECONDS=600)
-	FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --release property -- --nocapture --test-threads=1
+	FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --release -- property properties fuzz --nocapture
 
 bench: ## What a scrape costs: the whole table
 	cargo bench --bench bench

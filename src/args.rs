@@ -444,23 +444,45 @@ mod tests {
     }
 
     #[test]
-    fn random_arguments_never_panic() {
+    fn property_random_arguments_never_panic_and_never_repeat_a_key() {
         let words = [
-            "--", "-", "-key", "--key", "=", "--key=", "-v", "--ttl", "-vvv", "é", "1", "--once=",
+            "--",
+            "-",
+            "-key",
+            "--key",
+            "=",
+            "--key=",
+            "-v",
+            "--ttl",
+            "-vvv",
+            "é",
+            "1",
+            "--once=",
             "-h=1",
+            "--listen",
+            "[::1]:1",
+            ":",
+            "--server",
+            "https://a@b",
+            "--gateway",
+            "--print",
+            "--allow-host",
+            "--ca-file",
+            KEY,
         ];
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        for _ in 0..20_000 {
-            let mut next = || {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                state as usize
-            };
-            let arguments: Vec<_> = (0..next() % 6)
-                .map(|_| words[next() % words.len()].into())
-                .collect();
-            let _ = parse(arguments, |_| None);
-        }
+        crate::random::repeat(20_000, |random| {
+            let arguments = (0..random.below(6)).map(|_| {
+                let word = words[random.below(words.len())].as_bytes();
+                let bytes = match random.below(4) {
+                    0 => random.mutate(word, &[b"-", b"=", b":", b"\xff", b"99999"]),
+                    _ => word.to_vec(),
+                };
+                std::os::unix::ffi::OsStringExt::from_vec(bytes)
+            });
+            let arguments: Vec<OsString> = arguments.collect();
+            if let Err(error) = parse(arguments.clone(), |_| None) {
+                assert!(!error.to_string().contains(KEY), "{arguments:?}: {error}");
+            }
+        });
     }
 }

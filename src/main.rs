@@ -56,6 +56,8 @@ mod systemd;
 #[path = "../tests/it/exposition_parser.rs"]
 mod exposition_parser;
 #[cfg(test)]
+mod random;
+#[cfg(test)]
 mod render_properties;
 
 use std::fmt::Display;

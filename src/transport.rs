@@ -428,4 +428,27 @@ mod tests {
         assert!(certificates(b"").is_none());
         assert!(certificates(b"-----BEGIN CERTIFICATE-----\nnot base64!\n").is_none());
     }
+
+    #[test]
+    fn property_random_pem_never_panics() {
+        let seed = b"# CA\n-----BEGIN CERTIFICATE-----\nMIIBAjCBqaADAgECAgEBMAoGCCqGSM49BAMC\n\
+            MA0xCzAJBgNVBAMMAmNhMB4=\n-----END CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\nAA==\n\
+            -----END PRIVATE KEY-----\n";
+        let pieces: [&[u8]; 8] = [
+            b"-----BEGIN CERTIFICATE-----",
+            b"-----END CERTIFICATE-----",
+            b"-----",
+            b"\n",
+            b"=",
+            b"\xff",
+            b"\r\n",
+            b"\0",
+        ];
+        crate::random::repeat(5_000, |random| {
+            if let Some(found) = certificates(&random.mutate(seed, &pieces)) {
+                // What is no certificate is for rustls to ignore, not to panic at.
+                drop(agent(RootCerts::Specific(Arc::new(found)), None));
+            }
+        });
+    }
 }
