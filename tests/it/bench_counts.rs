@@ -86,9 +86,11 @@ fn collections_leave_no_memory_no_file_and_no_thread_behind() {
         "{threads} threads after {}",
         before[2]
     );
+    // Under an emulator it is the emulator's memory, which grows with what it translates.
+    let is_emulated = std::env::var_os("TTN_EXPORTER_RUNNER").is_some_and(|r| !r.is_empty());
     let growth = resident_kib.saturating_sub(before[0]);
     assert!(
-        growth <= GROWTH_KIB_MAX,
+        is_emulated || growth <= GROWTH_KIB_MAX,
         "{growth} KiB more than {}",
         before[0]
     );
