@@ -204,88 +204,60 @@ fn gateways_come_sorted_whatever_the_order_of_the_list() {
     assert!(shown.is_sorted() && shown.len() == ids.len(), "{shown:?}");
 }
 
-#[test]
-fn each_figure_of_a_full_gateway_is_there() {
-    let fleet = demo::fleet(NOON);
-    let mut gateway = fleet.gateway("rooftop-kerlink-01").unwrap().clone();
+/// A sample of the full gateway: metric, further labels, value.
+type Figure<'a> = (&'a str, &'a [(&'a str, &'a str)], f64);
+
+#[track_caller]
+fn check_figures(figures: &[Figure<'_>]) {
+    let id = "rooftop-kerlink-01";
+    let mut gateway = demo::fleet(NOON).gateway(id).unwrap().clone();
     gateway.motion = None;
     let scrape = scrape_of(gateway);
-    let id = "rooftop-kerlink-01";
-    let check = |metric: &str, labels: &[(&str, &str)], expected: f64| {
-        let labels = [&[("gateway_id", id)], labels].concat();
-        assert_eq!(
-            scrape.value_with(metric, &labels),
-            expected,
-            "{metric}\n{scrape}"
-        );
-    };
-    check(
-        "ttn_gateway_connection_info",
-        &[("protocol", "udp"), ("remote_ip", "203.0.113.7")],
-        1.0,
-    );
-    check("ttn_gateway_round_trip_time_min_seconds", &[], 0.039869297);
-    check(
-        "ttn_gateway_round_trip_time_median_seconds",
-        &[],
-        0.068913029,
-    );
-    check("ttn_gateway_round_trip_time_max_seconds", &[], 4.265192138);
-    check("ttn_gateway_round_trip_time_samples", &[], 20.0);
-    let band = [
-        ("min_frequency_hertz", "868000000"),
-        ("max_frequency_hertz", "868600000"),
-    ];
-    check(
-        "ttn_gateway_sub_band_downlink_utilization_ratio",
-        &band,
-        0.0031205556,
-    );
-    check(
-        "ttn_gateway_sub_band_downlink_utilization_limit_ratio",
-        &band,
-        0.01,
-    );
+    for (metric, labels, expected) in figures {
+        let labels = [&[("gateway_id", id)], *labels].concat();
+        let value = scrape.value_with(metric, &labels);
+        assert_eq!(value, *expected, "{metric}\n{scrape}");
+    }
+}
+
+#[test]
+#[rustfmt::skip]
+fn each_figure_of_a_connection_is_there() {
+    let band = [("min_frequency_hertz", "868000000"), ("max_frequency_hertz", "868600000")];
     let open = [
         ("min_frequency_hertz", "870000000"),
         ("max_frequency_hertz", "18446744073709551615"),
     ];
-    check(
-        "ttn_gateway_sub_band_downlink_utilization_ratio",
-        &open,
-        0.0,
-    );
-    check(
-        "ttn_gateway_antenna_latitude_degrees",
-        &[("source", "registry")],
-        52.37403,
-    );
-    check(
-        "ttn_gateway_antenna_longitude_degrees",
-        &[("source", "gps")],
-        4.88978,
-    );
-    check(
-        "ttn_gateway_antenna_altitude_meters",
-        &[("source", "gps")],
-        29.0,
-    );
-    check("ttn_gateway_status_metric", &[("metric", "temp")], 34.862);
-    check(
-        "ttn_gateway_version_info",
-        &[("component", "platform"), ("version", "IMST + Rpi")],
-        1.0,
-    );
-    check(
-        "ttn_gateway_status_timestamp_seconds",
-        &[],
-        (NOON - 20) as f64,
-    );
-    check("ttn_gateway_messages_uplink_count", &[], 9043.0);
-    check("ttn_gateway_tx_acknowledgments_total", &[], 200.0);
-    check(
-        "ttn_gateway_last_tx_acknowledgment_received_timestamp_seconds",
-        &[],
-        (NOON - 69) as f64,
-    );
+    let link = [("protocol", "udp"), ("remote_ip", "203.0.113.7")];
+    check_figures(&[
+        ("ttn_gateway_connection_info", &link, 1.0),
+        ("ttn_gateway_round_trip_time_min_seconds", &[], 0.039869297),
+        ("ttn_gateway_round_trip_time_median_seconds", &[], 0.068913029),
+        ("ttn_gateway_round_trip_time_max_seconds", &[], 4.265192138),
+        ("ttn_gateway_round_trip_time_samples", &[], 20.0),
+        ("ttn_gateway_sub_band_downlink_utilization_ratio", &band, 0.0031205556),
+        ("ttn_gateway_sub_band_downlink_utilization_limit_ratio", &band, 0.01),
+        ("ttn_gateway_sub_band_downlink_utilization_ratio", &open, 0.0),
+        ("ttn_gateway_messages_uplink_count", &[], 9043.0),
+        ("ttn_gateway_tx_acknowledgments_total", &[], 200.0),
+        (
+            "ttn_gateway_last_tx_acknowledgment_received_timestamp_seconds",
+            &[],
+            (NOON - 69) as f64,
+        ),
+    ]);
+}
+
+#[test]
+#[rustfmt::skip]
+fn each_figure_that_a_gateway_gives_of_itself_is_there() {
+    let platform = [("component", "platform"), ("version", "IMST + Rpi")];
+    check_figures(&[
+        ("ttn_gateway_antenna_latitude_degrees", &[("source", "registry")], 52.37403),
+        ("ttn_gateway_antenna_longitude_degrees", &[("source", "gps")], 4.88978),
+        ("ttn_gateway_antenna_altitude_meters", &[("source", "gps")], 29.0),
+        ("ttn_gateway_status_metric", &[("metric", "temp")], 34.862),
+        ("ttn_gateway_version_info", &platform, 1.0),
+        ("ttn_gateway_status_timestamp_seconds", &[], (NOON - 20) as f64),
+    ]);
 }
