@@ -401,6 +401,7 @@ fn the_log_speaks_when_a_state_changes_and_is_silent_in_between() {
     fake.behave();
     thread::sleep(Duration::from_millis(150));
     exporter.scrape().assert_value("ttn_up", 1.0);
+    exporter.wait_for_log("over (server_error)");
     let all = exporter.stderr().lines().count() - quiet;
     assert!(all > failing && all <= failing + 2, "{exporter}");
 }
