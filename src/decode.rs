@@ -17,8 +17,8 @@ use crate::decode::fields::Reader;
 use crate::decode::forms::is_gateway_id;
 use crate::error::FetchError;
 pub use crate::faults::{Faults, printable};
-use crate::json::{Object, Value};
-use crate::json_stream::{each_element, each_entry, object, text, value, wrong_shape};
+use crate::json::{Row, Value};
+use crate::json_stream::{each_element, each_entry, object, text, wrong_shape};
 use crate::model::{ConnectionStats, Gateway};
 
 /// Ten times what the API puts on one page.
@@ -66,19 +66,20 @@ pub struct ApiError {
 /// `GET /gateways`. An element without a valid id is left out.
 pub fn gateway_list(body: &[u8], faults: &mut Faults) -> Result<ListPage, FetchError> {
     let mut page = ListPage::default();
-    each_element(body, "gateways", |raw| {
+    let (text, mut row) = (text(body), Row::default());
+    each_element(&text, "gateways", |raw| {
         page.entries += 1;
         if page.gateways.len() >= MAX_GATEWAYS {
-            return faults.add("gateways", "", &Value::from("too many"));
+            return faults.add("gateways", "", "too many");
         }
-        page.gateways.extend(list_element(value(raw), faults));
+        page.gateways.extend(list_element(row.read(raw), faults));
     })?;
     Ok(page)
 }
 
 /// `GET /gateways/{gateway_id}`.
 pub fn gateway(body: &[u8], faults: &mut Faults) -> Result<Gateway, FetchError> {
-    let registered = Reader::gateway(object(&text(body))?, faults);
+    let registered = Reader::gateway(object(&text(body))?.value(), faults);
     registered.ok_or_else(|| wrong_shape("a gateway without a gateway_id"))
 }
 
@@ -90,12 +91,13 @@ pub fn stats_batch(
     faults: &mut Faults,
 ) -> Result<BTreeMap<String, ConnectionStats>, FetchError> {
     let mut batch = BTreeMap::new();
-    each_entry(body, "entries", |gateway_id, raw| {
+    let (text, mut row) = (text(body), Row::default());
+    each_entry(&text, "entries", |gateway_id, raw| {
         if !is_gateway_id(&gateway_id) || batch.contains_key(&gateway_id) {
-            faults.add("entries", "", &Value::from(gateway_id.as_str()));
+            faults.add("entries", "", &gateway_id);
         } else if batch.len() >= MAX_STATS {
-            faults.add("entries", "", &Value::from("too many"));
-        } else if let Some(stats) = batch_entry(&gateway_id, value(raw), faults) {
+            faults.add("entries", "", "too many");
+        } else if let Some(stats) = batch_entry(&gateway_id, row.read(raw), faults) {
             batch.insert(gateway_id, stats);
         }
     })?;
@@ -109,7 +111,8 @@ pub fn stats(
     faults: &mut Faults,
 ) -> Result<ConnectionStats, FetchError> {
     let text = text(body);
-    let stats = object(&text)?;
+    let row = object(&text)?;
+    let stats = row.value();
     let has = |key| stats.get(key).is_some();
     let is_stats = has("connected_at") || has("disconnected_at") || has("protocol");
     // What something in between says of a failure would else be a gateway that is gone.
@@ -123,27 +126,24 @@ pub fn stats(
 /// role; empty where the answer is about another kind of access.
 pub fn rights(body: &[u8]) -> Result<Vec<String>, FetchError> {
     let text = text(body);
-    let mut answer = object(&text)?;
-    let of_key = part(&mut answer, "api_key").and_then(|mut key| part(&mut key, "api_key"));
-    let rights = [of_key, part(&mut answer, "universal_rights")]
+    let answer = object(&text)?;
+    let answer = answer.value();
+    let of_key = answer.get("api_key").and_then(|key| key.get("api_key"));
+    let rights = [of_key, answer.get("universal_rights")]
         .into_iter()
-        .filter_map(|holder| holder?.take("rights"))
-        .filter_map(|list| forms::array(list).ok())
-        .flatten()
-        .filter_map(|right| forms::text(right).ok());
+        .filter_map(|holder| holder?.get("rights").and_then(forms::array))
+        .flat_map(Value::parts)
+        .filter_map(|(_, right)| forms::text(right));
     Ok(rights.take(MAX_RIGHTS).collect())
-}
-
-fn part<'a>(whole: &mut Object<'a>, name: &str) -> Option<Object<'a>> {
-    forms::object(whole.take(name)?).ok()
 }
 
 /// The body of an error; `None` if it is not the API's, a page of a proxy for example.
 pub fn api_error(body: &[u8]) -> Option<ApiError> {
     let text = text(body);
-    let body = object(&text).ok()?;
+    let row = object(&text).ok()?;
+    let body = row.value();
     let message = body.get("message").and_then(Value::as_str);
-    let code = body.get("code").and_then(Value::as_u64);
+    let code = body.get("code").and_then(|code| code.as_number()?.as_u64());
     if message.is_none() && code.is_none() {
         return None;
     }
@@ -155,7 +155,7 @@ pub fn api_error(body: &[u8]) -> Option<ApiError> {
         name: printable(name, MAX_ERROR_NAME_CHARACTERS),
         message: printable(message, MAX_MESSAGE_CHARACTERS),
     };
-    if let Some(detail) = error_detail(&body) {
+    if let Some(detail) = error_detail(body) {
         let word = |key| detail.get(key).and_then(Value::as_str).unwrap_or_default();
         error.namespace = printable(word("namespace"), MAX_ERROR_NAME_CHARACTERS);
         error.name = printable(word("name"), MAX_ERROR_NAME_CHARACTERS);
@@ -164,28 +164,26 @@ pub fn api_error(body: &[u8]) -> Option<ApiError> {
 }
 
 fn list_element(element: Value<'_>, faults: &mut Faults) -> Option<Gateway> {
-    match element {
-        Value::Object(registered) => Reader::gateway(registered, faults),
-        other => {
-            faults.add("gateways", "", &other);
-            None
-        }
+    if !element.is_object() {
+        faults.add("gateways", "", element);
+        return None;
     }
+    Reader::gateway(element, faults)
 }
 
 fn batch_entry(gateway_id: &str, entry: Value<'_>, faults: &mut Faults) -> Option<ConnectionStats> {
-    match entry {
-        Value::Null => None,
-        Value::Object(stats) => Some(Reader::stats(gateway_id, stats, faults)),
-        other => {
-            faults.add("entries", gateway_id, &other);
-            let unreadable = ALL_THAT_COUNTS.to_vec();
-            Some(ConnectionStats {
-                unreadable,
-                ..ConnectionStats::default()
-            })
-        }
+    if entry.is_null() {
+        return None;
     }
+    if entry.is_object() {
+        return Some(Reader::stats(gateway_id, entry, faults));
+    }
+    faults.add("entries", gateway_id, entry);
+    let unreadable = ALL_THAT_COUNTS.to_vec();
+    Some(ConnectionStats {
+        unreadable,
+        ..ConnectionStats::default()
+    })
 }
 
 /// `error:pkg/auth/rights:no_user_rights (no rights for …)`: namespace and name.
@@ -195,10 +193,10 @@ fn named_in(message: &str) -> Option<(&str, &str)> {
 }
 
 /// The first of the details that names the error; others carry what caused it.
-fn error_detail<'b, 'a>(body: &'b Object<'a>) -> Option<&'b Object<'a>> {
-    let details = body.get("details")?.as_array()?;
-    let mut details = details.iter().take(MAX_ERROR_DETAILS);
-    details.find_map(|detail| detail.as_object().filter(|d| d.get("name").is_some()))
+fn error_detail(body: Value<'_>) -> Option<Value<'_>> {
+    let details = body.get("details").and_then(forms::array)?;
+    let mut details = details.parts().take(MAX_ERROR_DETAILS).map(|part| part.1);
+    details.find(|detail| detail.get("name").is_some())
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! of a gateway.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_core::de::{
@@ -15,34 +14,29 @@ use serde_json::value::RawValue;
 
 use crate::error::{FetchError, Reason};
 use crate::faults::printable;
-use crate::json::{Object, Value};
+use crate::json::Row;
 
 /// How much of something foreign a message shows.
 const MAX_SHOWN_CHARACTERS: usize = 64;
 const MAX_MESSAGE_CHARACTERS: usize = 160;
-/// Nothing that is read lies deeper within a gateway.
-const MAX_SALVAGE_LEVELS: usize = 8;
-/// Stands for what a [`Value`] cannot hold. No field of the API that is read is a truth value,
-/// so whichever field it stands in has an unexpected form.
-const UNREADABLE: Value<'_> = Value::Bool(false);
 
 /// Hands each element of the array `key` of the outer object to `each`. An object without the
 /// array has no elements. Elements seen before an error have been handed out.
-pub fn each_element(
-    body: &[u8],
+pub fn each_element<'a>(
+    text: &'a str,
     key: &'static str,
-    each: impl FnMut(&RawValue),
+    each: impl FnMut(&'a RawValue),
 ) -> Result<(), FetchError> {
-    walk(body, key, Elements(each))
+    walk(text, key, Elements(each))
 }
 
 /// Hands each entry of the map `key` of the outer object to `each`, like [`each_element`].
-pub fn each_entry(
-    body: &[u8],
+pub fn each_entry<'a>(
+    text: &'a str,
     key: &'static str,
-    each: impl FnMut(String, &RawValue),
+    each: impl FnMut(String, &'a RawValue),
 ) -> Result<(), FetchError> {
-    walk(body, key, Entries(each))
+    walk(text, key, Entries(each))
 }
 
 /// A body as text: free where it is UTF-8, as it always should be; one bad byte spoils one text
@@ -53,22 +47,15 @@ pub fn text(body: &[u8]) -> Cow<'_, str> {
 }
 
 /// A body that is one object. For the answers about one gateway.
-pub fn object(text: &str) -> Result<Object<'_>, FetchError> {
+pub fn object(text: &str) -> Result<Row<'_>, FetchError> {
     let raw: &RawValue = serde_json::from_str(text).map_err(|e| explain(text, &e))?;
-    match value(raw) {
-        Value::Object(object) => Ok(object),
-        _ => {
-            let beginning = printable(raw.get(), MAX_SHOWN_CHARACTERS);
-            let what = format!("an object was expected, not {beginning}");
-            Err(wrong_shape(&what))
-        }
+    let mut row = Row::default();
+    if row.read(raw).is_object() {
+        return Ok(row);
     }
-}
-
-/// The value, as far as it can be read: a number beyond all floats, half of a surrogate pair
-/// or a hundred levels of brackets spoil the smallest part that contains them, not the rest.
-pub fn value(raw: &RawValue) -> Value<'_> {
-    salvage(raw.get(), MAX_SALVAGE_LEVELS)
+    let beginning = printable(raw.get(), MAX_SHOWN_CHARACTERS);
+    let what = format!("an object was expected, not {beginning}");
+    Err(wrong_shape(&what))
 }
 
 /// An answer that is JSON, but not of the API's form.
@@ -78,41 +65,16 @@ pub fn wrong_shape(what: &str) -> FetchError {
     FetchError::new(Reason::Shape, context)
 }
 
-fn salvage(json: &str, levels: usize) -> Value<'_> {
-    if let Ok(value) = serde_json::from_str(json) {
-        return value;
-    }
-    let Some(levels) = levels.checked_sub(1) else {
-        return UNREADABLE;
-    };
-    if json.starts_with('{') {
-        let members = serde_json::from_str::<BTreeMap<String, &RawValue>>(json);
-        members.map_or(UNREADABLE, |members| {
-            let salvaged = members
-                .into_iter()
-                .map(|(name, raw)| (Cow::Owned(name), salvage(raw.get(), levels)));
-            Value::Object(salvaged.collect())
-        })
-    } else {
-        let elements = serde_json::from_str::<Vec<&RawValue>>(json);
-        elements.map_or(UNREADABLE, |elements| {
-            let salvaged = elements.into_iter().map(|raw| salvage(raw.get(), levels));
-            Value::Array(salvaged.collect())
-        })
-    }
-}
-
-fn walk<S>(body: &[u8], key: &'static str, members: S) -> Result<(), FetchError>
+fn walk<'a, S>(text: &'a str, key: &'static str, members: S) -> Result<(), FetchError>
 where
-    S: for<'de> DeserializeSeed<'de, Value = ()>,
+    S: DeserializeSeed<'a, Value = ()>,
 {
-    let text = text(body);
-    let mut deserializer = serde_json::Deserializer::from_str(&text);
+    let mut deserializer = serde_json::Deserializer::from_str(text);
     let members = Some(members);
     deserializer
         .deserialize_any(Outer { key, members })
         .and_then(|()| deserializer.end())
-        .map_err(|e| explain(&text, &e))
+        .map_err(|e| explain(text, &e))
 }
 
 fn explain(text: &str, error: &serde_json::Error) -> FetchError {
@@ -170,7 +132,7 @@ impl<'de, S: DeserializeSeed<'de, Value = ()>> Visitor<'de> for Outer<S> {
 
 struct Elements<F>(F);
 
-impl<'de, F: FnMut(&RawValue)> DeserializeSeed<'de> for Elements<F> {
+impl<'de, F: FnMut(&'de RawValue)> DeserializeSeed<'de> for Elements<F> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -178,7 +140,7 @@ impl<'de, F: FnMut(&RawValue)> DeserializeSeed<'de> for Elements<F> {
     }
 }
 
-impl<'de, F: FnMut(&RawValue)> Visitor<'de> for Elements<F> {
+impl<'de, F: FnMut(&'de RawValue)> Visitor<'de> for Elements<F> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -199,7 +161,7 @@ impl<'de, F: FnMut(&RawValue)> Visitor<'de> for Elements<F> {
 
 struct Entries<F>(F);
 
-impl<'de, F: FnMut(String, &RawValue)> DeserializeSeed<'de> for Entries<F> {
+impl<'de, F: FnMut(String, &'de RawValue)> DeserializeSeed<'de> for Entries<F> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -207,7 +169,7 @@ impl<'de, F: FnMut(String, &RawValue)> DeserializeSeed<'de> for Entries<F> {
     }
 }
 
-impl<'de, F: FnMut(String, &RawValue)> Visitor<'de> for Entries<F> {
+impl<'de, F: FnMut(String, &'de RawValue)> Visitor<'de> for Entries<F> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -235,23 +197,27 @@ mod tests {
     #[track_caller]
     fn check_elements(body: &[u8], expected: &str) {
         let mut members = Vec::new();
-        let end = each_element(body, "list", |raw| members.push(value(raw).to_string()));
+        let mut row = Row::default();
+        let text = text(body);
+        let end = each_element(&text, "list", |raw| members.push(row.read(raw).to_string()));
         assert_eq!(outcome(members, end), expected);
     }
 
     #[track_caller]
     fn check_entries(body: &str, expected: &str) {
         let mut members = Vec::new();
-        let end = each_entry(body.as_bytes(), "map", |key, raw| {
-            members.push(format!("{key}={}", value(raw)));
+        let mut row = Row::default();
+        let end = each_entry(body, "map", |key, raw| {
+            members.push(format!("{key}={}", row.read(raw)));
         });
         assert_eq!(outcome(members, end), expected);
     }
 
     #[track_caller]
     fn check_object(body: &str, expected: &str) {
-        let result = object(body).map(Object::into_sorted);
-        let members = result.iter().flatten().map(|(k, v)| format!("{k}={v}"));
+        let result = object(body);
+        let members = result.iter().flat_map(|row| row.value().parts());
+        let members = members.map(|(k, v)| format!("{k}={v}"));
         assert_eq!(outcome(members.collect(), result.map(|_| ())), expected);
     }
 
@@ -275,7 +241,7 @@ mod tests {
             "{\"x\":1,\"map\":{\"b\":{\"c\":1},\"a\":2,\"b\":3}}",
             "b={\"c\":1} a=2 b=3",
         );
-        check_object("{\"b\":1,\"a\":null}", "a=null b=1");
+        check_object("{\"b\":1,\"a\":null}", "b=1 a=null");
     }
 
     #[test]

@@ -1,9 +1,11 @@
-//! The fields of one gateway, taken out of its JSON by value: which of them the exporter uses,
+//! The fields of one gateway, read from its JSON: which of them the exporter uses,
 //! how many it keeps of each, and what of the rest a fault in one of them costs.
+
+use serde_core::Serialize;
 
 use crate::decode::forms::{self, Form};
 use crate::faults::Faults;
-use crate::json::{Object, Value};
+use crate::json::Value;
 use crate::model::{
     ConnectionStats, Gateway, GatewayStatus, Location, RoundTripTimes, SubBand, Timestamp,
 };
@@ -26,37 +28,30 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// `ttn.lorawan.v3.Gateway`; `None` without a valid id.
-    pub fn gateway(mut object: Object<'_>, faults: &mut Faults) -> Option<Gateway> {
+    pub fn gateway(object: Value<'_>, faults: &mut Faults) -> Option<Gateway> {
         let mut reader = Reader::new("", faults);
-        let mut ids: Object = reader.read(&mut object, "ids", forms::object).ok()?;
-        let id = reader
-            .read(&mut ids, "ids.gateway_id", forms::gateway_id)
-            .ok()?;
+        let ids: Value = reader.read(object, "ids", forms::object).ok()?;
+        let id = reader.read(ids, "ids.gateway_id", forms::gateway_id).ok()?;
         let Some(gateway_id) = id else {
-            reader.fault("ids.gateway_id", &Value::Null);
+            reader.fault("ids.gateway_id", Value::default());
             return None;
         };
         let mut reader = Reader::new(&gateway_id, faults);
         Some(Gateway {
-            eui: reader
-                .read(&mut ids, "ids.eui", forms::eui)
-                .unwrap_or_default(),
-            name: reader
-                .read(&mut object, "name", forms::text)
-                .unwrap_or_default(),
-            frequency_plan_ids: reader.frequency_plan_ids(&mut object),
+            eui: reader.read(ids, "ids.eui", forms::eui).unwrap_or_default(),
+            name: reader.read(object, "name", forms::text).unwrap_or_default(),
+            frequency_plan_ids: reader.frequency_plan_ids(object),
             gateway_server_address: reader
-                .read(&mut object, "gateway_server_address", forms::text)
+                .read(object, "gateway_server_address", forms::text)
                 .unwrap_or_default(),
-            antennas: reader.antennas(&mut object),
+            antennas: reader.antennas(object),
             gateway_id,
         })
     }
 
     /// `ttn.lorawan.v3.GatewayConnectionStats`.
-    pub fn stats(gateway_id: &str, mut object: Object<'_>, faults: &mut Faults) -> ConnectionStats {
+    pub fn stats(gateway_id: &str, object: Value<'_>, faults: &mut Faults) -> ConnectionStats {
         let mut reader = Reader::new(gateway_id, faults);
-        let object = &mut object;
         let mut stats = ConnectionStats {
             connected_at: reader.moment(object, "connected_at"),
             disconnected_at: reader.moment(object, "disconnected_at"),
@@ -89,7 +84,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn frequency_plan_ids(&mut self, object: &mut Object<'_>) -> Vec<String> {
+    fn frequency_plan_ids(&mut self, object: Value<'_>) -> Vec<String> {
         let field = "frequency_plan_ids";
         let mut plans = Vec::new();
         for (_, element) in self.elements(object, field, MAX_FREQUENCY_PLANS) {
@@ -106,20 +101,20 @@ impl<'a> Reader<'a> {
         kept
     }
 
-    fn antennas(&mut self, object: &mut Object<'_>) -> Vec<Location> {
+    fn antennas(&mut self, object: Value<'_>) -> Vec<Location> {
         let field = "antennas.location";
         let mut locations = Vec::new();
         for (antenna, element) in self.elements(object, "antennas", MAX_ANTENNAS) {
             let location = self
                 .form("antennas", element, forms::object)
-                .and_then(|mut object| self.read(&mut object, field, forms::object))
+                .and_then(|object| self.read(object, field, forms::object))
                 .and_then(|object| self.location(antenna, object, field, "registry"));
             locations.extend(location.ok().flatten());
         }
         locations
     }
 
-    fn antenna_locations(&mut self, object: &mut Object<'_>) -> Vec<Location> {
+    fn antenna_locations(&mut self, object: Value<'_>) -> Vec<Location> {
         let field = "last_status.antenna_locations";
         let mut locations = Vec::new();
         for (antenna, element) in self.elements(object, field, MAX_ANTENNAS) {
@@ -135,18 +130,18 @@ impl<'a> Reader<'a> {
     fn location(
         &mut self,
         antenna: usize,
-        mut object: Object<'_>,
+        object: Value<'_>,
         field: &'static str,
         usual_source: &str,
     ) -> Result<Option<Location>, Unreadable> {
-        let mut part = |key, form| self.part(&mut object, field, key, form);
+        let mut part = |key, form| self.part(object, field, key, form);
         let latitude: f64 = part("latitude", forms::latitude)?;
         let longitude: f64 = part("longitude", forms::longitude)?;
         let altitude: f64 = part("altitude", forms::finite)?;
         if latitude == 0.0 && longitude == 0.0 && altitude == 0.0 {
             return Ok(None);
         }
-        let source = self.part(&mut object, field, "source", forms::source);
+        let source = self.part(object, field, "source", forms::source);
         let source = source.ok().flatten();
         Ok(Some(Location {
             antenna,
@@ -159,19 +154,19 @@ impl<'a> Reader<'a> {
 
     fn round_trip_times(
         &mut self,
-        object: &mut Object<'_>,
+        object: Value<'_>,
     ) -> Result<Option<RoundTripTimes>, Unreadable> {
-        let mut object: Object = self.read(object, "round_trip_times", forms::object)?;
+        let object: Value = self.read(object, "round_trip_times", forms::object)?;
         let times = RoundTripTimes {
-            min: self.read(&mut object, "round_trip_times.min", forms::duration)?,
-            max: self.read(&mut object, "round_trip_times.max", forms::duration)?,
-            median: self.read(&mut object, "round_trip_times.median", forms::duration)?,
-            count: self.read(&mut object, "round_trip_times.count", forms::count)?,
+            min: self.read(object, "round_trip_times.min", forms::duration)?,
+            max: self.read(object, "round_trip_times.max", forms::duration)?,
+            median: self.read(object, "round_trip_times.median", forms::duration)?,
+            count: self.read(object, "round_trip_times.count", forms::count)?,
         };
         Ok(Some(times).filter(|times| *times != RoundTripTimes::default()))
     }
 
-    fn sub_bands(&mut self, object: &mut Object<'_>) -> Vec<SubBand> {
+    fn sub_bands(&mut self, object: Value<'_>) -> Vec<SubBand> {
         let field = "sub_bands";
         let limits = |band: &SubBand| (band.min_frequency, band.max_frequency);
         let mut sub_bands: Vec<SubBand> = Vec::new();
@@ -186,8 +181,7 @@ impl<'a> Reader<'a> {
         sub_bands
     }
 
-    fn sub_band(&mut self, mut object: Object<'_>) -> Result<SubBand, Unreadable> {
-        let object = &mut object;
+    fn sub_band(&mut self, object: Value<'_>) -> Result<SubBand, Unreadable> {
         Ok(SubBand {
             min_frequency: self.read(object, "sub_bands.min_frequency", forms::count)?,
             max_frequency: self.read(object, "sub_bands.max_frequency", forms::count)?,
@@ -204,12 +198,11 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn last_status(&mut self, object: &mut Object<'_>) -> Option<GatewayStatus> {
-        let status: Option<Object> = self
+    fn last_status(&mut self, object: Value<'_>) -> Option<GatewayStatus> {
+        let status: Option<Value> = self
             .read(object, "last_status", |v| forms::object(v).map(Some))
             .unwrap_or_default();
-        let mut object = status?;
-        let object = &mut object;
+        let object = status?;
         Some(GatewayStatus {
             time: self.moment(object, "last_status.time"),
             boot_time: self.moment(object, "last_status.boot_time"),
@@ -219,38 +212,42 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn remote_ip(&mut self, object: &mut Object<'_>) -> String {
+    fn remote_ip(&mut self, object: Value<'_>) -> String {
         self.read(object, "gateway_remote_address", forms::object)
-            .and_then(|mut a: Object| self.read(&mut a, "gateway_remote_address.ip", forms::ip))
+            .and_then(|a: Value| self.read(a, "gateway_remote_address.ip", forms::ip))
             .unwrap_or_default()
     }
 
-    fn moment(&mut self, object: &mut Object<'_>, field: &'static str) -> Option<Timestamp> {
+    fn moment(&mut self, object: Value<'_>, field: &'static str) -> Option<Timestamp> {
         self.read(object, field, forms::moment).unwrap_or_default()
     }
 
-    fn count(&mut self, object: &mut Object<'_>, field: &'static str) -> u64 {
+    fn count(&mut self, object: Value<'_>, field: &'static str) -> u64 {
         self.read(object, field, forms::count).unwrap_or_default()
     }
 
     /// A map of scalars, sorted by name. Names that are the same once they are cut are one.
     fn map<'v, T>(
         &mut self,
-        object: &mut Object<'v>,
+        object: Value<'v>,
         field: &'static str,
         limit: usize,
         form: Form<'v, T>,
     ) -> Vec<(String, T)> {
-        let map: Object = self.read(object, field, forms::object).unwrap_or_default();
-        let map = map.into_sorted();
-        let mut entries: Vec<(String, T)> = Vec::with_capacity(map.len().min(limit));
-        for (name, value) in map.into_iter().filter(|(_, value)| !value.is_null()) {
+        let map: Value = self.read(object, field, forms::object).unwrap_or_default();
+        let mut members: Vec<(&str, Value)> = map.parts().collect();
+        // Sorting keeps the order of equals, and of two with one name the last counts.
+        members.reverse();
+        members.sort_by_key(|member| member.0);
+        members.dedup_by_key(|member| member.0);
+        let mut entries: Vec<(String, T)> = Vec::with_capacity(members.len().min(limit));
+        for (name, value) in members.into_iter().filter(|(_, value)| !value.is_null()) {
             if entries.len() == limit {
-                self.fault(field, &Value::from("too many"));
+                self.fault(field, "too many");
                 break;
             }
             if let Ok(value) = self.form(field, value, form) {
-                entries.push((forms::cut(&name), value));
+                entries.push((forms::cut(name), value));
             }
         }
         entries.sort_by(|a, b| a.0.cmp(&b.0));
@@ -261,39 +258,41 @@ impl<'a> Reader<'a> {
     /// The elements of an array, each with its place.
     fn elements<'v>(
         &mut self,
-        object: &mut Object<'v>,
+        object: Value<'v>,
         field: &'static str,
         limit: usize,
     ) -> impl Iterator<Item = (usize, Value<'v>)> + use<'v> {
-        let elements: Vec<Value> = self.read(object, field, forms::array).unwrap_or_default();
-        if elements.len() > limit {
-            self.fault(field, &Value::from("too many"));
+        let array: Value = self.read(object, field, forms::array).unwrap_or_default();
+        let elements = array.parts().map(|part| part.1);
+        if elements.clone().count() > limit {
+            self.fault(field, "too many");
         }
-        let elements = elements.into_iter().enumerate().take(limit);
+        let elements = elements.enumerate().take(limit);
         elements.filter(|(_, element)| !element.is_null())
     }
 
-    /// Takes the field out of the object. Its key is the last word of its name.
+    /// Reads a field of the object. Its key is the last word of its name.
     fn read<'v, T: Default>(
         &mut self,
-        object: &mut Object<'v>,
+        object: Value<'v>,
         field: &'static str,
         form: Form<'v, T>,
     ) -> Result<T, Unreadable> {
-        let key = field.rsplit('.').next().unwrap_or(field);
+        let dot = field.bytes().rposition(|byte| byte == b'.');
+        let key = &field[dot.map_or(0, |dot| dot + 1)..];
         self.part(object, field, key, form)
     }
 
     /// Like `read`, for a part whose faults are put down under the name of the whole.
     fn part<'v, T: Default>(
         &mut self,
-        object: &mut Object<'v>,
+        object: Value<'v>,
         field: &'static str,
         key: &str,
         form: Form<'v, T>,
     ) -> Result<T, Unreadable> {
-        match object.take(key) {
-            None | Some(Value::Null) => Ok(T::default()),
+        match object.get(key).filter(|value| !value.is_null()) {
+            None => Ok(T::default()),
             Some(value) => self.form(field, value, form),
         }
     }
@@ -304,10 +303,10 @@ impl<'a> Reader<'a> {
         value: Value<'v>,
         form: Form<'v, T>,
     ) -> Result<T, Unreadable> {
-        form(value).map_err(|found| self.fault(field, &found))
+        form(value).ok_or_else(|| self.fault(field, value))
     }
 
-    fn fault(&mut self, field: &'static str, found: &Value<'_>) -> Unreadable {
+    fn fault(&mut self, field: &'static str, found: impl Serialize) -> Unreadable {
         self.faults.add(field, self.gateway_id, found);
         if !self.unreadable.contains(&field) {
             self.unreadable.push(field);

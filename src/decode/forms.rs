@@ -1,11 +1,11 @@
 //! The forms in which single values come: 64-bit integers in strings, floats that JSON has no
-//! numbers for, moments, durations, ids. Each function makes a value of the model or gives the
-//! JSON back, so that it can be reported; none knows which field it reads.
+//! numbers for, moments, durations, ids. Each function makes a value of the model, or nothing;
+//! none knows which field it reads.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::json::{Object, Value};
+use crate::json::Value;
 use crate::model::Timestamp;
 use crate::timestamp;
 
@@ -13,8 +13,8 @@ use crate::timestamp;
 const MAX_TEXT_BYTES: usize = 256;
 const MAX_SOURCE_BYTES: usize = 64;
 
-/// Makes a value of the model, or gives the JSON back that is of another form.
-pub type Form<'a, T> = fn(Value<'a>) -> Result<T, Value<'a>>;
+/// Makes a value of the model, or nothing from JSON of another form.
+pub type Form<'a, T> = fn(Value<'a>) -> Option<T>;
 
 /// Three to 36 characters of `[a-z0-9-]`; two are taken as well.
 pub fn is_gateway_id(text: &str) -> bool {
@@ -22,26 +22,17 @@ pub fn is_gateway_id(text: &str) -> bool {
     (2..=36).contains(&text.len()) && text.bytes().all(is_allowed)
 }
 
-pub fn object(value: Value<'_>) -> Result<Object<'_>, Value<'_>> {
-    match value {
-        Value::Object(object) => Ok(object),
-        other => Err(other),
-    }
+pub fn object(value: Value<'_>) -> Option<Value<'_>> {
+    value.is_object().then_some(value)
 }
 
-pub fn array(value: Value<'_>) -> Result<Vec<Value<'_>>, Value<'_>> {
-    match value {
-        Value::Array(elements) => Ok(elements),
-        other => Err(other),
-    }
+pub fn array(value: Value<'_>) -> Option<Value<'_>> {
+    value.is_array().then_some(value)
 }
 
 /// Any text, cut where it is too long.
-pub fn text(value: Value<'_>) -> Result<String, Value<'_>> {
-    match value {
-        Value::String(text) => Ok(cut(&text)),
-        other => Err(other),
-    }
+pub fn text(value: Value<'_>) -> Option<String> {
+    value.as_str().map(cut)
 }
 
 /// At most 256 bytes, whole characters.
@@ -49,92 +40,77 @@ pub fn cut(text: &str) -> String {
     text[..text.floor_char_boundary(MAX_TEXT_BYTES)].to_owned()
 }
 
-pub fn gateway_id(value: Value<'_>) -> Result<Option<String>, Value<'_>> {
+pub fn gateway_id(value: Value<'_>) -> Option<Option<String>> {
     text_that(value, is_gateway_id).map(Some)
 }
 
-pub fn eui(value: Value<'_>) -> Result<String, Value<'_>> {
+pub fn eui(value: Value<'_>) -> Option<String> {
     let is_eui = |text: &str| text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
     text_that(value, is_eui)
 }
 
-pub fn ip(value: Value<'_>) -> Result<String, Value<'_>> {
+pub fn ip(value: Value<'_>) -> Option<String> {
     text_that(value, |text| {
         text.is_empty() || text.parse::<IpAddr>().is_ok()
     })
 }
 
 /// `SOURCE_GPS` is `gps`.
-pub fn source(value: Value<'_>) -> Result<Option<String>, Value<'_>> {
+pub fn source(value: Value<'_>) -> Option<Option<String>> {
     let is_source = |text: &str| text.len() <= MAX_SOURCE_BYTES && text.starts_with("SOURCE_");
-    let source = text_that(value, is_source)?;
+    let source = value.as_str().filter(|text| is_source(text))?;
     let source = source.trim_start_matches("SOURCE_");
-    Ok(Some(source.to_ascii_lowercase()))
+    Some(Some(source.to_ascii_lowercase()))
 }
 
 /// A 64-bit integer, which protojson writes as a string. Exact: a float is none.
-pub fn count(value: Value<'_>) -> Result<u64, Value<'_>> {
-    let count = match &value {
-        Value::Number(number) => number.as_u64(),
+pub fn count(value: Value<'_>) -> Option<u64> {
+    match value.as_str() {
+        None => value.as_number()?.as_u64(),
         // `parse` alone would take a plus sign.
-        Value::String(text) if text.starts_with(|c: char| c.is_ascii_digit()) => text.parse().ok(),
-        _ => None,
-    };
-    count.ok_or(value)
+        Some(text) if text.starts_with(|c: char| c.is_ascii_digit()) => text.parse().ok(),
+        Some(_) => None,
+    }
 }
 
-/// A float; NaN and the infinities are numbers here.
-pub fn number(value: Value<'_>) -> Result<f64, Value<'_>> {
-    number_in(&value).ok_or(value)
+/// A float; NaN and the infinities are numbers here. A tolerant reader: a number may stand in
+/// a string, as integers do.
+pub fn number(value: Value<'_>) -> Option<f64> {
+    match value.as_str() {
+        None => value.as_number()?.as_f64(),
+        Some("NaN") => Some(f64::NAN),
+        Some("Infinity") => Some(f64::INFINITY),
+        Some("-Infinity") => Some(f64::NEG_INFINITY),
+        // `parse` knows further spellings of those three; the API does not.
+        Some(other) => other.parse().ok().filter(|number: &f64| number.is_finite()),
+    }
 }
 
-pub fn finite(value: Value<'_>) -> Result<f64, Value<'_>> {
-    let number = number_in(&value).filter(|number| number.is_finite());
-    number.ok_or(value)
+pub fn finite(value: Value<'_>) -> Option<f64> {
+    number(value).filter(|number| number.is_finite())
 }
 
-pub fn latitude(value: Value<'_>) -> Result<f64, Value<'_>> {
-    let degrees = number_in(&value).filter(|degrees| degrees.abs() <= 90.0);
-    degrees.ok_or(value)
+pub fn latitude(value: Value<'_>) -> Option<f64> {
+    number(value).filter(|degrees| degrees.abs() <= 90.0)
 }
 
-pub fn longitude(value: Value<'_>) -> Result<f64, Value<'_>> {
-    let degrees = number_in(&value).filter(|degrees| degrees.abs() <= 180.0);
-    degrees.ok_or(value)
+pub fn longitude(value: Value<'_>) -> Option<f64> {
+    number(value).filter(|degrees| degrees.abs() <= 180.0)
 }
 
 /// The years 1 and 1970 are how times that were never set arrive from some gateways.
-pub fn moment(value: Value<'_>) -> Result<Option<Timestamp>, Value<'_>> {
-    let moment = value.as_str().and_then(timestamp::timestamp);
-    let moment = moment.ok_or(value)?;
-    Ok(Some(moment).filter(|moment| moment.seconds > 0))
+pub fn moment(value: Value<'_>) -> Option<Option<Timestamp>> {
+    let moment = timestamp::timestamp(value.as_str()?)?;
+    Some(Some(moment).filter(|moment| moment.seconds > 0))
 }
 
-pub fn duration(value: Value<'_>) -> Result<Duration, Value<'_>> {
-    let duration = value.as_str().and_then(timestamp::duration);
-    duration.ok_or(value)
+pub fn duration(value: Value<'_>) -> Option<Duration> {
+    timestamp::duration(value.as_str()?)
 }
 
-fn text_that(value: Value<'_>, is_valid: fn(&str) -> bool) -> Result<String, Value<'_>> {
-    match value {
-        Value::String(text) if is_valid(&text) => Ok(text.into_owned()),
-        other => Err(other),
-    }
-}
-
-/// A tolerant reader: a number may stand in a string, as integers do.
-fn number_in(value: &Value<'_>) -> Option<f64> {
-    match value {
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => match text.as_ref() {
-            "NaN" => Some(f64::NAN),
-            "Infinity" => Some(f64::INFINITY),
-            "-Infinity" => Some(f64::NEG_INFINITY),
-            // `parse` knows further spellings of those three; the API does not.
-            other => other.parse().ok().filter(|number: &f64| number.is_finite()),
-        },
-        _ => None,
-    }
+fn text_that(value: Value<'_>, is_valid: fn(&str) -> bool) -> Option<String> {
+    let text = value.as_str().filter(|text| is_valid(text));
+    text.map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -142,19 +118,15 @@ mod tests {
     use std::fmt::Debug;
 
     use super::*;
+    use crate::json::Row;
 
-    /// The JSON, and what the form makes of it; nothing if it is given back.
+    /// The JSON, and what the form makes of it; empty for nothing.
     #[track_caller]
-    fn check<'a, T: Debug>(form: Form<'a, T>, json: &'a str, expected: &str) {
-        let value: Value = serde_json::from_str(json).expect("the test's own JSON");
-        let found = match form(value.clone()) {
-            Ok(made) => format!("{made:?}"),
-            Err(given_back) => {
-                assert_eq!(given_back, value);
-                String::new()
-            }
-        };
-        assert_eq!(found, expected, "{json}");
+    fn check<T: Debug>(form: fn(Value<'_>) -> Option<T>, json: &str, expected: &str) {
+        let mut row = Row::default();
+        let value = row.read(serde_json::from_str(json).expect("the test's own JSON"));
+        let made = form(value).map(|made| format!("{made:?}"));
+        assert_eq!(made.unwrap_or_default(), expected, "{json}");
     }
 
     #[test]
