@@ -12,7 +12,7 @@
 //! A visitor costs a thread with a small stack. There are so many places and no more; when all
 //! are taken, whoever has dawdled longest has to go.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
@@ -134,9 +134,8 @@ impl FrontDoor {
         let (answer, body) = self.ask(&head, arrived);
         self.visitors.start_writing(id, answer.len() + body.len());
         let deadline = Instant::now() + WRITE_TIME_MAX;
-        for piece in [&answer, &*body.shared, &body.own] {
-            write_by(stream, piece, deadline, || self.visitors.progress(id))?;
-        }
+        let pieces = [&answer, body.shared.as_slice(), &body.own];
+        write_by(stream, pieces, deadline, || self.visitors.progress(id))?;
         drop(body);
         self.visitors.start_closing(id);
         linger(stream)
@@ -145,7 +144,7 @@ impl FrontDoor {
     fn refuse(&self, id: u64, stream: &TcpStream, refusal: Refusal) -> io::Result<()> {
         self.visitors.start_closing(id);
         let deadline = Instant::now() + HEAD_TIME_MAX;
-        write_by(stream, refusal.answer().as_bytes(), deadline, || {})?;
+        write_by(stream, [refusal.answer().as_bytes()], deadline, || {})?;
         linger(stream)
     }
 
@@ -264,28 +263,38 @@ fn exchange(private: &mut UnixStream, request: &str) -> io::Result<Vec<u8>> {
 }
 
 /// Writes all by the deadline, and calls back after each part that was taken.
-fn write_by(
+fn write_by<const N: usize>(
     stream: &TcpStream,
-    bytes: &[u8],
+    mut pieces: [&[u8]; N],
     deadline: Instant,
     progress: impl Fn(),
 ) -> io::Result<()> {
-    let mut rest = bytes;
-    while !rest.is_empty() {
+    while pieces.iter().any(|piece| !piece.is_empty()) {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
         stream.set_write_timeout(Some(left))?;
-        match (&*stream).write(&rest[..rest.len().min(WRITE_BYTES_MAX)]) {
+        let mut room = WRITE_BYTES_MAX;
+        let portion = pieces.map(|piece| IoSlice::new(take(&mut room, piece)));
+        match (&*stream).write_vectored(&portion) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => rest = &rest[count..],
+            Ok(mut count) => {
+                pieces = pieces.map(|piece| &piece[take(&mut count, piece).len()..]);
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
         progress();
     }
     Ok(())
+}
+
+/// The beginning of a piece, as far as there is room for it.
+fn take<'p>(room: &mut usize, piece: &'p [u8]) -> &'p [u8] {
+    let taken = &piece[..piece.len().min(*room)];
+    *room -= taken.len();
+    taken
 }
 
 /// Ends the answer and reads what else was sent, within bounds: closing a socket with unread
