@@ -103,7 +103,9 @@ fn one(size: usize, fake: &Fake, plan: &Plan) -> Costs {
     colds.sort_by_key(|cost| cost.wall);
     costs.cold.wall = colds[colds.len() / 2].wall;
     fake.set_delay(DELAY);
-    costs.cold_delayed = cold(fake).wall;
+    // The better of two: what else the machine does in these seconds only adds.
+    let delayed = [cold(fake).wall, cold(fake).wall];
+    costs.cold_delayed = delayed[0].min(delayed[1]);
     fake.set_delay(Duration::ZERO);
     costs
 }
