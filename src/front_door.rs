@@ -9,16 +9,15 @@
 //! and its loop never waits for a stranger. Every answer closes its connection: a kept one
 //! would save a scraper a millisecond a minute and cost a place.
 //!
-//! A visitor costs a thread with a small stack. There are so many places and no more; when all
-//! are taken, whoever has dawdled longest has to go.
+//! There are so many places and no more; when all are taken, whoever has dawdled longest has to
+//! go. `entrance` has the threads.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::body::{Body, Handover};
@@ -40,14 +39,9 @@ const LINGER_BYTES_MAX: usize = 64 * 1024;
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
 /// For those who asked earlier to be answered.
 const TURN_TIME_MAX: Duration = Duration::from_secs(60);
-/// The head buffer is on the heap; calls are shallow.
-const STACK_BYTES: usize = 128 * 1024;
-const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
-/// A flood fails hundreds of times a second, and a log on an SD card should last for years.
-const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 pub struct FrontDoor {
-    visitors: Visitors,
+    pub visitors: Visitors,
     /// The private connection to tiny_http.
     private: Mutex<UnixStream>,
     /// Where the bodies of its answers are; through it come the heads alone.
@@ -82,45 +76,17 @@ impl FrontDoor {
         Ok((door, listener))
     }
 
-    /// Lets visitors in, for ever. No error of `accept` ends it: out of descriptors, out of
-    /// memory and a client that is gone already all pass.
-    pub fn open(self: &Arc<Self>, listener: &TcpListener) -> ! {
-        let mut warned = None;
-        loop {
-            let accepted = listener.accept();
-            if let Err(error) = accepted.and_then(|(stream, _)| self.admit(stream)) {
-                warn_rarely(&mut warned, &error);
-                if is_shortage(&error) {
-                    self.visitors.send_away_longest();
-                }
-                thread::sleep(ACCEPT_PAUSE);
-            }
-        }
-    }
-
     /// How many visitors have asked and are not yet answered.
     pub fn in_service(&self) -> usize {
         self.visitors.in_service()
     }
 
-    /// Fails when there is no thread to be had: others will end.
-    fn admit(self: &Arc<Self>, stream: TcpStream) -> io::Result<()> {
-        let stream = Arc::new(stream);
-        let place = Place {
-            door: self.clone(),
-            id: self.visitors.admit(stream.clone()),
-        };
-        let visit = move || {
-            // An error means that the visitor is gone, which needs no answer.
-            let _ = place.door.serve(place.id, &stream);
-        };
-        let builder = thread::Builder::new().name("visitor".to_owned());
-        builder.stack_size(STACK_BYTES).spawn(visit).map(drop)
-    }
-
-    fn serve(&self, id: u64, stream: &TcpStream) -> io::Result<()> {
+    /// Reads the request of a visitor who has a place, and answers it.
+    ///
+    /// # Errors
+    /// If the visitor is gone, which needs no answer.
+    pub fn serve(&self, id: u64, stream: &TcpStream) -> io::Result<()> {
         let arrived = Instant::now();
-        stream.set_nodelay(true)?;
         let mut received = Vec::new();
         let head = match read_head(stream, &mut received, arrived + HEAD_TIME_MAX)? {
             Ok(head) => head,
@@ -166,40 +132,6 @@ impl FrontDoor {
             log::error!("the server does not answer ({error}): giving up");
             std::process::exit(1)
         })
-    }
-}
-
-/// A visitor's place, which it leaves however its thread ends, or if it never begins.
-struct Place {
-    door: Arc<FrontDoor>,
-    id: u64,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.door.visitors.leave(self.id);
-    }
-}
-
-/// Whether one visitor less would help.
-fn is_shortage(error: &io::Error) -> bool {
-    // EAGAIN: no thread.
-    let shortages = [
-        libc::EMFILE,
-        libc::ENFILE,
-        libc::ENOBUFS,
-        libc::ENOMEM,
-        libc::EAGAIN,
-    ];
-    error
-        .raw_os_error()
-        .is_some_and(|code| shortages.contains(&code))
-}
-
-fn warn_rarely(warned: &mut Option<Instant>, error: &io::Error) {
-    if warned.is_none_or(|at: Instant| at.elapsed() >= WARNING_INTERVAL) {
-        log::warn!("cannot let a connection in: {error}");
-        *warned = Some(Instant::now());
     }
 }
 

@@ -1,7 +1,7 @@
 //! ttn-gateway-exporter: every gateway of an API key of The Things Stack, for Prometheus.
 //!
-//! One scrape, in reading order: `front_door` lets a request in, `server` makes it a route,
-//! `collector` decides what is still fresh, `list` and `connection_stats` decide which
+//! One scrape, in reading order: `entrance` and `front_door` let a request in, `server` makes it
+//! a route, `collector` decides what is still fresh, `list` and `connection_stats` decide which
 //! requests bring the rest, `client` knows the API's calls, `transport` sends them, `decode`
 //! reads the answers, `metrics` and `page` write what goes back. Arrows only point down.
 
@@ -9,6 +9,7 @@ mod args;
 mod flags;
 
 mod body;
+mod entrance;
 mod front_door;
 mod gzip;
 mod request_head;
@@ -72,6 +73,7 @@ use crate::args::{Command, Config, KeySource};
 use crate::body::Handover;
 use crate::client::Client;
 use crate::collector::{Collector, Scrape};
+use crate::entrance::Entrance;
 use crate::front_door::FrontDoor;
 use crate::secret::Secret;
 use crate::server::{BUDGET_MAX, Site};
@@ -156,7 +158,7 @@ fn serve(config: &Config, site: Site, signals: Signals) -> Result<ExitCode, Stri
     let (address, port) = &config.listen;
     let listeners = listen::bind(address, *port)
         .map_err(|error| format!("cannot listen on {address}:{port}: {error}"))?;
-    let descriptors = process::read().max_fds.unwrap_or(1024);
+    let descriptors = process::max_fds().unwrap_or(1024);
     let places = descriptors.saturating_sub(DESCRIPTORS_RESERVED);
     let places = places.clamp(4, PLACES_MAX) as usize;
     let bodies = Handover::default();
@@ -170,12 +172,8 @@ fn serve(config: &Config, site: Site, signals: Signals) -> Result<ExitCode, Stri
         if let Ok(address) = listener.local_addr() {
             log::info!("listening on http://{address}");
         }
-        let door = door.clone();
-        // The door is never closed: if its thread ends, by a panic, so does the process.
-        thread::spawn(move || {
-            let _end = EndOfProcess;
-            door.open(&listener)
-        });
+        Entrance::open(door.clone(), listener)
+            .map_err(|error| format!("cannot start the server: {error}"))?;
     }
     notifier.ready();
     thread::spawn(move || stop_on_signal(&signals, &door));
@@ -194,14 +192,6 @@ fn stop_on_signal(signals: &Signals, door: &FrontDoor) -> ! {
         }
     }
     std::process::exit(0)
-}
-
-struct EndOfProcess;
-
-impl Drop for EndOfProcess {
-    fn drop(&mut self) {
-        std::process::exit(1);
-    }
 }
 
 fn read_secret(what: &str, path: &std::path::Path) -> Result<Secret, String> {

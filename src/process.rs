@@ -1,24 +1,20 @@
 //! What the kernel says of this process, for the customary `process_*` metrics.
 //!
-//! Four short files and one directory of /proc, about twenty system calls in all, read anew for
-//! each scrape: on a machine without a battery-backed clock even the start time moves, when the
-//! clock is set after boot. What cannot be read is left out; nothing here fails or logs.
+//! Two files and one directory of /proc, read anew for each scrape: on a machine without a
+//! battery-backed clock even the start time moves, when the clock is set after boot. The files
+//! are kept open: to open a file of /proc takes longer than to read it. What cannot be read is
+//! left out; nothing here fails or logs.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
-use std::io::Read;
+use std::mem::MaybeUninit;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-/// What Linux has told programs on every architecture that Rust's standard library runs on.
-const USUAL_TICKS_PER_SECOND: u64 = 100;
-const USUAL_PAGE_SIZE_BYTES: u64 = 4096;
-
-/// Types of entries in the auxiliary vector (linux/auxvec.h).
-const AT_PAGESZ: usize = 6;
-const AT_CLKTCK: usize = 17;
-
-/// The longest of the files by far is /proc/stat, with some 100 bytes for each processor and a
-/// number for each interrupt: 32 KiB on the largest servers.
-const MAX_FILE_BYTES: u64 = 256 * 1024;
+/// /proc/stat has some 100 bytes for each processor and a number for each interrupt: 2 KiB on
+/// a Pi, 32 KiB on the largest servers.
+const FILE_BYTES_USUAL: usize = 4 * 1024;
+const FILE_BYTES_MAX: usize = 256 * 1024;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Process {
@@ -35,30 +31,43 @@ pub struct Process {
 }
 
 /// Reads the figures of this process.
-pub fn read() -> Process {
-    let auxiliary_vector = read_file("/proc/self/auxv").unwrap_or_default();
-    let auxiliary = |key, usual| auxiliary_value(&auxiliary_vector, key).unwrap_or(usual);
-    let ticks_per_second = auxiliary(AT_CLKTCK, USUAL_TICKS_PER_SECOND);
-    let page_size_bytes = auxiliary(AT_PAGESZ, USUAL_PAGE_SIZE_BYTES);
-
-    let stat = read_text("/proc/self/stat");
-    let stat = stat.as_deref().and_then(parse_stat).unwrap_or_default();
-    let duration = |ticks: Option<u64>| Some(ticks_to_duration(ticks?, ticks_per_second));
-    Process {
-        cpu_time: duration(stat.cpu_ticks),
-        resident_memory_bytes: stat
-            .resident_pages
-            .and_then(|pages| pages.checked_mul(page_size_bytes)),
-        virtual_memory_bytes: stat.virtual_memory_bytes,
-        open_fds: count_open_fds(),
-        max_fds: read_text("/proc/self/limits").and_then(|text| parse_max_fds(&text)),
-        threads: stat.threads,
-        start_time: start_time(boot_time(), duration(stat.started_ticks)),
-    }
+pub struct Observer {
+    stat: ProcFile,
+    machine_stat: ProcFile,
+    ticks_per_second: Option<u64>,
+    page_size_bytes: Option<u64>,
 }
 
-fn boot_time() -> Option<Duration> {
-    parse_boot_time(&read_text("/proc/stat")?)
+impl Observer {
+    pub fn new() -> Observer {
+        Observer {
+            stat: ProcFile::open("/proc/self/stat"),
+            machine_stat: ProcFile::open("/proc/stat"),
+            ticks_per_second: setting(libc::_SC_CLK_TCK),
+            page_size_bytes: setting(libc::_SC_PAGESIZE),
+        }
+    }
+
+    pub fn read(&mut self) -> Process {
+        let stat = self.stat.read().and_then(|text| parse_stat(&text));
+        let stat = stat.unwrap_or_default();
+        let ticks_per_second = self.ticks_per_second;
+        let duration = |ticks: Option<u64>| Some(ticks_to_duration(ticks?, ticks_per_second?));
+        let boot_time = self.machine_stat.read();
+        let boot_time = boot_time.and_then(|text| parse_boot_time(&text));
+        Process {
+            cpu_time: duration(stat.cpu_ticks),
+            resident_memory_bytes: stat
+                .resident_pages
+                .zip(self.page_size_bytes)
+                .and_then(|(pages, bytes)| pages.checked_mul(bytes)),
+            virtual_memory_bytes: stat.virtual_memory_bytes,
+            open_fds: count_open_fds(),
+            max_fds: max_fds(),
+            threads: stat.threads,
+            start_time: start_time(boot_time, duration(stat.started_ticks)),
+        }
+    }
 }
 
 /// The start is known since boot, the boot since the epoch.
@@ -66,17 +75,31 @@ fn start_time(boot_time: Option<Duration>, since_boot: Option<Duration>) -> Opti
     boot_time?.checked_add(since_boot?)
 }
 
-fn read_text(path: &str) -> Option<String> {
-    // A process can give itself a name that is not UTF-8; no figure depends on it.
-    read_file(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+/// A file that the kernel writes anew for whoever reads it from its beginning.
+struct ProcFile {
+    file: Option<File>,
+    bytes: Vec<u8>,
 }
 
-fn read_file(path: &str) -> Option<Vec<u8>> {
-    // Files of /proc have length 0: `fs::read` would ask for it, and then read in small steps.
-    let mut bytes = Vec::with_capacity(4096);
-    let file = File::open(path).ok()?;
-    file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
+impl ProcFile {
+    fn open(path: &str) -> ProcFile {
+        ProcFile {
+            file: File::open(path).ok(),
+            bytes: vec![0; FILE_BYTES_USUAL],
+        }
+    }
+
+    /// A process can give itself a name that is not UTF-8; no figure depends on it.
+    fn read(&mut self) -> Option<Cow<'_, str>> {
+        let file = self.file.as_ref()?;
+        let mut count = file.read_at(&mut self.bytes, 0).ok()?;
+        // Read again rather than on: what comes in two readings may not belong together.
+        while count == self.bytes.len() && count < FILE_BYTES_MAX {
+            self.bytes.resize(2 * count, 0);
+            count = file.read_at(&mut self.bytes, 0).ok()?;
+        }
+        Some(String::from_utf8_lossy(&self.bytes[..count]))
+    }
 }
 
 fn count_open_fds() -> Option<u64> {
@@ -85,16 +108,28 @@ fn count_open_fds() -> Option<u64> {
     (entries.count() as u64).checked_sub(1)
 }
 
-/// The auxiliary vector is pairs of machine words: a type and a value.
-fn auxiliary_value(vector: &[u8], key: usize) -> Option<u64> {
-    const WORD_BYTES: usize = size_of::<usize>();
-    let (words, _) = vector.as_chunks::<WORD_BYTES>();
-    let (pairs, _) = words.as_chunks::<2>();
-    let [_, value] = pairs
-        .iter()
-        .find(|[kind, _]| usize::from_ne_bytes(*kind) == key)?;
+/// The soft limit of open files; none where there is no limit.
+#[allow(unsafe_code)]
+pub fn max_fds() -> Option<u64> {
+    let mut limits = MaybeUninit::<libc::rlimit>::uninit();
+    // SAFETY: getrlimit(2) writes to the limits, which outlive the call, and nothing else;
+    // where it says that it did, they are initialized.
+    let soft_limit = unsafe {
+        match libc::getrlimit(libc::RLIMIT_NOFILE, limits.as_mut_ptr()) {
+            0 => limits.assume_init().rlim_cur,
+            _ => return None,
+        }
+    };
+    (soft_limit != libc::RLIM_INFINITY).then_some(soft_limit as u64)
+}
+
+/// A constant of this machine (sysconf(3)).
+#[allow(unsafe_code)]
+fn setting(name: libc::c_int) -> Option<u64> {
+    // SAFETY: it takes no pointer, and does nothing for a name that it does not know.
+    let value = unsafe { libc::sysconf(name) };
     // Zero would be no size and no rate.
-    Some(usize::from_ne_bytes(*value) as u64).filter(|value| *value > 0)
+    u64::try_from(value).ok().filter(|value| *value > 0)
 }
 
 /// Fields of /proc/self/stat, each left out where it is no number.
@@ -123,14 +158,6 @@ fn parse_stat(text: &str) -> Option<Stat> {
         virtual_memory_bytes: field(23),
         resident_pages: field(24),
     })
-}
-
-/// The soft limit of open files in /proc/self/limits; none where it is `unlimited`.
-fn parse_max_fds(text: &str) -> Option<u64> {
-    let limits = text
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))?;
-    limits.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// When the machine booted, since the epoch: the line `btime` of /proc/stat.
@@ -192,25 +219,6 @@ mod tests {
         check_stat(text, Some(expected));
     }
 
-    #[track_caller]
-    fn check_max_fds(soft_limit: &str, expected: Option<u64>) {
-        let text = format!(
-            "Limit                     Soft Limit           Hard Limit           Units     \n\
-             Max processes             96365                96365                processes \n\
-             Max open files            {soft_limit:<20} 1048576              files     \n\
-             Max locked memory         8388608              8388608              bytes     \n"
-        );
-        assert_eq!(parse_max_fds(&text), expected);
-    }
-
-    #[test]
-    fn the_soft_limit_of_open_files_is_read_and_no_limit_is_no_figure() {
-        check_max_fds("1024", Some(1024));
-        check_max_fds("unlimited", None);
-        assert_eq!(parse_max_fds(""), None);
-        assert_eq!(parse_max_fds("Max open files"), None);
-    }
-
     #[test]
     fn boot_time_stands_in_a_line_of_its_own() {
         let text = "cpu  1 2 3\nintr 99 0 7\nctxt 5\nbtime 1700000000\nprocesses 3\n";
@@ -218,20 +226,6 @@ mod tests {
         assert_eq!(parse_boot_time(text), expected);
         assert_eq!(parse_boot_time("ctxt 5\n"), None);
         assert_eq!(parse_boot_time("btime x\n"), None);
-    }
-
-    #[test]
-    fn the_auxiliary_vector_is_read_in_words_of_the_machine() {
-        let words = |words: &[usize]| -> Vec<u8> {
-            words.iter().flat_map(|word| word.to_ne_bytes()).collect()
-        };
-        let vector = words(&[17, 100, 6, 16_384, 23, 0, 0, 0]);
-        assert_eq!(auxiliary_value(&vector, AT_PAGESZ), Some(16_384));
-        assert_eq!(auxiliary_value(&vector, AT_CLKTCK), Some(100));
-        assert_eq!(auxiliary_value(&vector, 23), None);
-        assert_eq!(auxiliary_value(&vector, 99), None);
-        assert_eq!(auxiliary_value(&vector[..1], AT_PAGESZ), None);
-        assert_eq!(auxiliary_value(&words(&[6]), AT_PAGESZ), None);
     }
 
     #[test]
@@ -244,13 +238,38 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_read_whole_and_anew_each_time() {
+        let path = std::env::temp_dir().join(format!("proc-file-{}", std::process::id()));
+        let mut file = ProcFile::open(path.to_str().expect("a path in UTF-8"));
+        assert_eq!(file.read(), None);
+        for size in [0, 1, FILE_BYTES_USUAL, 3 * FILE_BYTES_USUAL, 7] {
+            let text = "x".repeat(size);
+            fs::write(&path, &text).expect("a temporary file");
+            file.file = file.file.take().or_else(|| File::open(&path).ok());
+            assert!(file.read().is_some_and(|read| *read == *text), "{size}");
+        }
+        fs::write(&path, [b'x'; FILE_BYTES_MAX + 1]).expect("a temporary file");
+        let size = file.read().map(|text| text.len());
+        assert_eq!(size, Some(FILE_BYTES_MAX));
+        fs::remove_file(&path).expect("the temporary file");
+    }
+
+    #[test]
     fn this_very_process_has_every_figure() {
-        let process = read();
+        let process = Observer::new().read();
         assert!(process.cpu_time.is_some());
         assert!(process.resident_memory_bytes.is_some_and(|n| n > 100_000));
         assert!(process.virtual_memory_bytes >= process.resident_memory_bytes);
         assert!(process.open_fds.is_some_and(|n| n >= 3));
         assert!(process.threads.is_some_and(|n| n >= 1));
+        let limits = fs::read_to_string("/proc/self/limits").expect("/proc");
+        let limit = process
+            .max_fds
+            .map_or("unlimited".to_owned(), |n| n.to_string());
+        assert!(
+            limits.contains(&format!("Max open files            {limit:<20} ")),
+            "{limits}"
+        );
         let since_epoch = std::time::UNIX_EPOCH.elapsed().expect("a clock after 1970");
         let age = since_epoch.checked_sub(process.start_time.expect("a start"));
         // The boot time is in whole seconds, so the start may be a second off either way.

@@ -2,7 +2,8 @@
 //! a kept connection. So answers are remembered, and an old answer beats none: whether the
 //! right server is behind an address is for TLS to say.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,18 +23,18 @@ const FRESH: Duration = Duration::from_secs(60);
 const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long the name servers may take where an older answer is at hand.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// What ureq has room for.
+const ADDRESSES_MAX: usize = 16;
 /// There are three clusters of the community network.
 const CAPACITY: usize = 64;
 
 pub struct CachingResolver {
-    inner: DefaultResolver,
     known: Mutex<TtlMap<String, (Instant, ResolvedSocketAddrs)>>,
 }
 
 impl CachingResolver {
     pub fn new() -> CachingResolver {
         CachingResolver {
-            inner: DefaultResolver::default(),
             known: Mutex::new(TtlMap::new(STALE, CAPACITY)),
         }
     }
@@ -55,7 +56,7 @@ impl Resolver for CachingResolver {
     fn resolve(
         &self,
         uri: &Uri,
-        config: &Config,
+        _config: &Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, Error> {
         let authority = uri.authority().map_or("", |a| a.as_str()).to_owned();
@@ -64,12 +65,19 @@ impl Resolver for CachingResolver {
             return Ok(addresses);
         }
         let older = self.known(&authority, STALE, now);
-        let addresses = match (self.look_up(uri, config, timeout, older.is_some()), older) {
-            (Ok(addresses), _) => in_order(self.empty(), addresses.iter().copied()),
+        let patience = match older {
+            Some(_) => PATIENCE.min(*timeout.after),
+            None => *timeout.after,
+        };
+        let addresses = match (look_up(uri, patience), older) {
+            (Ok(addresses), _) => in_order(self.empty(), addresses.into_iter()),
             // As good as new for a while, so that not every request waits for the name servers.
             (Err(_), Some(older)) => older,
             (Err(error), None) => return Err(error),
         };
+        if addresses.is_empty() {
+            return Err(Error::HostNotFound);
+        }
         let copy = in_order(self.empty(), addresses.iter().copied());
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(authority, (now, copy), now);
@@ -77,27 +85,23 @@ impl Resolver for CachingResolver {
     }
 }
 
-impl CachingResolver {
-    fn look_up(
-        &self,
-        uri: &Uri,
-        config: &Config,
-        mut timeout: NextTimeout,
-        has_older: bool,
-    ) -> Result<ResolvedSocketAddrs, Error> {
-        // ureq starts a thread for the look-up, and panics where there is none to be had.
-        let spare = thread::Builder::new().stack_size(16 * 1024).spawn(|| ());
-        if let Err(error) = spare {
-            return Err(Error::Io(error));
-        }
-        if has_older {
-            timeout.after = timeout.after.min(PATIENCE.into());
-        }
-        let addresses = self.inner.resolve(uri, config, timeout);
-        addresses.map_err(|error| match error {
-            Error::Timeout(_) => Error::Timeout(ureq::Timeout::Resolve),
-            _ => Error::HostNotFound,
-        })
+/// Asks the name servers, in a thread of its own, since a look-up knows no limit of time. ureq's
+/// resolver does the same, but panics where there is no thread to be had.
+fn look_up(uri: &Uri, patience: Duration) -> Result<Vec<SocketAddr>, Error> {
+    let parts = uri.scheme().zip(uri.authority());
+    let name = parts.and_then(|(scheme, authority)| {
+        // With the port, which the scheme gives where the authority does not.
+        DefaultResolver::host_and_port(scheme, authority)
+    });
+    let name = name.ok_or(Error::HostNotFound)?;
+    let (sender, receiver) = mpsc::sync_channel(1);
+    // Nobody may wait for the answer any more.
+    let ask = move || drop(sender.send(name.to_socket_addrs()));
+    thread::Builder::new().spawn(ask).map_err(Error::Io)?;
+    match receiver.recv_timeout(patience) {
+        Ok(Ok(addresses)) => Ok(addresses.collect()),
+        Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => Err(Error::HostNotFound),
+        Err(RecvTimeoutError::Timeout) => Err(Error::Timeout(ureq::Timeout::Resolve)),
     }
 }
 
@@ -108,7 +112,8 @@ impl std::fmt::Debug for CachingResolver {
 }
 
 /// IPv4 and IPv6 in turns, IPv4 first: ureq gives each further address half the time of the
-/// one before, so a family that leads nowhere must not stand twice before the other.
+/// one before, so a family that leads nowhere must not stand twice before the other. It takes
+/// no more than so many.
 fn in_order(
     mut empty: ResolvedSocketAddrs,
     addresses: impl Iterator<Item = SocketAddr> + Clone,
@@ -121,6 +126,9 @@ fn in_order(
             return empty;
         }
         for address in pair.into_iter().flatten() {
+            if empty.len() == ADDRESSES_MAX {
+                return empty;
+            }
             empty.push(address);
         }
     }
@@ -139,5 +147,12 @@ mod tests {
         let ordered: Vec<String> = ordered.iter().map(SocketAddr::to_string).collect();
         let expected = ["10.0.0.1:1", "[::1]:1", "10.0.0.2:1", "[::2]:1", "[::3]:1"];
         assert_eq!(ordered, expected);
+    }
+
+    #[test]
+    fn a_name_with_hundreds_of_addresses_has_sixteen() {
+        let given = (0..500).map(|port| SocketAddr::from(([10, 0, 0, 1], port)));
+        let ordered = in_order(CachingResolver::new().empty(), given);
+        assert_eq!(ordered.len(), ADDRESSES_MAX);
     }
 }

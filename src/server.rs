@@ -14,10 +14,11 @@ use crate::body::{Body, Handover};
 use crate::collector::{Collector, Scrape};
 use crate::gzip::{Beginning, Compressor};
 use crate::model::Collection;
+use crate::process::Observer;
 use crate::request_head::WAITED_HEADER;
 use crate::secret::Secret;
 use crate::systemd::Notifier;
-use crate::{exposition, metrics, page, process};
+use crate::{exposition, metrics, page};
 
 /// What Prometheus's timeout is cut by, for the way back.
 const BUDGET_RESERVE: Duration = Duration::from_millis(500);
@@ -35,6 +36,7 @@ pub struct Site {
     /// The metrics of the last collection, rendered: they stay true as long as it does.
     rendered: Option<Rendered>,
     compressor: Compressor,
+    observer: Observer,
 }
 
 struct Rendered {
@@ -102,6 +104,7 @@ impl Site {
             token,
             rendered: None,
             compressor: Compressor::default(),
+            observer: Observer::new(),
         }
     }
 
@@ -202,7 +205,7 @@ impl Site {
                 gzip: None,
             });
         }
-        let own = metrics::render_exporter(self.collector.tallies(), &process::read());
+        let own = metrics::render_exporter(self.collector.tallies(), &self.observer.read());
         let rendered = self.rendered.as_ref();
         Body {
             shared: rendered

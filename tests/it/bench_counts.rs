@@ -1,7 +1,10 @@
 //! What the benchmark counts, as assertions: requests and connections for each size of fleet,
 //! and that collection after collection leaves nothing behind. Times are never asserted.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
@@ -59,6 +62,32 @@ fn settled(exporter: &Exporter, most: [u64; 3]) -> [u64; 3] {
         thread::sleep(Duration::from_millis(20));
     }
     usage(exporter)
+}
+
+fn threads(exporter: &Exporter) -> BTreeSet<String> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", exporter.process_id())).expect("it runs");
+    let name = |task: fs::DirEntry| task.file_name().to_string_lossy().into_owned();
+    tasks.map(|task| name(task.expect("a task"))).collect()
+}
+
+#[test]
+fn cached_scrapes_start_no_thread_and_no_request() {
+    let fake = Fake::start(Fleet::generated(1));
+    let exporter = Exporter::start(&fake);
+    exporter.scrape();
+    let (before, requests) = (threads(&exporter), fake.request_count());
+    for _ in 0..20 {
+        let mut visitor = TcpStream::connect(exporter.address).expect("it listens");
+        let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+        visitor.write_all(request).expect("it reads");
+        visitor.read_to_end(&mut Vec::new()).expect("an answer");
+        // Whoever serves this visitor waits until it closes, and is free a moment later.
+        let serving = threads(&exporter);
+        assert!(serving.is_subset(&before), "{serving:?} after {before:?}");
+        drop(visitor);
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(fake.request_count(), requests);
 }
 
 #[test]
