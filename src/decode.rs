@@ -17,7 +17,7 @@ use crate::decode::fields::Reader;
 use crate::decode::forms::is_gateway_id;
 use crate::error::FetchError;
 pub use crate::faults::{Faults, printable};
-use crate::json::{Row, Value};
+use crate::json::Value;
 use crate::json_stream::{each_element, each_entry, object, text, wrong_shape};
 use crate::model::{ConnectionStats, Gateway};
 
@@ -66,13 +66,12 @@ pub struct ApiError {
 /// `GET /gateways`. An element without a valid id is left out.
 pub fn gateway_list(body: &[u8], faults: &mut Faults) -> Result<ListPage, FetchError> {
     let mut page = ListPage::default();
-    let (text, mut row) = (text(body), Row::default());
-    each_element(&text, "gateways", |raw| {
+    each_element(&text(body), "gateways", |element| {
         page.entries += 1;
         if page.gateways.len() >= MAX_GATEWAYS {
             return faults.add("gateways", "", "too many");
         }
-        page.gateways.extend(list_element(row.read(raw), faults));
+        page.gateways.extend(list_element(element, faults));
     })?;
     Ok(page)
 }
@@ -91,13 +90,12 @@ pub fn stats_batch(
     faults: &mut Faults,
 ) -> Result<BTreeMap<String, ConnectionStats>, FetchError> {
     let mut batch = BTreeMap::new();
-    let (text, mut row) = (text(body), Row::default());
-    each_entry(&text, "entries", |gateway_id, raw| {
+    each_entry(&text(body), "entries", |gateway_id, entry| {
         if !is_gateway_id(&gateway_id) || batch.contains_key(&gateway_id) {
             faults.add("entries", "", &gateway_id);
         } else if batch.len() >= MAX_STATS {
             faults.add("entries", "", "too many");
-        } else if let Some(stats) = batch_entry(&gateway_id, row.read(raw), faults) {
+        } else if let Some(stats) = batch_entry(&gateway_id, entry, faults) {
             batch.insert(gateway_id, stats);
         }
     })?;

@@ -89,7 +89,7 @@ impl Entrance {
         let join = |waiting| (waiting < ATTENDANTS_WAITING).then_some(waiting + 1);
         let joined = self
             .waiting
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, join);
+            .try_update(Ordering::SeqCst, Ordering::SeqCst, join);
         joined.is_ok()
     }
 

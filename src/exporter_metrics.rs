@@ -11,9 +11,9 @@ use crate::number::Value;
 use crate::process::Process;
 
 /// Everything that does not depend on the collection.
-pub fn render_exporter(tallies: &Tallies, process: &Process) -> String {
+pub fn render_exporter(tallies: &Tallies, process: &Process) -> Vec<u8> {
     // 19 reasons and some 40 other samples.
-    let mut output = String::with_capacity(8 * 1024);
+    let mut output = Vec::with_capacity(4 * 1024);
     for row in &TALLY_ROWS {
         (row.write)(&mut Family::new(&mut output, &row.metric), tallies);
     }
@@ -181,6 +181,7 @@ mod tests {
     #[test]
     fn the_exporter_has_every_reason_and_endpoint_from_the_start_and_no_unknown_figure() {
         let text = render_exporter(&Tallies::default(), &Process::default());
+        let text = String::from_utf8(text).expect("UTF-8");
         exposition_parser::parse(&text).expect("it is valid");
         for reason in Reason::ALL {
             let label = reason.label();

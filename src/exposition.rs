@@ -1,7 +1,7 @@
 //! The Prometheus text format 0.0.4: families, labels, escaping.
 //!
 //! A [`Family`] holds the output by mutable reference until all its samples are written, so
-//! families that interleave do not compile. Samples go straight into the one string, without an
+//! families that interleave do not compile. Samples go straight into the one output, without an
 //! allocation each. This file knows nothing of gateways and never reads anything by itself.
 
 use crate::number::{Value, push_integer, push_value};
@@ -103,25 +103,25 @@ pub enum Label<'value> {
 /// One family while its samples are written. HELP and TYPE go out before the first sample, so a
 /// family without one leaves no trace.
 pub struct Family<'output> {
-    output: &'output mut String,
+    output: &'output mut Vec<u8>,
     metric: &'output Metric,
     /// What every sample begins with: `name{first_label="`. Empty before the first.
-    prefix: String,
+    prefix: Vec<u8>,
 }
 
 impl<'output> Family<'output> {
-    pub fn new(output: &'output mut String, metric: &'output Metric) -> Family<'output> {
+    pub fn new(output: &'output mut Vec<u8>, metric: &'output Metric) -> Family<'output> {
         Family {
             output,
             metric,
-            prefix: String::new(),
+            prefix: Vec::new(),
         }
     }
 
     /// Writes one sample; `labels` has a value for each of the metric's labels.
     pub fn sample(&mut self, labels: &[Label<'_>], value: impl Into<Value>) {
         self.begin();
-        self.output.push_str(&self.prefix);
+        self.output.extend_from_slice(&self.prefix);
         self.finish(labels, value.into());
     }
 
@@ -131,8 +131,8 @@ impl<'output> Family<'output> {
         self.begin();
         for (suffix, value) in [("_sum", sum.into()), ("_count", count.into())] {
             let (name, rest) = self.prefix.split_at(self.metric.name.len());
-            for part in [name, suffix, rest] {
-                self.output.push_str(part);
+            for part in [name, suffix.as_bytes(), rest] {
+                self.output.extend_from_slice(part);
             }
             self.finish(labels, value);
         }
@@ -141,87 +141,83 @@ impl<'output> Family<'output> {
     fn begin(&mut self) {
         if self.prefix.is_empty() {
             push_header(self.output, self.metric);
-            self.prefix = match self.metric.labels.first() {
-                Some(label) => format!("{}{{{label}=\"", self.metric.name),
-                None => format!("{} ", self.metric.name),
+            let parts = match self.metric.labels.first() {
+                Some(label) => [self.metric.name, "{", label, "=\""],
+                None => [self.metric.name, " ", "", ""],
             };
+            push_all(&mut self.prefix, &parts);
         }
     }
 
     fn finish(&mut self, labels: &[Label<'_>], value: Value) {
         push_labels(self.output, self.metric.labels, labels);
         push_value(self.output, value);
-        self.output.push('\n');
+        self.output.push(b'\n');
     }
 }
 
-fn push_header(output: &mut String, metric: &Metric) {
-    for part in ["# HELP ", metric.name, " "] {
-        output.push_str(part);
-    }
-    push_escaped(output, metric.help, false);
-    for part in ["\n# TYPE ", metric.name, " ", metric.kind.word(), "\n"] {
-        output.push_str(part);
-    }
+fn push_header(output: &mut Vec<u8>, metric: &Metric) {
+    push_all(output, &["# HELP ", metric.name, " "]);
+    push_escaped(output, metric.help, b"\\\n");
+    push_all(
+        output,
+        &["\n# TYPE ", metric.name, " ", metric.kind.word(), "\n"],
+    );
 }
 
 /// Continues after the first label's opening quote.
-fn push_labels(output: &mut String, names: &[&str], values: &[Label<'_>]) {
+fn push_labels(output: &mut Vec<u8>, names: &[&str], values: &[Label<'_>]) {
     debug_assert_eq!(names.len(), values.len());
     for (index, (name, value)) in names.iter().zip(values).enumerate() {
         if index > 0 {
-            for part in ["\",", name, "=\""] {
-                output.push_str(part);
-            }
+            push_all(output, &["\",", name, "=\""]);
         }
         push_label_value(output, *value);
     }
     if !names.is_empty() {
-        output.push_str("\"} ");
+        output.extend_from_slice(b"\"} ");
     }
 }
 
-fn push_label_value(output: &mut String, value: Label<'_>) {
+fn push_label_value(output: &mut Vec<u8>, value: Label<'_>) {
+    const SPECIAL: &[u8] = b"\\\n\"";
     match value {
         Label::Plain(text) => {
-            debug_assert!(!needs_escape(text));
-            output.push_str(text);
+            debug_assert!(!text.bytes().any(|byte| SPECIAL.contains(&byte)));
+            output.extend_from_slice(text.as_bytes());
         }
-        Label::Text(text) => push_label_text(output, text),
+        Label::Text(text) => push_escaped(output, text, SPECIAL),
         Label::Integer(value) => push_integer(output, value),
         Label::Joined(texts) => {
             for (index, text) in texts.iter().enumerate() {
                 if index > 0 {
-                    output.push(',');
+                    output.push(b',');
                 }
-                push_label_text(output, text);
+                push_escaped(output, text, SPECIAL);
             }
         }
     }
 }
 
-fn push_label_text(output: &mut String, text: &str) {
-    if needs_escape(text) {
-        push_escaped(output, text, true);
-    } else {
-        output.push_str(text);
+fn push_all(output: &mut Vec<u8>, parts: &[&str]) {
+    for part in parts {
+        output.extend_from_slice(part.as_bytes());
     }
 }
 
-fn needs_escape(text: &str) -> bool {
-    text.bytes()
-        .any(|byte| matches!(byte, b'\\' | b'\n' | b'"'))
-}
-
-fn push_escaped(output: &mut String, text: &str, is_label: bool) {
-    for character in text.chars() {
-        match character {
-            '\\' => output.push_str("\\\\"),
-            '\n' => output.push_str("\\n"),
-            '"' if is_label => output.push_str("\\\""),
-            other => output.push(other),
-        }
+/// What is special is ASCII, which no other character of UTF-8 contains.
+fn push_escaped(output: &mut Vec<u8>, text: &str, special: &[u8]) {
+    let mut rest = text.as_bytes();
+    while let Some(index) = rest.iter().position(|byte| special.contains(byte)) {
+        output.extend_from_slice(&rest[..index]);
+        let letter = match rest[index] {
+            b'\n' => b'n',
+            other => other,
+        };
+        output.extend_from_slice(&[b'\\', letter]);
+        rest = &rest[index + 1..];
     }
+    output.extend_from_slice(rest);
 }
 
 #[cfg(test)]
@@ -242,16 +238,17 @@ mod tests {
 
     #[track_caller]
     fn check(labels: [Label<'_>; 2], value: impl Into<Value>, expected: &str) {
-        let mut output = String::new();
+        let mut output = Vec::new();
         Family::new(&mut output, &GAUGE).sample(&labels, value);
+        let output = str::from_utf8(&output).expect("UTF-8");
         assert_eq!(output, format!("{HEADER}{expected}\n"));
     }
 
     #[test]
     fn a_family_without_a_sample_is_not_written() {
-        let mut output = String::new();
+        let mut output = Vec::new();
         Family::new(&mut output, &GAUGE);
-        assert_eq!(output, "");
+        assert_eq!(output, b"");
     }
 
     #[test]
@@ -284,9 +281,9 @@ mod tests {
             labels: &[],
             help: "s",
         };
-        let mut output = String::new();
+        let mut output = Vec::new();
         Family::new(&mut output, &metric).summary(&[], Duration::from_millis(1500), 2);
         let expected = "# HELP ttn_s s\n# TYPE ttn_s summary\nttn_s_sum 1.5\nttn_s_count 2\n";
-        assert_eq!(output, expected);
+        assert_eq!(str::from_utf8(&output), Ok(expected));
     }
 }

@@ -55,6 +55,15 @@ impl<'a> Row<'a> {
         self.value()
     }
 
+    /// For a value that comes next from a deserializer, and can be read whole.
+    pub fn seed(&mut self) -> impl DeserializeSeed<'a, Value = ()> {
+        self.0.clear();
+        Part {
+            nodes: &mut self.0,
+            name: Cow::Borrowed(""),
+        }
+    }
+
     pub fn value(&self) -> Value<'_> {
         Value(&self.0)
     }
@@ -151,8 +160,16 @@ impl<'r> Value<'r> {
 
     /// A member of an object. Of two with the same name the last counts.
     pub fn get(self, name: &str) -> Option<Value<'r>> {
-        let members = self.parts().filter(|part| part.0 == name);
-        members.last().map(|member| member.1)
+        let mut found = None;
+        let mut index = 1;
+        while let Some(part) = self.0.get(index) {
+            let end = index + part.length;
+            if *part.name == *name {
+                found = self.0.get(index..end);
+            }
+            index = end;
+        }
+        found.map(Value)
     }
 }
 

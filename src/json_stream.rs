@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::error::{FetchError, Reason};
 use crate::faults::printable;
-use crate::json::Row;
+use crate::json::{Row, Value};
 
 /// How much of something foreign a message shows.
 const MAX_SHOWN_CHARACTERS: usize = 64;
@@ -22,21 +22,29 @@ const MAX_MESSAGE_CHARACTERS: usize = 160;
 
 /// Hands each element of the array `key` of the outer object to `each`. An object without the
 /// array has no elements. Elements seen before an error have been handed out.
-pub fn each_element<'a>(
-    text: &'a str,
+pub fn each_element(
+    text: &str,
     key: &'static str,
-    each: impl FnMut(&'a RawValue),
+    mut each: impl FnMut(Value<'_>),
 ) -> Result<(), FetchError> {
-    walk(text, key, Elements(each))
+    let mut members = Members::new(|_, value: Value<'_>| each(value));
+    walk(text, key, Elements(&mut members)).or_else(|_| {
+        members.start_again();
+        walk(text, key, Elements(&mut members)).map_err(|e| explain(text, &e))
+    })
 }
 
 /// Hands each entry of the map `key` of the outer object to `each`, like [`each_element`].
-pub fn each_entry<'a>(
-    text: &'a str,
+pub fn each_entry(
+    text: &str,
     key: &'static str,
-    each: impl FnMut(String, &'a RawValue),
+    each: impl FnMut(String, Value<'_>),
 ) -> Result<(), FetchError> {
-    walk(text, key, Entries(each))
+    let mut members = Members::new(each);
+    walk(text, key, Entries(&mut members)).or_else(|_| {
+        members.start_again();
+        walk(text, key, Entries(&mut members)).map_err(|e| explain(text, &e))
+    })
 }
 
 /// A body as text: free where it is UTF-8, as it always should be; one bad byte spoils one text
@@ -65,16 +73,14 @@ pub fn wrong_shape(what: &str) -> FetchError {
     FetchError::new(Reason::Shape, context)
 }
 
-fn walk<'a, S>(text: &'a str, key: &'static str, members: S) -> Result<(), FetchError>
+fn walk<'a, S>(text: &'a str, key: &'static str, members: S) -> Result<(), serde_json::Error>
 where
     S: DeserializeSeed<'a, Value = ()>,
 {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let members = Some(members);
-    deserializer
-        .deserialize_any(Outer { key, members })
-        .and_then(|()| deserializer.end())
-        .map_err(|e| explain(text, &e))
+    deserializer.deserialize_any(Outer { key, members })?;
+    deserializer.end()
 }
 
 fn explain(text: &str, error: &serde_json::Error) -> FetchError {
@@ -130,9 +136,53 @@ impl<'de, S: DeserializeSeed<'de, Value = ()>> Visitor<'de> for Outer<S> {
     }
 }
 
-struct Elements<F>(F);
+/// The members of the array or map, read one after the other into one row. As a rule none of
+/// them holds anything that cannot be read, and they are read as they come. After the first
+/// that cannot, all start again, raw first, so that it costs nothing but its own smallest part.
+struct Members<'a, F> {
+    each: F,
+    row: Row<'a>,
+    /// So many have been handed out.
+    count: usize,
+    is_raw: bool,
+    /// So many are still to come for the second time.
+    known: usize,
+}
 
-impl<'de, F: FnMut(&'de RawValue)> DeserializeSeed<'de> for Elements<F> {
+impl<'a, F: FnMut(String, Value<'_>)> Members<'a, F> {
+    fn new(each: F) -> Self {
+        Members {
+            each,
+            row: Row::default(),
+            count: 0,
+            is_raw: false,
+            known: 0,
+        }
+    }
+
+    fn start_again(&mut self) {
+        self.is_raw = true;
+        self.known = self.count;
+    }
+
+    fn hand_out(&mut self, key: String) {
+        self.count += 1;
+        (self.each)(key, self.row.value());
+    }
+
+    fn hand_out_raw(&mut self, key: String, raw: &'a RawValue) {
+        if self.known > 0 {
+            self.known -= 1;
+            return;
+        }
+        self.row.read(raw);
+        self.hand_out(key);
+    }
+}
+
+struct Elements<'m, 'a, F>(&'m mut Members<'a, F>);
+
+impl<'de, F: FnMut(String, Value<'_>)> DeserializeSeed<'de> for Elements<'_, 'de, F> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -140,7 +190,7 @@ impl<'de, F: FnMut(&'de RawValue)> DeserializeSeed<'de> for Elements<F> {
     }
 }
 
-impl<'de, F: FnMut(&'de RawValue)> Visitor<'de> for Elements<F> {
+impl<'de, F: FnMut(String, Value<'_>)> Visitor<'de> for Elements<'_, 'de, F> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -151,17 +201,24 @@ impl<'de, F: FnMut(&'de RawValue)> Visitor<'de> for Elements<F> {
         Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut array: A) -> Result<(), A::Error> {
-        while let Some(raw) = array.next_element::<&RawValue>()? {
-            (self.0)(raw);
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<(), A::Error> {
+        let members = self.0;
+        if members.is_raw {
+            while let Some(raw) = array.next_element::<&RawValue>()? {
+                members.hand_out_raw(String::new(), raw);
+            }
+        } else {
+            while array.next_element_seed(members.row.seed())?.is_some() {
+                members.hand_out(String::new());
+            }
         }
         Ok(())
     }
 }
 
-struct Entries<F>(F);
+struct Entries<'m, 'a, F>(&'m mut Members<'a, F>);
 
-impl<'de, F: FnMut(String, &'de RawValue)> DeserializeSeed<'de> for Entries<F> {
+impl<'de, F: FnMut(String, Value<'_>)> DeserializeSeed<'de> for Entries<'_, 'de, F> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -169,7 +226,7 @@ impl<'de, F: FnMut(String, &'de RawValue)> DeserializeSeed<'de> for Entries<F> {
     }
 }
 
-impl<'de, F: FnMut(String, &'de RawValue)> Visitor<'de> for Entries<F> {
+impl<'de, F: FnMut(String, Value<'_>)> Visitor<'de> for Entries<'_, 'de, F> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -180,10 +237,15 @@ impl<'de, F: FnMut(String, &'de RawValue)> Visitor<'de> for Entries<F> {
         Ok(())
     }
 
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let members = self.0;
         while let Some(key) = map.next_key()? {
-            let raw = map.next_value::<&RawValue>()?;
-            (self.0)(key, raw);
+            if members.is_raw {
+                members.hand_out_raw(key, map.next_value()?);
+            } else {
+                map.next_value_seed(members.row.seed())?;
+                members.hand_out(key);
+            }
         }
         Ok(())
     }
@@ -197,18 +259,15 @@ mod tests {
     #[track_caller]
     fn check_elements(body: &[u8], expected: &str) {
         let mut members = Vec::new();
-        let mut row = Row::default();
-        let text = text(body);
-        let end = each_element(&text, "list", |raw| members.push(row.read(raw).to_string()));
+        let end = each_element(&text(body), "list", |value| members.push(value.to_string()));
         assert_eq!(outcome(members, end), expected);
     }
 
     #[track_caller]
     fn check_entries(body: &str, expected: &str) {
         let mut members = Vec::new();
-        let mut row = Row::default();
-        let end = each_entry(body, "map", |key, raw| {
-            members.push(format!("{key}={}", row.read(raw)));
+        let end = each_entry(body, "map", |key, value| {
+            members.push(format!("{key}={value}"));
         });
         assert_eq!(outcome(members, end), expected);
     }

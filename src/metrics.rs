@@ -15,9 +15,9 @@ pub use crate::exporter_metrics::render_exporter;
 const RESERVED_BYTES_PER_GATEWAY: usize = 6 * 1024;
 
 /// Everything that depends on the collection alone.
-pub fn render_gateways(collection: &Collection) -> String {
+pub fn render_gateways(collection: &Collection) -> Vec<u8> {
     let mut output =
-        String::with_capacity(1024 + collection.gateways.len() * RESERVED_BYTES_PER_GATEWAY);
+        Vec::with_capacity(1024 + collection.gateways.len() * RESERVED_BYTES_PER_GATEWAY);
     for row in &COLLECTION_ROWS {
         (row.write)(&mut Family::new(&mut output, &row.metric), collection);
     }
@@ -255,8 +255,14 @@ mod tests {
         }
     }
 
+    fn gateways_as_text(collection: &Collection) -> String {
+        String::from_utf8(render_gateways(collection)).expect("UTF-8")
+    }
+
     fn whole_exposition() -> String {
-        render_gateways(&every_state()) + &render_exporter(&busy_tallies(), &known_process())
+        let mut text = render_gateways(&every_state());
+        text.extend(render_exporter(&busy_tallies(), &known_process()));
+        String::from_utf8(text).expect("UTF-8")
     }
 
     /// Version, revision and target differ from build to build.
@@ -332,7 +338,7 @@ mod tests {
 
     /// The names of the families in which a gateway with this outcome appears.
     fn families_of(outcome: Outcome) -> BTreeSet<String> {
-        let text = render_gateways(&collection(vec![report("g", outcome)]));
+        let text = gateways_as_text(&collection(vec![report("g", outcome)]));
         let families = exposition_parser::parse(&text).expect("it is valid");
         let of_gateways = families.into_iter().map(|family| family.name);
         of_gateways
@@ -379,9 +385,9 @@ mod tests {
     #[test]
     fn the_list_failing_is_not_up_and_leaves_the_gateways() {
         let mut collection = collection(vec![report("g", Ok(None))]);
-        assert!(render_gateways(&collection).contains("\nttn_up 1\n"));
+        assert!(gateways_as_text(&collection).contains("\nttn_up 1\n"));
         collection.list_error = Some(failure());
-        let text = render_gateways(&collection);
+        let text = gateways_as_text(&collection);
         assert!(text.contains("\nttn_up 0\n"));
         assert!(text.contains("\nttn_gateway_connected{gateway_id=\"g\"} 0\n"));
     }

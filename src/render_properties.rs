@@ -104,7 +104,7 @@ fn check_one_random_exposition(random: &mut Random) {
             help: "",
         },
     ];
-    let mut output = String::new();
+    let mut output = Vec::new();
     let mut written = Vec::new();
     for metric in &METRICS {
         let mut family = Family::new(&mut output, metric);
@@ -122,6 +122,7 @@ fn check_one_random_exposition(random: &mut Random) {
             written.push((metric, samples));
         }
     }
+    let output = String::from_utf8(output).expect("UTF-8");
     check_read_back(&output, &written);
 }
 
@@ -264,7 +265,7 @@ fn check_one_random_collection(random: &mut Random) {
         at: UNIX_EPOCH,
         duration: random.duration(),
     };
-    let text = render_gateways(&collection);
+    let text = String::from_utf8(render_gateways(&collection)).expect("UTF-8");
     let families = exposition_parser::parse(&text).expect("what was written is valid");
     let samples = |name: &str| -> &[Sample] {
         let family = families.iter().find(|family| family.name == name);

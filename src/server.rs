@@ -198,7 +198,7 @@ impl Site {
         if !self.rendered.as_ref().is_some_and(is_current) {
             // The old text makes room for the new one.
             self.rendered = None;
-            let text = metrics::render_gateways(&collection).into_bytes();
+            let text = metrics::render_gateways(&collection);
             self.rendered = Some(Rendered {
                 collection,
                 text: Arc::new(text),
@@ -211,7 +211,7 @@ impl Site {
             shared: rendered
                 .map(|rendered| rendered.text.clone())
                 .unwrap_or_default(),
-            own: own.into_bytes(),
+            own,
         }
     }
 
