@@ -98,7 +98,7 @@ fn main() -> ExitCode {
         Command::Version => {
             concat!("ttn-gateway-exporter ", env!("CARGO_PKG_VERSION"), "\n").to_owned()
         }
-        Command::Print(what) => assets::text(what).to_owned(),
+        Command::Print(what) => assets::text(what),
         Command::Run(config) => return run(*config).unwrap_or_else(|problem| fail(1, problem)),
     };
     print(text.as_bytes()).map_or_else(|problem| fail(1, problem), |()| ExitCode::SUCCESS)

@@ -10,6 +10,7 @@ mod text;
 
 use std::time::SystemTime;
 
+use crate::assets;
 use crate::model::{Collection, State, Tallies};
 
 use api::{facts, problems};
@@ -30,7 +31,6 @@ pub const CONTENT_TYPE_OPTIONS: &str = "nosniff";
 /// `Referrer-Policy`: the project's site learns no address of this network.
 pub const REFERRER_POLICY: &str = "no-referrer";
 
-const STYLE: &str = include_str!("assets/page.css");
 const NAME: &str = env!("CARGO_PKG_NAME");
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Empty where Cargo.toml names none.
@@ -98,6 +98,7 @@ fn verdict(collection: &Collection) -> String {
 
 fn head(collection: &Collection, verdict: &str) -> String {
     let icon = icon(worst(collection));
+    let style = assets::style();
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
@@ -105,7 +106,7 @@ fn head(collection: &Collection, verdict: &str) -> String {
          <meta http-equiv=\"refresh\" content=\"{REFRESH_SECONDS}\">\n\
          <title>{verdict} – {NAME}</title>\n\
          <link rel=\"icon\" href=\"{icon}\">\n\
-         <style>{STYLE}</style>\n</head>\n<body>\n"
+         <style>{style}</style>\n</head>\n<body>\n"
     )
 }
 
@@ -254,7 +255,7 @@ mod tests {
 
     #[test]
     fn the_policy_allows_exactly_this_style() {
-        let hash = BASE64_STANDARD.encode(digest(&SHA256, STYLE.as_bytes()));
+        let hash = BASE64_STANDARD.encode(digest(&SHA256, assets::style().as_bytes()));
         let allowed = format!("style-src 'sha256-{hash}';");
         assert!(CONTENT_SECURITY_POLICY.contains(&allowed), "it is {hash}");
     }

@@ -37,7 +37,7 @@ impl Signals {
     pub fn wait_for(&self, time: Duration) -> Option<i32> {
         // SAFETY: zero is a valid value for both of its numbers.
         let mut limit: libc::timespec = unsafe { MaybeUninit::zeroed().assume_init() };
-        limit.tv_sec = time.as_secs() as libc::time_t;
+        limit.tv_sec = time.as_secs() as _;
         limit.tv_nsec = time.subsec_nanos() as _;
         // SAFETY: the pointers are to values that outlive the call, and null is allowed for
         // the details, which are not wanted.
