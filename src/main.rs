@@ -24,6 +24,7 @@ mod connection_stats;
 mod list;
 
 mod client;
+mod cryptography;
 mod hosts;
 mod refusal;
 mod resolver;

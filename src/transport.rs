@@ -15,6 +15,7 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body, Proxy, ProxyProtocol};
 
+use crate::cryptography;
 use crate::error::{FetchError, Reason};
 use crate::hosts::BaseUrl;
 use crate::resolver::CachingResolver;
@@ -191,6 +192,10 @@ impl Transport {
 }
 
 fn agent(roots: RootCerts, proxy: Option<Proxy>) -> Agent {
+    let tls = TlsConfig::builder()
+        .root_certs(roots)
+        .unversioned_rustls_crypto_provider(cryptography::provider())
+        .build();
     let config = Agent::config_builder()
         .user_agent(concat!("ttn-gateway-exporter/", env!("CARGO_PKG_VERSION")))
         .accept("application/json")
@@ -203,7 +208,7 @@ fn agent(roots: RootCerts, proxy: Option<Proxy>) -> Agent {
         .input_buffer_size(INPUT_BUFFER_BYTES)
         .output_buffer_size(OUTPUT_BUFFER_BYTES)
         .max_response_header_size(RESPONSE_HEADER_BYTES_MAX)
-        .tls_config(TlsConfig::builder().root_certs(roots).build())
+        .tls_config(tls)
         .build();
     Agent::with_parts(config, DefaultConnector::default(), CachingResolver::new())
 }
