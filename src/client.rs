@@ -85,7 +85,7 @@ impl Client {
             let problem = || FetchError::new(Reason::Shape, "the answer is no list of gateways");
             (!is_foreign).then_some(page).ok_or_else(problem)
         });
-        Ok((self.counted(base, page)?, total))
+        Ok((self.finished(base, answer, page)?, total))
     }
 
     /// The registration of one gateway.
@@ -99,7 +99,7 @@ impl Client {
         let request = get(&path, STATS_BYTES_MAX);
         let answer = self.call(Endpoint::Gateway, base, &request, deadline)?;
         let gateway = decode::gateway(&answer.body, &mut self.faults);
-        self.counted(base, gateway)
+        self.finished(base, answer, gateway)
     }
 
     /// The stats of 1 to 100 gateways; those that are not connected are missing.
@@ -125,7 +125,7 @@ impl Client {
         };
         let answer = self.call(Endpoint::StatsBatch, base, &request, deadline)?;
         let entries = decode::stats_batch(&answer.body, &mut self.faults);
-        self.counted(base, entries)
+        self.finished(base, answer, entries)
     }
 
     /// The stats of one gateway. A gateway that is not connected is the error `not_connected`.
@@ -139,7 +139,7 @@ impl Client {
         let request = get(&path, STATS_BYTES_MAX);
         let answer = self.call(Endpoint::Stats, base, &request, deadline)?;
         let stats = decode::stats(gateway_id, &answer.body, &mut self.faults);
-        self.counted(base, stats)
+        self.finished(base, answer, stats)
     }
 
     /// The rights of the API key, as their names.
@@ -147,15 +147,18 @@ impl Client {
         let request = get("/auth_info", STATS_BYTES_MAX);
         let answer = self.call(Endpoint::AuthInfo, base, &request, deadline)?;
         let rights = decode::rights(&answer.body);
-        self.counted(base, rights)
+        self.finished(base, answer, rights)
     }
 
-    /// Counts an error of decoding as `call` counts all others, and names the host in it.
-    fn counted<T>(
+    /// After decoding: the answer makes room for the next. An error of decoding is counted as
+    /// `call` counts all others, and names the host.
+    fn finished<T>(
         &mut self,
         base: &BaseUrl,
+        answer: Answer,
         decoded: Result<T, FetchError>,
     ) -> Result<T, CallError> {
+        self.transport.reuse(answer.body);
         decoded.map_err(|mut error| {
             self.tallies.count_error(error.reason);
             error.context = format!("{}: {}", base.host, error.context);
