@@ -246,15 +246,16 @@ fn check_name(name: &str, others: &str) -> Result<(), String> {
 }
 
 /// `NaN`, `+Inf`, `-Inf`, or `-`digits`.`digits`e-`digits, whose parts but the first digits may
-/// be missing. No plus sign, no leading zero, no white space, no time after it.
+/// be missing; an exponent has its sign, `+` too, as Prometheus's own programs write it. No other
+/// plus sign, no leading zero, no white space, no time after it.
 fn check_number(text: &str) -> Result<(), String> {
     if matches!(text, "NaN" | "+Inf" | "-Inf") {
         return Ok(());
     }
     let unsigned = text.strip_prefix('-').unwrap_or(text);
-    let (mantissa, exponent) = unsigned.split_once('e').unwrap_or((unsigned, "0"));
+    let (mantissa, exponent) = unsigned.split_once('e').unwrap_or((unsigned, "+0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, "0"));
-    let exponent = exponent.strip_prefix('-').unwrap_or(exponent);
+    let exponent = exponent.strip_prefix(['-', '+']).unwrap_or_default();
     let is_digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
     let is_plain = whole == "0" || !whole.starts_with('0');
     if is_plain && [whole, fraction, exponent].into_iter().all(is_digits) {
@@ -326,7 +327,8 @@ mod tests {
     fn labels_and_numbers_have_one_spelling() {
         let gauge = |sample: &str| format!("# HELP a h\n# TYPE a gauge\n{sample}\n");
         for number in [
-            "inf", "+inf", "nan", "+1", "1.", ".5", "01", "1e", "1e+5", "0x1", "1 2", " 1", "", "-",
+            "inf", "+inf", "nan", "+1", "1.", ".5", "01", "1e", "1e5", "1+5", "0x1", "1 2", " 1",
+            "", "-",
         ] {
             check(&gauge(&format!("a {number}")), Err("no number"));
         }
