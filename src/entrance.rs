@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use crate::front_door::FrontDoor;
 
-/// Those who stay while nobody comes: one for a scraper, one while it lingers.
-const ATTENDANTS_WAITING: usize = 2;
+/// Those who stay while nobody comes: one for a scraper, one for the next while the first takes
+/// leave, and one that then still waits, so that none has to be hired.
+const ATTENDANTS_WAITING: usize = 3;
 /// The head buffer is on the heap; calls are shallow.
 const STACK_BYTES: usize = 128 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);

@@ -1,9 +1,9 @@
 //! What the kernel says of this process, for the customary `process_*` metrics.
 //!
-//! Two files and one directory of /proc, read anew for each scrape: on a machine without a
-//! battery-backed clock even the start time moves, when the clock is set after boot. The files
-//! are kept open: to open a file of /proc takes longer than to read it. What cannot be read is
-//! left out; nothing here fails or logs.
+//! Two files of /proc and the size of a directory, read anew for each scrape: on a machine
+//! without a battery-backed clock even the start time moves, when the clock is set after boot.
+//! The files are kept open: to open a file of /proc takes longer than to read it. What cannot be
+//! read is left out; nothing here fails or logs.
 
 use std::borrow::Cow;
 use std::fs::{self, File};
@@ -102,7 +102,15 @@ impl ProcFile {
     }
 }
 
+/// Linux 6.2 and newer tell the number as the directory's size (proc_pid_fd(5)).
 fn count_open_fds() -> Option<u64> {
+    match fs::metadata("/proc/self/fd").ok()?.len() {
+        0 => count_listed_fds(),
+        count => Some(count),
+    }
+}
+
+fn count_listed_fds() -> Option<u64> {
     let entries = fs::read_dir("/proc/self/fd").ok()?;
     // One of them is the directory that is being read.
     (entries.count() as u64).checked_sub(1)
@@ -262,6 +270,7 @@ mod tests {
         assert!(process.virtual_memory_bytes >= process.resident_memory_bytes);
         assert!(process.open_fds.is_some_and(|n| n >= 3));
         assert!(process.threads.is_some_and(|n| n >= 1));
+        assert!(count_listed_fds().is_some_and(|n| n >= 3));
         let limits = fs::read_to_string("/proc/self/limits").expect("/proc");
         let limit = process
             .max_fds
