@@ -39,7 +39,7 @@ test: ## Format, lints and all tests; says what a missing tool kept from running
 	@tests/missing-tools.sh
 
 golden: ## Write the golden files anew; look at the difference before you commit it
-	UPDATE_GOLDEN=1 cargo test --test it golden
+	UPDATE_GOLDEN=1 cargo test golden
 
 screenshots: ## Pictures of the status page, for a person to look at
 	SCREENSHOTS=$(CURDIR)/target/screenshots cargo test --test it browser -- --nocapture

@@ -316,12 +316,10 @@ mod tests {
     }
 
     #[test]
-    fn five_hundred_gateways_are_no_effort() {
+    fn five_hundred_gateways_are_half_a_megabyte() {
         let many = collection((0..500).map(|_| connected()).collect());
-        let started = std::time::Instant::now();
         let html = render(&many, &Tallies::default(), now());
-        // Without optimization and on a busy machine too.
-        assert!(started.elapsed() < Duration::from_millis(100));
+        assert!(html.len() < 500_000, "{} bytes", html.len());
         assert_eq!(html.matches("<tr class=\"connected\">").count(), 500);
         assert!(html.contains("<b>500,<wbr>000</b> <span>uplinks</span>"));
     }

@@ -1,11 +1,17 @@
 //! Random input for the property tests, the same on each machine. Tests only.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 /// Marsaglia's xorshift: random enough for tests.
 pub struct Random(u64);
 
 impl Random {
+    fn new(seed: u64) -> Random {
+        // Neighbouring seeds must lie far apart, and xorshift never leaves zero.
+        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
     pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -34,16 +40,19 @@ impl Random {
     }
 }
 
-/// Does it so many times, or for as long as `FUZZ_SECONDS` says.
-pub fn repeat(rounds: u64, mut check: impl FnMut(&mut Random)) {
+/// Does it so many times, or for as long as `FUZZ_SECONDS` says, each time with a seed of its
+/// own. A failure names the seed.
+#[track_caller]
+pub fn repeat(rounds: u64, check: impl Fn(&mut Random)) {
     let seconds = std::env::var("FUZZ_SECONDS").ok();
     let time = seconds.map(|s| Duration::from_secs(s.parse().expect("a number of seconds")));
     let start = Instant::now();
-    let mut random = Random(0x2545_f491_4f6c_dd1d);
-    let mut done = 0;
-    while time.map_or(done < rounds, |time| start.elapsed() < time) {
-        check(&mut random);
-        done += 1;
+    let mut seed = 0;
+    while time.map_or(seed < rounds, |time| start.elapsed() < time) {
+        seed += 1;
+        let mut random = Random::new(seed);
+        let outcome = catch_unwind(AssertUnwindSafe(|| check(&mut random)));
+        assert!(outcome.is_ok(), "with seed {seed}");
     }
-    println!("{done} rounds");
+    println!("{seed} rounds");
 }

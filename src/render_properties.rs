@@ -4,9 +4,8 @@
 //! Tests only. `FUZZ_SECONDS` prolongs them; a failure names the seed that repeats it.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::error::{FetchError, Reason};
 use crate::exposition::{Family, Kind, Label, Metric};
@@ -15,22 +14,9 @@ use crate::metrics::render_gateways;
 use crate::model::{Collection, ConnectionStats, Gateway, GatewayReport, GatewayStatus, Location};
 use crate::model::{Outcome, RoundTripTimes, State, SubBand, Timestamp};
 use crate::number::Value;
-
-/// Marsaglia's xorshift: random enough for tests, and the seed is all its state.
-struct Random(u64);
+use crate::random::{Random, repeat};
 
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
     /// Mostly what hurts: quotes, backslashes, newlines, syntax of the format.
     fn text(&mut self) -> String {
         const HOSTILE: [&str; 16] = [
@@ -40,7 +26,7 @@ impl Random {
             0 => char::from_u32(random.below(0x11_0000) as u32)
                 .unwrap_or('x')
                 .to_string(),
-            _ => HOSTILE[random.below(16) as usize].to_string(),
+            _ => HOSTILE[random.below(16)].to_string(),
         };
         (0..self.below(12)).map(|_| character(self)).collect()
     }
@@ -160,7 +146,7 @@ impl Random {
         let shift = self.below(64);
         let moment = Timestamp {
             seconds: self.next() as i64 >> shift,
-            nanoseconds: [0, 1, 999_999_999][self.below(3) as usize],
+            nanoseconds: [0, 1, 999_999_999][self.below(3)],
         };
         (self.below(3) > 0).then_some(moment)
     }
@@ -168,8 +154,8 @@ impl Random {
     /// Few antennas and few sources, so that some come twice.
     fn places(&mut self) -> Vec<Location> {
         let place = |random: &mut Random| Location {
-            antenna: random.below(2) as usize,
-            source: ["registry", "gps", "\"\\\n"][random.below(3) as usize].into(),
+            antenna: random.below(2),
+            source: ["registry", "gps", "\"\\\n"][random.below(3)].into(),
             latitude: random.double(),
             longitude: random.double(),
             altitude: random.double(),
@@ -179,8 +165,8 @@ impl Random {
 
     fn sub_bands(&mut self) -> Vec<SubBand> {
         let band = |random: &mut Random| SubBand {
-            min_frequency: random.below(3),
-            max_frequency: u64::MAX - random.below(2),
+            min_frequency: random.below(3) as u64,
+            max_frequency: u64::MAX - random.below(2) as u64,
             downlink_utilization_limit: random.double(),
             downlink_utilization: random.double(),
         };
@@ -241,7 +227,7 @@ impl Random {
         }
     }
 
-    fn report(&mut self, number: u64) -> GatewayReport {
+    fn report(&mut self, number: usize) -> GatewayReport {
         let gateway = Gateway {
             gateway_id: format!("gateway-{number}"),
             eui: self.text(),
@@ -289,27 +275,12 @@ fn check_one_random_collection(random: &mut Random) {
     }
 }
 
-#[track_caller]
-fn check_for_many_seeds(check_one: fn(&mut Random)) {
-    let seconds = std::env::var("FUZZ_SECONDS").map_or(0, |text| text.parse().unwrap());
-    let start = Instant::now();
-    let mut seed: u64 = 1;
-    while seed <= 1000 || start.elapsed().as_secs() < seconds {
-        // Neighbouring seeds must lie far apart, and xorshift never leaves zero.
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        let result = catch_unwind(AssertUnwindSafe(|| check_one(&mut random)));
-        assert!(result.is_ok(), "with seed {seed}");
-        seed += 1;
-    }
-    println!("{} seeds", seed - 1);
-}
-
 #[test]
 fn whatever_is_written_is_read_back_as_it_was() {
-    check_for_many_seeds(check_one_random_exposition);
+    repeat(1_000, check_one_random_exposition);
 }
 
 #[test]
 fn every_collection_makes_a_valid_exposition() {
-    check_for_many_seeds(check_one_random_collection);
+    repeat(1_000, check_one_random_collection);
 }
