@@ -4,7 +4,6 @@
 //! of a collection. It knows no field and decides nothing.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_core::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -14,6 +13,8 @@ use serde_json::value::RawValue;
 
 /// Nothing that is read lies deeper within a gateway.
 const MAX_SALVAGE_LEVELS: usize = 8;
+/// A gateway that tells everything has about a hundred. Two bytes of JSON can make one, of 64.
+const MAX_NODES: usize = 10_000;
 
 /// One value, with room for the next.
 #[derive(Default)]
@@ -83,27 +84,56 @@ impl<'a> Row<'a> {
 
     fn salvage(&mut self, name: Cow<'a, str>, json: &'a str, levels: usize) {
         let start = self.0.len();
-        let length = 1;
-        let kind = UNREADABLE;
+        let (kind, length) = (UNREADABLE, 1);
         self.0.push(Node { name, kind, length });
         let Some(levels) = levels.checked_sub(1) else {
             return;
         };
-        if json.starts_with('{') {
-            let Ok(members) = serde_json::from_str::<BTreeMap<String, &RawValue>>(json) else {
-                return;
-            };
-            self.0[start].kind = Kind::Object;
-            for (name, raw) in members {
-                self.append(Cow::Owned(name), raw.get(), levels);
-            }
-        } else if let Ok(elements) = serde_json::from_str::<Vec<&RawValue>>(json) {
-            self.0[start].kind = Kind::Array;
-            for raw in elements {
-                self.append(Cow::Borrowed(""), raw.get(), levels);
-            }
+        let mut deserializer = serde_json::Deserializer::from_str(json);
+        let parts = Salvage { row: self, levels };
+        match deserializer.deserialize_any(parts) {
+            Ok(kind) => self.0[start].kind = kind,
+            Err(_) => self.0.truncate(start + 1),
         }
         self.0[start].length = self.0.len() - start;
+    }
+}
+
+/// The parts of an array or object, one by one.
+struct Salvage<'r, 'a> {
+    row: &'r mut Row<'a>,
+    levels: usize,
+}
+
+impl<'de> Visitor<'de> for Salvage<'_, 'de> {
+    type Value = Kind<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an array or an object")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+        while let Some(raw) = array.next_element::<&RawValue>()? {
+            check_room(&self.row.0)?;
+            self.row.append(Cow::Borrowed(""), raw.get(), self.levels);
+        }
+        Ok(Kind::Array)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        while let Some(name) = map.next_key_seed(Name)? {
+            let raw = map.next_value::<&RawValue>()?;
+            check_room(&self.row.0)?;
+            self.row.append(name, raw.get(), self.levels);
+        }
+        Ok(Kind::Object)
+    }
+}
+
+fn check_room<E: Error>(nodes: &[Node<'_>]) -> Result<(), E> {
+    match nodes.len() < MAX_NODES {
+        true => Ok(()),
+        false => Err(E::custom("too many parts")),
     }
 }
 
@@ -180,9 +210,11 @@ struct Part<'n, 'a> {
 }
 
 impl<'a> Part<'_, 'a> {
-    fn push(self, kind: Kind<'a>) {
+    fn push<E: Error>(self, kind: Kind<'a>) -> Result<(), E> {
+        check_room(self.nodes)?;
         let (name, length) = (self.name, 1);
         self.nodes.push(Node { name, kind, length });
+        Ok(())
     }
 }
 
@@ -201,46 +233,40 @@ impl<'de> Visitor<'de> for Part<'_, 'de> {
         f.write_str("JSON")
     }
 
-    fn visit_unit<E>(self) -> Result<(), E> {
-        self.push(Kind::Null);
-        Ok(())
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        self.push(Kind::Null)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
-        self.push(Kind::Bool(value));
-        Ok(())
+    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
+        self.push(Kind::Bool(value))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<(), E> {
-        self.push(Kind::Number(value.into()));
-        Ok(())
+    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
+        self.push(Kind::Number(value.into()))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<(), E> {
-        self.push(Kind::Number(value.into()));
-        Ok(())
+    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
+        self.push(Kind::Number(value.into()))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<(), E> {
+    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
         // JSON has no number that is not finite.
-        self.push(Number::from_f64(value).map_or(UNREADABLE, Kind::Number));
-        Ok(())
+        self.push(Number::from_f64(value).map_or(UNREADABLE, Kind::Number))
     }
 
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<(), E> {
-        self.push(Kind::String(Cow::Borrowed(text)));
-        Ok(())
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<(), E> {
+        self.push(Kind::String(Cow::Borrowed(text)))
     }
 
     /// With escapes in it, it does not stand in the answer as it is.
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        self.push(Kind::String(Cow::Owned(text.to_owned())));
-        Ok(())
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        self.push(Kind::String(Cow::Owned(text.to_owned())))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<(), A::Error> {
         let (start, kind) = (self.nodes.len(), Kind::Array);
         let (nodes, name, length) = (self.nodes, self.name, 1);
+        check_room(nodes)?;
         nodes.push(Node { name, kind, length });
         let mut is_more = true;
         while is_more {
@@ -254,6 +280,7 @@ impl<'de> Visitor<'de> for Part<'_, 'de> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let (start, kind) = (self.nodes.len(), Kind::Object);
         let (nodes, name, length) = (self.nodes, self.name, 1);
+        check_room(nodes)?;
         nodes.push(Node { name, kind, length });
         while let Some(name) = map.next_key_seed(Name)? {
             map.next_value_seed(Part { nodes, name })?;
@@ -281,7 +308,7 @@ impl<'de> Visitor<'de> for Name {
         f.write_str("a name")
     }
 
-    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
+    fn visit_borrowed_str<E: Error>(self, name: &'de str) -> Result<Self::Value, E> {
         Ok(Cow::Borrowed(name))
     }
 
@@ -340,8 +367,22 @@ mod tests {
         let row = &mut Row::default();
         check(row, "1e999", "false");
         let json = r#"{"b":[1,{"d":1e999,"c":2},"\ud800",3],"a":[[]]}"#;
-        let expected = r#"{"a":[[]],"b":[1,{"c":2,"d":false},false,3]}"#;
+        let expected = r#"{"b":[1,{"d":false,"c":2},false,3],"a":[[]]}"#;
         check(row, json, expected);
+    }
+
+    #[test]
+    fn a_value_of_too_many_parts_is_none_and_leaves_no_memory_behind() {
+        let row = &mut Row::default();
+        let zeros = |count| vec!["0"; count].join(",");
+        let most = format!("[{}]", zeros(MAX_NODES - 1)).leak();
+        check(row, most, most);
+        let many = format!("[{}]", zeros(MAX_NODES)).leak();
+        check(row, many, "false");
+        check(row, format!("[1e999,{}]", zeros(99_999)).leak(), "false");
+        let nested = format!("{{\"a\":{many},\"b\":1,\"c\":1e999}}").leak();
+        check(row, nested, r#"{"a":false,"b":1,"c":false}"#);
+        assert!(row.0.capacity() <= 2 * MAX_NODES);
     }
 
     #[test]
