@@ -152,6 +152,8 @@ def main():
         package = deb(binary, architecture, version, options.epoch)
         made[f"{NAME}_{version}_{architecture}.deb"] = package
     for file, data in made.items():
+        # One that is running can be removed, but not written to.
+        (options.dist / file).unlink(missing_ok=True)
         (options.dist / file).write_bytes(data)
         print(f"{len(data):>9}  {options.dist.name}/{file}")
     (options.dist / name).chmod(0o755)
