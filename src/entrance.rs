@@ -17,7 +17,7 @@ use crate::front_door::FrontDoor;
 /// Those who stay while nobody comes: one for a scraper, one for the next while the first takes
 /// leave, and one that then still waits, so that none has to be hired.
 const ATTENDANTS_WAITING: usize = 3;
-/// The head buffer is on the heap; calls are shallow.
+/// Calls are shallow, and the buffers on it have a few KiB.
 const STACK_BYTES: usize = 128 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// A flood fails hundreds of times a second, and a log on an SD card should last for years.
