@@ -76,11 +76,6 @@ impl FrontDoor {
         Ok((door, listener))
     }
 
-    /// How many visitors have asked and are not yet answered.
-    pub fn in_service(&self) -> usize {
-        self.visitors.in_service()
-    }
-
     /// Reads the request of a visitor who has a place, and answers it.
     ///
     /// # Errors

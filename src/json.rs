@@ -39,11 +39,15 @@ enum Kind<'a> {
     Object,
 }
 
-const NULL: Node<'static> = Node {
-    name: Cow::Borrowed(""),
-    kind: Kind::Null,
-    length: 1,
-};
+impl<'a> Node<'a> {
+    /// Without parts.
+    const fn new(name: Cow<'a, str>, kind: Kind<'a>) -> Node<'a> {
+        let length = 1;
+        Node { name, kind, length }
+    }
+}
+
+const NULL: &[Node<'static>] = &[Node::new(Cow::Borrowed(""), Kind::Null)];
 const UNREADABLE: Kind<'static> = Kind::Bool(false);
 
 impl<'a> Row<'a> {
@@ -84,8 +88,7 @@ impl<'a> Row<'a> {
 
     fn salvage(&mut self, name: Cow<'a, str>, json: &'a str, levels: usize) {
         let start = self.0.len();
-        let (kind, length) = (UNREADABLE, 1);
-        self.0.push(Node { name, kind, length });
+        self.0.push(Node::new(name, UNREADABLE));
         let Some(levels) = levels.checked_sub(1) else {
             return;
         };
@@ -143,7 +146,7 @@ pub struct Value<'r>(&'r [Node<'r>]);
 
 impl Default for Value<'_> {
     fn default() -> Self {
-        Value(&[NULL])
+        Value(NULL)
     }
 }
 
@@ -209,12 +212,16 @@ struct Part<'n, 'a> {
     name: Cow<'a, str>,
 }
 
-impl<'a> Part<'_, 'a> {
+impl<'n, 'a> Part<'n, 'a> {
     fn push<E: Error>(self, kind: Kind<'a>) -> Result<(), E> {
+        self.begin(kind).map(drop)
+    }
+
+    /// A value whose parts follow: where they go.
+    fn begin<E: Error>(self, kind: Kind<'a>) -> Result<&'n mut Vec<Node<'a>>, E> {
         check_room(self.nodes)?;
-        let (name, length) = (self.name, 1);
-        self.nodes.push(Node { name, kind, length });
-        Ok(())
+        self.nodes.push(Node::new(self.name, kind));
+        Ok(self.nodes)
     }
 }
 
@@ -264,10 +271,8 @@ impl<'de> Visitor<'de> for Part<'_, 'de> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<(), A::Error> {
-        let (start, kind) = (self.nodes.len(), Kind::Array);
-        let (nodes, name, length) = (self.nodes, self.name, 1);
-        check_room(nodes)?;
-        nodes.push(Node { name, kind, length });
+        let start = self.nodes.len();
+        let nodes = self.begin(Kind::Array)?;
         let mut is_more = true;
         while is_more {
             let name = Cow::Borrowed("");
@@ -278,10 +283,8 @@ impl<'de> Visitor<'de> for Part<'_, 'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let (start, kind) = (self.nodes.len(), Kind::Object);
-        let (nodes, name, length) = (self.nodes, self.name, 1);
-        check_room(nodes)?;
-        nodes.push(Node { name, kind, length });
+        let start = self.nodes.len();
+        let nodes = self.begin(Kind::Object)?;
         while let Some(name) = map.next_key_seed(Name)? {
             map.next_value_seed(Part { nodes, name })?;
         }

@@ -28,9 +28,9 @@ pub fn each_element(
     mut each: impl FnMut(Value<'_>),
 ) -> Result<(), FetchError> {
     let mut members = Members::new(|_, value: Value<'_>| each(value));
-    walk(text, key, Elements(&mut members)).or_else(|_| {
-        members.start_again();
-        walk(text, key, Elements(&mut members)).map_err(|e| explain(text, &e))
+    twice(text, |is_raw| {
+        members.is_raw = is_raw;
+        walk(text, key, Elements(&mut members))
     })
 }
 
@@ -41,9 +41,9 @@ pub fn each_entry(
     each: impl FnMut(String, Value<'_>),
 ) -> Result<(), FetchError> {
     let mut members = Members::new(each);
-    walk(text, key, Entries(&mut members)).or_else(|_| {
-        members.start_again();
-        walk(text, key, Entries(&mut members)).map_err(|e| explain(text, &e))
+    twice(text, |is_raw| {
+        members.is_raw = is_raw;
+        walk(text, key, Entries(&mut members))
     })
 }
 
@@ -71,6 +71,17 @@ pub fn wrong_shape(what: &str) -> FetchError {
     let what = printable(what, MAX_MESSAGE_CHARACTERS);
     let context = format!("the answer is not of the API's form: {what}");
     FetchError::new(Reason::Shape, context)
+}
+
+/// As a rule no member holds anything that cannot be read, and each is read as it comes. After
+/// the first that cannot, all start again, raw first, so that it costs nothing but its own
+/// smallest part.
+fn twice(
+    text: &str,
+    mut walk: impl FnMut(bool) -> Result<(), serde_json::Error>,
+) -> Result<(), FetchError> {
+    let read = walk(false).or_else(|_| walk(true));
+    read.map_err(|error| explain(text, &error))
 }
 
 fn walk<'a, S>(text: &'a str, key: &'static str, members: S) -> Result<(), serde_json::Error>
@@ -136,16 +147,13 @@ impl<'de, S: DeserializeSeed<'de, Value = ()>> Visitor<'de> for Outer<S> {
     }
 }
 
-/// The members of the array or map, read one after the other into one row. As a rule none of
-/// them holds anything that cannot be read, and they are read as they come. After the first
-/// that cannot, all start again, raw first, so that it costs nothing but its own smallest part.
+/// The members of the array or map, read one after the other into one row.
 struct Members<'a, F> {
     each: F,
     row: Row<'a>,
-    /// So many have been handed out.
-    count: usize,
+    /// The second time.
     is_raw: bool,
-    /// So many are still to come for the second time.
+    /// So many were handed out the first time, and the second time are still to come again.
     known: usize,
 }
 
@@ -154,19 +162,14 @@ impl<'a, F: FnMut(String, Value<'_>)> Members<'a, F> {
         Members {
             each,
             row: Row::default(),
-            count: 0,
             is_raw: false,
             known: 0,
         }
     }
 
-    fn start_again(&mut self) {
-        self.is_raw = true;
-        self.known = self.count;
-    }
-
+    /// What was just read into the row.
     fn hand_out(&mut self, key: String) {
-        self.count += 1;
+        self.known += 1;
         (self.each)(key, self.row.value());
     }
 
@@ -175,8 +178,7 @@ impl<'a, F: FnMut(String, Value<'_>)> Members<'a, F> {
             self.known -= 1;
             return;
         }
-        self.row.read(raw);
-        self.hand_out(key);
+        (self.each)(key, self.row.read(raw));
     }
 }
 

@@ -29,6 +29,7 @@ mod hosts;
 mod refusal;
 mod resolver;
 mod transport;
+mod transport_failure;
 
 mod decode;
 mod faults;
@@ -163,22 +164,23 @@ fn serve(config: &Config, site: Site, signals: Signals) -> Result<ExitCode, Stri
     let places = descriptors.saturating_sub(DESCRIPTORS_RESERVED);
     let places = places.clamp(4, PLACES_MAX) as usize;
     let bodies = Handover::default();
-    let (door, private) = FrontDoor::new(places, bodies.clone())
-        .map_err(|error| format!("cannot start the server: {error}"))?;
-    let server = tiny_http::Server::from_listener(private, None)
-        .map_err(|error| format!("cannot start the server: {error}"))?;
+    let (door, private) = FrontDoor::new(places, bodies.clone()).map_err(cannot_start)?;
+    let server = tiny_http::Server::from_listener(private, None).map_err(cannot_start)?;
     let door = Arc::new(door);
     let notifier = Notifier::from_environment();
     for listener in listeners {
         if let Ok(address) = listener.local_addr() {
             log::info!("listening on http://{address}");
         }
-        Entrance::open(door.clone(), listener)
-            .map_err(|error| format!("cannot start the server: {error}"))?;
+        Entrance::open(door.clone(), listener).map_err(cannot_start)?;
     }
     notifier.ready();
     thread::spawn(move || stop_on_signal(&signals, &door));
     site.serve(&server, &bodies, notifier)
+}
+
+fn cannot_start(error: impl Display) -> String {
+    format!("cannot start the server: {error}")
 }
 
 /// Ends the process: at once if nobody waits for an answer, else when they have it or have
@@ -187,7 +189,7 @@ fn stop_on_signal(signals: &Signals, door: &FrontDoor) -> ! {
     let signal = signals.wait();
     log::info!("signal {signal}: stopping");
     let start = Instant::now();
-    while door.in_service() > 0 && start.elapsed() < STOP_TIME_MAX {
+    while door.visitors.in_service() > 0 && start.elapsed() < STOP_TIME_MAX {
         if let Some(second) = signals.wait_for(Duration::from_millis(10)) {
             std::process::exit(128 + second);
         }

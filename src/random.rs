@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 pub struct Random(u64);
 
 impl Random {
-    fn new(seed: u64) -> Random {
+    pub fn new(seed: u64) -> Random {
         // Neighbouring seeds must lie far apart, and xorshift never leaves zero.
         Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }

@@ -115,24 +115,12 @@ impl Site {
             let received = server.recv_timeout(notifier.interval());
             notifier.alive(Instant::now());
             if let Ok(Some(request)) = received {
-                let answer = self.answer_whatever_happens(&request);
+                let answer = unless_it_panics(|| self.answer(&request));
                 if let Err(error) = send(request, answer, bodies) {
                     log::debug!("cannot hand over an answer: {error}");
                 }
             }
         }
-    }
-
-    /// A panic costs this answer; the hook has logged it. What is remembered is plain data,
-    /// valid at each step.
-    fn answer_whatever_happens(&mut self, request: &Request) -> Answer {
-        let answer = panic::catch_unwind(AssertUnwindSafe(|| self.answer(request)));
-        answer.unwrap_or_else(|_| {
-            Answer::text(
-                "500 Internal Server Error",
-                "a defect: the log has a line of it\n",
-            )
-        })
     }
 
     fn answer(&mut self, request: &Request) -> Answer {
@@ -265,6 +253,17 @@ impl Site {
     }
 }
 
+/// A panic costs this answer; the hook has logged it. What is remembered is plain data, valid
+/// at each step.
+fn unless_it_panics(answer: impl FnOnce() -> Answer) -> Answer {
+    panic::catch_unwind(AssertUnwindSafe(answer)).unwrap_or_else(|_| {
+        Answer::text(
+            "500 Internal Server Error",
+            "a defect: the log has a line of it\n",
+        )
+    })
+}
+
 impl Asked<'_> {
     fn scrape(&self, budget: Duration) -> Scrape {
         let arrived = self.arrived();
@@ -348,6 +347,15 @@ mod tests {
         for nonsense in ["", "0", "-1", "NaN", "inf", "1e400", "ten"] {
             check_budget(nonsense, None);
         }
+    }
+
+    #[test]
+    fn a_panic_costs_one_answer_and_tells_nothing() {
+        let answer = unless_it_panics(|| panic!("inner workings"));
+        assert_eq!(answer.status, "500 Internal Server Error");
+        assert!(!String::from_utf8_lossy(&answer.body.own).contains("inner"));
+        let answer = unless_it_panics(|| Answer::text("200 OK", "ok\n"));
+        assert_eq!(answer.status, "200 OK");
     }
 
     #[track_caller]

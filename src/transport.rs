@@ -1,5 +1,5 @@
 //! One request to the API over HTTP. The only file that knows ureq: agents, TLS roots,
-//! proxies, time limits, body limits, and what each of its errors means to an operator.
+//! proxies, time limits and body limits; `transport_failure` knows its errors.
 //!
 //! It never follows a redirect, and it puts the key into the `Authorization` header alone.
 
@@ -10,17 +10,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::CertificateError;
 use ureq::http::{HeaderValue, Response, header};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body, Proxy, ProxyProtocol};
 
 use crate::cryptography;
-use crate::error::{FetchError, Reason};
+use crate::error::FetchError;
 use crate::hosts::BaseUrl;
 use crate::resolver::CachingResolver;
 use crate::secret::Secret;
+use crate::transport_failure::{classify, is_lost_connection, is_unknown_authority};
 
 /// A server closes a kept connection after a minute or a few; scrapes come every minute.
 const IDLE_MAX: Duration = Duration::from_secs(300);
@@ -278,179 +278,9 @@ fn read_answer(
     })
 }
 
-fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
-    match error {
-        ureq::Error::Rustls(error) => Some(error),
-        ureq::Error::Io(error) => error.get_ref()?.downcast_ref(),
-        _ => None,
-    }
-}
-
-fn is_unknown_authority(error: &ureq::Error) -> bool {
-    let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
-    tls_error(error) == Some(&unknown)
-}
-
-fn is_lost_connection(error: &ureq::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    let lost = [
-        BrokenPipe,
-        ConnectionAborted,
-        ConnectionReset,
-        UnexpectedEof,
-    ];
-    matches!(error, ureq::Error::Io(error) if lost.contains(&error.kind()))
-}
-
-/// The reason, and what to tell a person.
-fn classify(error: &ureq::Error) -> (Reason, String) {
-    if let Some(error) = tls_error(error) {
-        return (Reason::Tls, describe_tls(error));
-    }
-    match error {
-        ureq::Error::HostNotFound => (Reason::Dns, "the host name has no address".to_owned()),
-        ureq::Error::Timeout(ureq::Timeout::Resolve) => (
-            Reason::Dns,
-            "the name servers did not answer in time".to_owned(),
-        ),
-        ureq::Error::Timeout(_) => (Reason::Timeout, "no whole answer in time".to_owned()),
-        ureq::Error::BodyExceedsLimit(limit) => (
-            Reason::TooLarge,
-            format!("the answer is longer than {limit} bytes"),
-        ),
-        ureq::Error::LargeResponseHeader(..) => (
-            Reason::TooLarge,
-            "the header of the answer is too long".to_owned(),
-        ),
-        ureq::Error::ConnectProxyFailed(_) | ureq::Error::ConnectionFailed => {
-            (Reason::Connect, format!("no connection: {error}"))
-        }
-        ureq::Error::Tls(_) | ureq::Error::TlsRequired => (Reason::Tls, error.to_string()),
-        ureq::Error::Protocol(_) | ureq::Error::Http(_) => (
-            Reason::ConnectionLost,
-            format!("the answer is no HTTP: {error}"),
-        ),
-        ureq::Error::Decompress(..) => (Reason::ConnectionLost, error.to_string()),
-        ureq::Error::Io(error) => classify_io(error),
-        _ => (Reason::ConnectionLost, error.to_string()),
-    }
-}
-
-fn classify_io(error: &io::Error) -> (Reason, String) {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof};
-    match error.kind() {
-        TimedOut => (Reason::Timeout, "no whole answer in time".to_owned()),
-        UnexpectedEof => (
-            Reason::ConnectionLost,
-            "the connection ended before the answer did".to_owned(),
-        ),
-        ConnectionReset | ConnectionAborted | BrokenPipe => (
-            Reason::ConnectionLost,
-            "the connection was reset".to_owned(),
-        ),
-        _ => (Reason::Connect, format!("no connection: {error}")),
-    }
-}
-
-/// A Pi without a network has the time of its last shutdown, or 1970: then every certificate
-/// looks expired or not yet valid, and the clock has to be named.
-fn describe_tls(error: &rustls::Error) -> String {
-    use rustls::Error::InvalidCertificate;
-    let what = match error {
-        InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
-            "the server's certificate has expired, or this machine's clock is wrong"
-        }
-        InvalidCertificate(
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
-        ) => "the server's certificate is not valid yet: is this machine's clock right?",
-        InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => "the server's certificate is for another host name",
-        InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "the server's certificate is from an unknown authority: see --ca-file"
-        }
-        _ => return format!("no TLS session: {error}"),
-    };
-    what.to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[track_caller]
-    fn check(error: ureq::Error, reason: Reason, words: &str) {
-        let (actual, what) = classify(&error);
-        assert_eq!(actual, reason, "{error:?}");
-        assert!(what.contains(words), "{what}");
-    }
-
-    fn certificate(error: CertificateError) -> ureq::Error {
-        let error = rustls::Error::InvalidCertificate(error);
-        ureq::Error::Io(io::Error::new(io::ErrorKind::InvalidData, error))
-    }
-
-    #[test]
-    fn every_failure_has_its_reason_and_says_what_to_look_at() {
-        check(ureq::Error::HostNotFound, Reason::Dns, "name");
-        check(
-            ureq::Error::Timeout(ureq::Timeout::Resolve),
-            Reason::Dns,
-            "name servers",
-        );
-        check(
-            ureq::Error::Timeout(ureq::Timeout::Global),
-            Reason::Timeout,
-            "in time",
-        );
-        check(
-            ureq::Error::BodyExceedsLimit(9),
-            Reason::TooLarge,
-            "9 bytes",
-        );
-        let io = |kind: io::ErrorKind| ureq::Error::Io(kind.into());
-        check(
-            io(io::ErrorKind::ConnectionRefused),
-            Reason::Connect,
-            "refused",
-        );
-        check(
-            io(io::ErrorKind::NetworkUnreachable),
-            Reason::Connect,
-            "unreachable",
-        );
-        check(
-            io(io::ErrorKind::ConnectionReset),
-            Reason::ConnectionLost,
-            "reset",
-        );
-        check(
-            io(io::ErrorKind::UnexpectedEof),
-            Reason::ConnectionLost,
-            "ended",
-        );
-        check(certificate(CertificateError::Expired), Reason::Tls, "clock");
-        check(
-            certificate(CertificateError::NotValidYet),
-            Reason::Tls,
-            "clock",
-        );
-        check(
-            certificate(CertificateError::NotValidForName),
-            Reason::Tls,
-            "another host",
-        );
-        check(
-            certificate(CertificateError::UnknownIssuer),
-            Reason::Tls,
-            "--ca-file",
-        );
-        check(
-            certificate(CertificateError::BadSignature),
-            Reason::Tls,
-            "no TLS session",
-        );
-    }
 
     #[test]
     fn text_without_a_certificate_is_no_ca_file() {

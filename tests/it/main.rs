@@ -22,6 +22,9 @@ mod package;
 mod prometheus;
 mod property;
 mod python_compat;
+#[path = "../../src/random.rs"]
+#[allow(dead_code)]
+mod random;
 mod readme;
 mod secrecy;
 mod states;

@@ -9,21 +9,11 @@ use serde_json::{Map, Value, json};
 
 use crate::fake::{Fake, Fleet, Gateway, clock, demo};
 use crate::harness::Setup;
+use crate::random::Random;
 
 const ROUNDS: usize = 40;
 
-/// xorshift64*: the same numbers for the same seed.
-struct Random(u64);
-
 impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let number = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
-        number as usize % limit
-    }
-
     fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len())]
     }
@@ -56,7 +46,7 @@ impl Random {
             0 => Value::Null,
             1 => json!(self.below(2) == 0),
             2 => json!(self.below(usize::MAX >> 1) as i64 - (1 << 40)),
-            3 => json!(f64::from_bits(self.0)),
+            3 => json!(f64::from_bits(self.next())),
             4 => json!("x".repeat(self.below(5000))),
             5 => json!(self.pick(&texts)),
             6 => (0..self.below(4)).map(|_| self.value(depth - 1)).collect(),
@@ -126,7 +116,7 @@ fn property_random_answers_give_a_valid_exposition_with_every_sound_gateway() {
     let mut round = 0;
     while round < ROUNDS || Instant::now() < end {
         let seed = (first << 20) + round as u64 + 1;
-        let fleet = spoilt_fleet(&mut Random(seed));
+        let fleet = spoilt_fleet(&mut Random::new(seed));
         fake.change(|current| *current = fleet);
         std::thread::sleep(Duration::from_millis(101));
         let scrape = exporter.scrape();
@@ -150,7 +140,7 @@ fn property_random_documents_in_place_of_an_answer_never_end_the_exporter() {
     let first = clock::now_seconds() as u64;
     for round in 0..ROUNDS {
         let seed = (first << 20) + round as u64 + 1;
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let document = random.value(5).to_string();
         let cut = match random.below(3) {
             0 => document

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::fake::{Endpoint, Fake, Fleet, Misbehaviour};
 use crate::harness::{Exporter, PATIENCE, Setup, http};
+use crate::random::Random;
 use crate::{attacks, is_full, socket, watch};
 
 const KIBIBYTE: u64 = 1024;
@@ -358,19 +359,13 @@ fn no_head_ends_the_process() {
     ];
     let fake = Fake::start(Fleet::generated(1));
     let exporter = Exporter::start(&fake);
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let mut random = |below: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 11) as usize % below
-    };
+    let mut random = Random::new(1);
     for _ in 0..if is_full() { 50_000 } else { 1_000 } {
         let mut head = b"GET /metrics HTTP/1.1\r\nAccept: a\r\nAuthorization: b\r\n\r\n".to_vec();
-        for _ in 0..=random(4) {
-            let at = random(head.len());
-            let end = (at + random(5)).min(head.len());
-            head.splice(at..end, PIECES[random(PIECES.len())].iter().copied());
+        for _ in 0..=random.below(4) {
+            let at = random.below(head.len());
+            let end = (at + random.below(5)).min(head.len());
+            head.splice(at..end, PIECES[random.below(PIECES.len())].iter().copied());
         }
         head.extend_from_slice(b"\r\n\r\n");
         let answer = http::exchange(exporter.address, &head, PATIENCE);

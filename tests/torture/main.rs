@@ -17,6 +17,9 @@ mod harness;
 
 mod attacks;
 mod hardship;
+#[path = "../../src/random.rs"]
+#[allow(dead_code)]
+mod random;
 mod socket;
 mod watch;
 
