@@ -5,63 +5,25 @@
 //! requests bring the rest, `client` knows the API's calls, `transport` sends them, `decode`
 //! reads the answers, `metrics` and `page` write what goes back. Arrows only point down.
 
-mod args;
-mod flags;
-
-mod body;
-mod entrance;
-mod front_door;
-mod gzip;
-mod request_head;
-mod server;
-mod visitors;
-
-mod collector;
-mod journal;
-mod ttl_map;
-
-mod connection_stats;
-mod list;
-
-mod client;
-mod cryptography;
-mod hosts;
-mod refusal;
-mod resolver;
-mod transport;
-mod transport_failure;
-
-mod decode;
-mod faults;
-mod json;
-mod json_stream;
-mod timestamp;
-
 mod assets;
-mod exporter_metrics;
-mod exposition;
-mod gateway_metrics;
+mod cli;
+mod collect;
+mod http;
 mod metrics;
-mod number;
 mod page;
+mod system;
+mod things_stack;
 
 mod error;
 mod model;
 mod secret;
 
-mod allocator;
-mod listen;
-mod process;
-mod signals;
-mod systemd;
-
 #[cfg(test)]
 #[path = "../tests/it/exposition_parser.rs"]
 mod exposition_parser;
 #[cfg(test)]
+#[path = "../tests/unit/random.rs"]
 mod random;
-#[cfg(test)]
-mod render_properties;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -71,17 +33,12 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 use std::{env, fs, panic};
 
-use crate::args::{Command, Config, KeySource};
-use crate::body::Handover;
-use crate::client::Client;
-use crate::collector::{Collector, Scrape};
-use crate::entrance::Entrance;
-use crate::front_door::FrontDoor;
+use crate::cli::{Command, Config, KeySource};
+use crate::collect::{Collector, Scrape};
+use crate::http::{BUDGET_MAX, Entrance, FrontDoor, Handover, Site};
 use crate::secret::Secret;
-use crate::server::{BUDGET_MAX, Site};
-use crate::signals::Signals;
-use crate::systemd::Notifier;
-use crate::transport::Transport;
+use crate::system::{Notifier, Signals};
+use crate::things_stack::{Client, Transport};
 
 /// Visitors at once; fewer where the limit of descriptors is low.
 const PLACES_MAX: u64 = 64;
@@ -91,12 +48,12 @@ const DESCRIPTORS_RESERVED: u64 = 24;
 const STOP_TIME_MAX: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    let command = match args::parse(env::args_os().skip(1), |name| env::var_os(name)) {
+    let command = match cli::parse(env::args_os().skip(1), |name| env::var_os(name)) {
         Ok(command) => command,
         Err(problem) => return fail(2, problem),
     };
     let text = match command {
-        Command::Help => flags::help(),
+        Command::Help => cli::help(),
         Command::Version => {
             concat!("ttn-gateway-exporter ", env!("CARGO_PKG_VERSION"), "\n").to_owned()
         }
@@ -108,7 +65,7 @@ fn main() -> ExitCode {
 
 fn run(mut config: Config) -> Result<ExitCode, String> {
     let signals = Signals::block().map_err(|error| format!("cannot block signals: {error}"))?;
-    allocator::give_back();
+    system::give_back();
     start_log(config.verbose);
     keep_out_of_core_dumps();
     for warning in &config.warnings {
@@ -124,7 +81,7 @@ fn run(mut config: Config) -> Result<ExitCode, String> {
     let transport = transport.map_err(|error| match &config.ca_file {
         Some(path) => {
             let path = path.display();
-            flags::without_key(format!("cannot use the authorities of {path}: {error}"))
+            cli::without_key(format!("cannot use the authorities of {path}: {error}"))
         }
         None => error.to_string(),
     })?;
@@ -158,9 +115,9 @@ fn once(mut site: Site, signals: Signals) -> Result<ExitCode, String> {
 
 fn serve(config: &Config, site: Site, signals: Signals) -> Result<ExitCode, String> {
     let (address, port) = &config.listen;
-    let listeners = listen::bind(address, *port)
+    let listeners = system::bind(address, *port)
         .map_err(|error| format!("cannot listen on {address}:{port}: {error}"))?;
-    let descriptors = process::max_fds().unwrap_or(1024);
+    let descriptors = system::max_fds().unwrap_or(1024);
     let places = descriptors.saturating_sub(DESCRIPTORS_RESERVED);
     let places = places.clamp(4, PLACES_MAX) as usize;
     let bodies = Handover::default();
@@ -200,7 +157,7 @@ fn stop_on_signal(signals: &Signals, door: &FrontDoor) -> ! {
 fn read_secret(what: &str, path: &std::path::Path) -> Result<Secret, String> {
     Secret::from_file(path).map_err(|error| {
         let path = path.display();
-        flags::without_key(format!("cannot use the {what} of {path}: {error}"))
+        cli::without_key(format!("cannot use the {what} of {path}: {error}"))
     })
 }
 

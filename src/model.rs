@@ -193,7 +193,7 @@ impl GatewayReport {
 
 /// Everything that one collection obtained, failures included. It is never an error itself.
 #[derive(Clone, Debug)]
-pub struct Collection {
+pub struct Snapshot {
     /// Sorted by gateway id, each once.
     pub gateways: Vec<GatewayReport>,
     /// Why the list is missing, incomplete or an older one.
@@ -204,7 +204,7 @@ pub struct Collection {
     pub duration: Duration,
 }
 
-impl Collection {
+impl Snapshot {
     /// Whether the list and the state of every gateway were obtained: `ttn_up`.
     pub fn is_complete(&self) -> bool {
         self.list_error.is_none() && self.count(State::Unknown) == 0
@@ -270,7 +270,7 @@ pub struct RateLimit {
 
 /// What the exporter counts of itself, from its start.
 #[derive(Clone, Debug, Default)]
-pub struct Tallies {
+pub struct Counters {
     /// By `Reason as usize`.
     pub errors: [u64; Reason::ALL.len()],
     /// By endpoint and HTTP status; no status where no answer came. Bounded by the number
@@ -289,7 +289,7 @@ pub struct Tallies {
     pub last_error: Option<(SystemTime, Arc<FetchError>)>,
 }
 
-impl Tallies {
+impl Counters {
     pub fn count_error(&mut self, reason: Reason) {
         self.errors[reason as usize] += 1;
     }

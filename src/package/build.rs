@@ -1,5 +1,5 @@
 //! Compresses the texts that the program carries, which would be 50 kB of it otherwise.
-//! `src/assets.rs` takes them from the folder of the build and inflates them again.
+//! `src/assets/mod.rs` takes them from the folder of the build and inflates them again.
 
 use std::io::{Result, Write};
 use std::path::PathBuf;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use crate::error::{FetchError, Reason};
-use crate::model::{Collection, Tallies};
+use crate::model::{Counters, Snapshot};
 
 use super::text::{Grouped, Host, Isolated, Tense, Took, When, amount, timestamp, unix_seconds};
 
@@ -15,7 +15,7 @@ use super::text::{Grouped, Host, Isolated, Tense, Took, When, amount, timestamp,
 const CLOCK_TOLERANCE_SECONDS: i64 = 120;
 
 /// What is wrong with the API, and what to do about it; nothing where all is well.
-pub fn problems(collection: &Collection, now: SystemTime) -> String {
+pub fn problems(collection: &Snapshot, now: SystemTime) -> String {
     let mut items: Vec<_> = [clock_problem(collection, now), list_problem(collection)]
         .into_iter()
         .flatten()
@@ -51,7 +51,7 @@ fn advice(reason: Reason) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-fn list_problem(collection: &Collection) -> Option<String> {
+fn list_problem(collection: &Snapshot) -> Option<String> {
     let error = collection.list_error.as_ref()?;
     let what = match collection.gateways.is_empty() {
         true => "The list of gateways is missing",
@@ -62,7 +62,7 @@ fn list_problem(collection: &Collection) -> Option<String> {
 
 /// One problem for each reason, the one that hides most gateways first. The contexts of one
 /// reason are alike, so the first stands for all.
-fn gateway_problems(collection: &Collection) -> Vec<String> {
+fn gateway_problems(collection: &Snapshot) -> Vec<String> {
     let mut by_reason: BTreeMap<Reason, Vec<&FetchError>> = BTreeMap::new();
     for error in collection
         .gateways
@@ -84,7 +84,7 @@ fn gateway_problems(collection: &Collection) -> Vec<String> {
 }
 
 /// A machine without a battery clock starts in the past until it has reached a time server.
-fn clock_problem(collection: &Collection, now: SystemTime) -> Option<String> {
+fn clock_problem(collection: &Snapshot, now: SystemTime) -> Option<String> {
     let stats = collection.gateways.iter().filter_map(|g| g.stats());
     let newest = stats.filter_map(|s| s.last_seen()).max()?;
     let behind = newest.seconds.saturating_sub(unix_seconds(now));
@@ -98,7 +98,7 @@ fn clock_problem(collection: &Collection, now: SystemTime) -> Option<String> {
 }
 
 /// How the API does.
-pub fn facts(collection: &Collection, tallies: &Tallies, now: SystemTime) -> String {
+pub fn facts(collection: &Snapshot, counters: &Counters, now: SystemTime) -> String {
     let (at, tense) = (timestamp(collection.at), Tense::Event);
     let complete = match collection.is_complete() {
         true => "everything was read",
@@ -114,9 +114,9 @@ pub fn facts(collection: &Collection, tallies: &Tallies, now: SystemTime) -> Str
         .to_string();
     for (term, description) in [
         ("Last collection", collected),
-        ("Rate limit left", rate_limits(tallies)),
-        ("Since start", since_start(tallies)),
-        ("Last error", last_error(tallies, now)),
+        ("Rate limit left", rate_limits(counters)),
+        ("Since start", since_start(counters)),
+        ("Last error", last_error(counters, now)),
     ] {
         html.push_str(&format!(
             "<div><dt>{term}</dt><dd>{description}</dd></div>\n"
@@ -126,8 +126,8 @@ pub fn facts(collection: &Collection, tallies: &Tallies, now: SystemTime) -> Str
 }
 
 /// By the host that announced it.
-fn rate_limits(tallies: &Tallies) -> String {
-    let of = tallies.rate_limits.iter().map(|(host, rate)| {
+fn rate_limits(counters: &Counters) -> String {
+    let of = counters.rate_limits.iter().map(|(host, rate)| {
         let (available, limit) = (Grouped(rate.available), Grouped(rate.limit));
         format!("{available} of {limit} <small>{}</small>", Host(host))
     });
@@ -138,8 +138,8 @@ fn rate_limits(tallies: &Tallies) -> String {
 }
 
 /// Reasons are told by the labels that the metric has, so that one leads to the other.
-fn since_start(tallies: &Tallies) -> String {
-    let counted = Reason::ALL.into_iter().zip(tallies.errors);
+fn since_start(counters: &Counters) -> String {
+    let counted = Reason::ALL.into_iter().zip(counters.errors);
     let mut counted: Vec<_> = counted.filter(|(_, count)| *count > 0).collect();
     counted.sort_by_key(|(_, count)| Reverse(*count));
     let by_reason = counted
@@ -148,8 +148,8 @@ fn since_start(tallies: &Tallies) -> String {
         .collect::<Vec<_>>();
     format!(
         "{}, {} <small>{}</small>",
-        counted_noun(tallies.request_count.iter().sum(), "request"),
-        counted_noun(tallies.errors.iter().sum(), "error"),
+        counted_noun(counters.request_count.iter().sum(), "request"),
+        counted_noun(counters.errors.iter().sum(), "error"),
         by_reason.join(", ")
     )
 }
@@ -159,8 +159,8 @@ fn counted_noun(count: u64, noun: &str) -> String {
     format!("{}\u{a0}{noun}{plural}", Grouped(count))
 }
 
-fn last_error(tallies: &Tallies, now: SystemTime) -> String {
-    let Some((at, error)) = &tallies.last_error else {
+fn last_error(counters: &Counters, now: SystemTime) -> String {
+    let Some((at, error)) = &counters.last_error else {
         return "none".to_string();
     };
     let (at, tense) = (timestamp(*at), Tense::Event);
@@ -188,19 +188,19 @@ mod tests {
             let what = format!("of 2 gateways is unknown because {}.", reason.words());
             let advice = reason.advice().split(" --").next().unwrap_or_default();
             let context = "<bdi>&lt;the context&gt;</bdi>";
-            check(&collection, &Tallies::default(), &[&what, advice, context]);
+            check(&collection, &Counters::default(), &[&what, advice, context]);
         }
     }
 
     #[test]
     fn an_error_that_has_passed_is_still_told() {
-        let mut tallies = Tallies::default();
+        let mut counters = Counters::default();
         let error = FetchError::new(Reason::Timeout, "a context");
-        tallies.last_error = Some((now() - Duration::from_secs(600), Arc::new(error)));
-        tallies.errors[Reason::Timeout as usize] = 2;
+        counters.last_error = Some((now() - Duration::from_secs(600), Arc::new(error)));
+        counters.errors[Reason::Timeout as usize] = 2;
         check(
             &collection(vec![connected()]),
-            &tallies,
+            &counters,
             &[
                 ">10 min ago</time>: the API did not answer in time",
                 "<code>--timeout</code>",
@@ -224,21 +224,21 @@ mod tests {
         late.gateways[0].outcome = Ok(Some(Arc::new(stats)));
         check(
             &late,
-            &Tallies::default(),
+            &Counters::default(),
             &["clock of this machine is about 2 h behind"],
         );
     }
 
     #[test]
     fn the_rate_limit_of_each_host_is_told() {
-        let mut tallies = Tallies::default();
-        check(&collection(vec![]), &tallies, &["not announced"]);
+        let mut counters = Counters::default();
+        check(&collection(vec![]), &counters, &["not announced"]);
         let rate = RateLimit {
             limit: 1_200,
             available: 1_180,
         };
-        tallies.rate_limits.insert("eu1.example".into(), rate);
+        counters.rate_limits.insert("eu1.example".into(), rate);
         let told = "1,180 of 1,200 <small><bdi>eu1.<wbr>example</bdi></small>";
-        check(&collection(vec![]), &tallies, &[told]);
+        check(&collection(vec![]), &counters, &[told]);
     }
 }

@@ -22,7 +22,7 @@ mod package;
 mod prometheus;
 mod property;
 mod python_compat;
-#[path = "../../src/random.rs"]
+#[path = "../unit/random.rs"]
 #[allow(dead_code)]
 mod random;
 mod readme;

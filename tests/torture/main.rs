@@ -17,7 +17,7 @@ mod harness;
 
 mod attacks;
 mod hardship;
-#[path = "../../src/random.rs"]
+#[path = "../unit/random.rs"]
 #[allow(dead_code)]
 mod random;
 mod socket;

@@ -1,0 +1,477 @@
+//! What the command line and its environment variables ask for, validated. Pure: opening
+//! what the text names comes later.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::cli::flags::{self, Given, KEY_PREFIX, UsageError, Value};
+use crate::collect::Scope;
+use crate::secret::Secret;
+use crate::things_stack::{self, BaseUrl, KnownHosts};
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Command {
+    Help,
+    Version,
+    /// Write one of the built-in files to standard output.
+    Print(&'static str),
+    Run(Box<Config>),
+}
+
+/// Where the API key comes from.
+#[derive(Debug)]
+pub enum KeySource {
+    Given(Secret),
+    File(PathBuf),
+}
+
+/// Everything that can be set, valid.
+#[derive(Debug)]
+pub struct Config {
+    /// `ADDRESS:PORT`; an empty address means all interfaces.
+    pub listen: (String, u16),
+    pub key: KeySource,
+    pub server: BaseUrl,
+    pub hosts: KnownHosts,
+    pub scope: Scope,
+    pub ca_file: Option<PathBuf>,
+    pub web_token_file: Option<PathBuf>,
+    pub ttl: Duration,
+    pub list_ttl: Duration,
+    pub timeout: Duration,
+    pub once: bool,
+    pub verbose: bool,
+    /// What to tell the operator once the log is there.
+    pub warnings: Vec<String>,
+}
+
+/// What `--print` can write; the texts live in `assets`.
+pub const PRINTABLE: [&str; 4] = ["dashboard", "alerts", "scrape-config", "unit"];
+
+/// Reads the command line (without the program's name) and the environment.
+///
+/// # Errors
+/// The first flag or variable that cannot be understood.
+pub fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<Command, UsageError> {
+    let given = Given::from_command_line(arguments)?;
+    if given.has("help") {
+        return Ok(Command::Help);
+    }
+    if given.has("version") {
+        return Ok(Command::Version);
+    }
+    if let Some(what) = given.text("print")? {
+        let known = PRINTABLE.into_iter().find(|known| *known == what);
+        return known.map(Command::Print).ok_or_else(|| {
+            let known = PRINTABLE.join(", ");
+            UsageError::new(format!("--print {what:?}: is none of {known}"))
+        });
+    }
+    let config = given.or_from_environment(variable).into_config()?;
+    Ok(Command::Run(Box::new(config)))
+}
+
+/// What the raw values mean. Each problem names the flag and the value.
+impl Given {
+    fn into_config(self) -> Result<Config, UsageError> {
+        let server = self.server()?;
+        let allowed = self.all("allow-host").iter().map(Value::host);
+        let hosts = KnownHosts::new(server.clone(), allowed.collect::<Result<_, _>>()?);
+        let mut warnings = Vec::new();
+        if self.has("password") {
+            warnings.push("--password is ignored: it never had a use".to_owned());
+        }
+        Ok(Config {
+            listen: self.listen()?,
+            key: self.key()?,
+            server,
+            hosts,
+            scope: self.scope()?,
+            ca_file: self.path("ca-file"),
+            web_token_file: self.path("web-token-file"),
+            ttl: self.seconds("ttl", 86_400.0)?,
+            list_ttl: self.seconds("list-ttl", 86_400.0)?,
+            timeout: self.seconds("timeout", 50.0)?,
+            once: self.has("once"),
+            verbose: self.has("verbose"),
+            warnings,
+        })
+    }
+
+    fn key(&self) -> Result<KeySource, UsageError> {
+        match (self.last("key"), self.last("key-file")) {
+            (Some(key), Some(file)) => Err(UsageError::new(format!(
+                "{} and {} are both given: only one API key can be used",
+                key.source, file.source
+            ))),
+            (Some(key), None) => {
+                let problem =
+                    |problem| UsageError::new(format!("{}: the API key {problem}", key.source));
+                let secret = Secret::new(&key.text.to_string_lossy());
+                secret.map(KeySource::Given).map_err(problem)
+            }
+            (None, Some(file)) if file.text.to_string_lossy().starts_with(KEY_PREFIX) => {
+                Err(file.problem("is a key"))
+            }
+            (None, Some(file)) => Ok(KeySource::File(PathBuf::from(&file.text))),
+            (None, None) => Err(UsageError::new(
+                "Provide API key! Use --key-file FILE or set TTN_API_KEY; \
+                 --help says more"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    fn listen(&self) -> Result<(String, u16), UsageError> {
+        let Some(value) = self.last("listen") else {
+            return Ok((String::new(), 9714));
+        };
+        let text = value.as_str()?;
+        let problem = || value.problem("is not ADDRESS:PORT, such as :9714 or 127.0.0.1:9714");
+        let (address, port) = text.rsplit_once(':').ok_or_else(problem)?;
+        let port = port.parse().map_err(|_| problem())?;
+        let bare = address.strip_prefix('[').and_then(|a| a.strip_suffix(']'));
+        if bare.is_none() && address.contains([':', '[', ']']) {
+            return Err(problem());
+        }
+        Ok((bare.unwrap_or(address).to_owned(), port))
+    }
+
+    fn server(&self) -> Result<BaseUrl, UsageError> {
+        let Some(value) = self.last("server") else {
+            let default = BaseUrl::parse(flags::default_of("server"));
+            return default.map_err(|problem| UsageError::new(problem.to_owned()));
+        };
+        // A URL with user information is not repeated: it holds a password.
+        let url = BaseUrl::parse(value.as_str()?).map_err(|problem| {
+            match value.text.to_string_lossy().contains('@') {
+                true => UsageError::new(format!("{}: the URL {problem}", value.source)),
+                false => value.problem(problem),
+            }
+        })?;
+        if !url.is_https && !url.is_loopback() && !self.has("insecure-http") {
+            return Err(value.problem(
+                "would send the API key unencrypted; use https, or --insecure-http if you must",
+            ));
+        }
+        Ok(url)
+    }
+
+    fn scope(&self) -> Result<Scope, UsageError> {
+        let gateways = self.all("gateway").iter().map(Value::id);
+        let gateways: Vec<String> = gateways.collect::<Result<_, _>>()?;
+        let organization = self.last("organization").map(Value::id).transpose()?;
+        let user = self.last("user").map(Value::id).transpose()?;
+        match (gateways.is_empty(), organization, user) {
+            (true, None, None) => Ok(Scope::Key),
+            (true, Some(id), None) => Ok(Scope::Organization(id)),
+            (true, None, Some(id)) => Ok(Scope::User(id)),
+            (false, None, None) => Ok(Scope::Gateways(gateways)),
+            _ => Err(UsageError::new(
+                "--gateway, --organization and --user exclude each other".to_owned(),
+            )),
+        }
+    }
+
+    fn seconds(&self, name: &'static str, max: f64) -> Result<Duration, UsageError> {
+        let text = self.text(name)?.unwrap_or(flags::default_of(name));
+        match text.parse::<f64>() {
+            Ok(seconds) if (0.1..=max).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+            _ => {
+                let source = self.last(name).map_or(name, |value| value.source.as_str());
+                let problem =
+                    format!("{source} {text:?}: is no number of seconds from 0.1 to {max}");
+                Err(UsageError::new(problem))
+            }
+        }
+    }
+}
+
+impl Value {
+    /// An identifier of The Things Stack. It becomes part of a path, so nothing else may pass.
+    fn id(&self) -> Result<String, UsageError> {
+        let id = self.as_str()?;
+        match is_id(id) {
+            true => Ok(id.to_owned()),
+            false => Err(self.problem("is no identifier: 2 to 36 of a-z, 0-9 and -")),
+        }
+    }
+
+    fn host(&self) -> Result<String, UsageError> {
+        let host = self.as_str()?;
+        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        things_stack::normalize(bare.unwrap_or(host)).ok_or_else(|| self.problem("is no host name"))
+    }
+}
+
+fn is_id(text: &str) -> bool {
+    let is_id_byte = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    (2..=36).contains(&text.len()) && text.bytes().all(is_id_byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::flags::{FLAGS, help};
+
+    const KEY: &str = "NNSXS.ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFGHIJKLM.SECRET";
+
+    fn parse_line(line: &str, variables: &[(&str, &str)]) -> Result<Command, UsageError> {
+        parse(line.split_whitespace().map(OsString::from), |name| {
+            let found = variables.iter().find(|(variable, _)| *variable == name);
+            found.map(|(_, value)| OsString::from(value))
+        })
+    }
+
+    #[track_caller]
+    fn config(line: &str, variables: &[(&str, &str)]) -> Config {
+        match parse_line(line, variables) {
+            Ok(Command::Run(config)) => *config,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn check_refused(line: &str, expected: &str) {
+        match parse_line(line, &[]) {
+            Err(error) => assert_eq!(error.to_string(), expected),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_help() {
+        let config = config("--key k", &[]);
+        assert_eq!(config.listen, (String::new(), 9714));
+        assert_eq!(
+            config.server.to_string(),
+            "https://eu1.cloud.thethings.network"
+        );
+        assert_eq!(config.scope, Scope::Key);
+        assert_eq!(config.ttl, Duration::from_secs(10));
+        assert_eq!(config.list_ttl, Duration::from_secs(300));
+        assert_eq!(config.timeout, Duration::from_secs(5));
+        assert!(!config.once && !config.verbose && config.warnings.is_empty());
+    }
+
+    #[test]
+    fn every_flag_of_the_help_is_accepted_and_every_flag_is_in_the_help() {
+        for flag in &FLAGS {
+            let value = match flag.name {
+                "listen" => ":1",
+                "print" => "unit",
+                "ttl" | "list-ttl" | "timeout" => "7",
+                "key" | "key-file" => "key",
+                _ => "some",
+            };
+            let value = flag.value.map_or("", |_| value);
+            let key = if flag.name.starts_with("key") {
+                ""
+            } else {
+                "--key k"
+            };
+            parse_line(&format!("{key} --{} {value}", flag.name), &[]).unwrap();
+            assert!(help().contains(&format!("--{}", flag.name)));
+            assert!(help().contains(flag.variable.unwrap_or("")));
+        }
+        assert!(help().lines().all(|line| line.chars().count() <= 80));
+    }
+
+    #[test]
+    fn every_value_flag_has_a_variable_that_it_wins_over() {
+        let all = [
+            ("TTN_LISTEN", "[::1]:1"),
+            ("TTN_API_KEY", "variable"),
+            ("TTN_SERVER", "https://stack.example.com"),
+            ("TTN_GATEWAY", "gw-1, gw-2"),
+            ("TTN_ALLOW_HOST", "a.example.com,b.example.com"),
+            ("TTN_CA_FILE", "ca.pem"),
+            ("TTN_TTL", "1"),
+            ("TTN_LIST_TTL", "2"),
+            ("TTN_TIMEOUT", "3"),
+            ("TTN_WEB_TOKEN_FILE", "token"),
+        ];
+        let from_variables = config("", &all);
+        assert_eq!(from_variables.listen, ("::1".to_owned(), 1));
+        let gateways = vec!["gw-1".to_owned(), "gw-2".to_owned()];
+        assert_eq!(from_variables.scope, Scope::Gateways(gateways));
+        assert_eq!(from_variables.timeout, Duration::from_secs(3));
+        assert_eq!(from_variables.ca_file, Some(PathBuf::from("ca.pem")));
+        assert!(from_variables.hosts.api_of("b.example.com").is_ok());
+        let line = "--listen 127.0.0.1:2 --key-file f --organization org --ttl 9";
+        let from_flags = config(line, &all);
+        assert_eq!(from_flags.listen, ("127.0.0.1".to_owned(), 2));
+        assert!(matches!(from_flags.key, KeySource::File(file) if file == *"f"));
+        assert_eq!(from_flags.scope, Scope::Organization("org".to_owned()));
+        assert_eq!(from_flags.ttl, Duration::from_secs(9));
+    }
+
+    #[test]
+    fn the_forms_of_the_python_script_work() {
+        for line in [
+            "--listen :1 --key k --verbose",
+            "--listen=:1 --key=k --verbose=true",
+            "-listen :1 -key k -verbose",
+            "-listen=:1 -key=k -v",
+            "-listen=:1 -key=k -noisy",
+        ] {
+            match parse_line(line, &[]) {
+                Ok(Command::Run(config)) => {
+                    assert_eq!(config.listen.1, 1, "{line}");
+                    assert!(config.verbose, "{line}");
+                }
+                other => assert!(line.contains("noisy"), "{line}: {other:?}"),
+            }
+        }
+        assert!(!config("--key k --verbose=false", &[]).verbose);
+        assert_eq!(config("--key k -password p", &[]).warnings.len(), 1);
+        let KeySource::Given(key) = config("-key -listen", &[]).key else {
+            panic!("the value of a flag is no flag");
+        };
+        assert_eq!(key.reveal(), "-listen");
+    }
+
+    #[test]
+    fn bad_usage_names_the_flag_and_the_value() {
+        check_refused(
+            "--key k --listen 9714",
+            r#"--listen "9714": is not ADDRESS:PORT, such as :9714 or 127.0.0.1:9714"#,
+        );
+        check_refused(
+            "--key k --listen ::1:9714",
+            r#"--listen "::1:9714": is not ADDRESS:PORT, such as :9714 or 127.0.0.1:9714"#,
+        );
+        check_refused(
+            "--key k --ttl soon",
+            r#"--ttl "soon": is no number of seconds from 0.1 to 86400"#,
+        );
+        check_refused(
+            "--key k --timeout inf",
+            r#"--timeout "inf": is no number of seconds from 0.1 to 50"#,
+        );
+        check_refused(
+            "--key k --gateway A/B",
+            r#"--gateway "A/B": is no identifier: 2 to 36 of a-z, 0-9 and -"#,
+        );
+        check_refused(
+            "--key k --allow-host a/b",
+            r#"--allow-host "a/b": is no host name"#,
+        );
+        check_refused(
+            "--key k --gateway gw --user me",
+            "--gateway, --organization and --user exclude each other",
+        );
+        check_refused(
+            "--key k --key-file f",
+            "--key and --key-file are both given: only one API key can be used",
+        );
+        check_refused(
+            "--key k --server ftp://a",
+            r#"--server "ftp://a": is neither an https nor an http URL"#,
+        );
+        check_refused(
+            "--key k --server https://u:p@a",
+            "--server: the URL has user information, which belongs into no URL",
+        );
+        check_refused(
+            "--key k --server http://10.0.0.1",
+            r#"--server "http://10.0.0.1": would send the API key unencrypted; use https, or --insecure-http if you must"#,
+        );
+        check_refused(
+            "--key k --once=maybe",
+            r#"--once "maybe": takes no value but true or false"#,
+        );
+        check_refused(
+            "--print nothing",
+            r#"--print "nothing": is none of dashboard, alerts, scrape-config, unit"#,
+        );
+        check_refused("--key k --unknown", "invalid option '--unknown'");
+        check_refused("--key k extra", r#"unexpected argument "extra""#);
+        check_refused("--key", "missing argument for option '--key'");
+    }
+
+    #[test]
+    fn without_a_key_the_error_says_how_to_give_one() {
+        check_refused(
+            "",
+            "Provide API key! Use --key-file FILE or set TTN_API_KEY; --help says more",
+        );
+    }
+
+    #[test]
+    fn a_key_is_never_repeated() {
+        for line in [
+            "--key KEYé",
+            "--key-file KEY",
+            "KEY",
+            "--KEY",
+            "--ttl KEY",
+            "--print KEY",
+            "--key k --gateway KEY",
+        ] {
+            let message = parse_line(&line.replace("KEY", KEY), &[])
+                .unwrap_err()
+                .to_string();
+            assert!(!message.contains("SECRET"), "{line}: {message}");
+        }
+        let printed = format!("{:?}", parse_line(&format!("--key {KEY}"), &[]));
+        assert!(
+            printed.contains("Secret(***)") && !printed.contains("SECRET"),
+            "{printed}"
+        );
+    }
+
+    #[test]
+    fn plain_http_is_for_this_machine_or_for_who_insists() {
+        config("--key k --server http://127.0.0.1:1885", &[]);
+        config("--key k --server http://10.0.0.1 --insecure-http", &[]);
+    }
+
+    #[test]
+    fn property_random_arguments_never_panic_and_never_repeat_a_key() {
+        let words = [
+            "--",
+            "-",
+            "-key",
+            "--key",
+            "=",
+            "--key=",
+            "-v",
+            "--ttl",
+            "-vvv",
+            "é",
+            "1",
+            "--once=",
+            "-h=1",
+            "--listen",
+            "[::1]:1",
+            ":",
+            "--server",
+            "https://a@b",
+            "--gateway",
+            "--print",
+            "--allow-host",
+            "--ca-file",
+            KEY,
+        ];
+        crate::random::repeat(20_000, |random| {
+            let arguments = (0..random.below(6)).map(|_| {
+                let word = words[random.below(words.len())].as_bytes();
+                let bytes = match random.below(4) {
+                    0 => random.mutate(word, &[b"-", b"=", b":", b"\xff", b"99999"]),
+                    _ => word.to_vec(),
+                };
+                std::os::unix::ffi::OsStringExt::from_vec(bytes)
+            });
+            let arguments: Vec<OsString> = arguments.collect();
+            if let Err(error) = parse(arguments.clone(), |_| None) {
+                assert!(!error.to_string().contains(KEY), "{arguments:?}: {error}");
+            }
+        });
+    }
+}

@@ -1,0 +1,172 @@
+//! What the log says about collections: a line when something begins to fail or works again,
+//! and silence in between, so that an outage of a week does not wear out an SD card. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::error::{FetchError, Reason};
+use crate::model::Snapshot;
+
+/// How many gateways a line names.
+const NAMED_MAX: usize = 3;
+
+/// What the last collection had to complain of: each subject with each reason.
+#[derive(Default)]
+pub struct OutageLog {
+    outages: BTreeSet<(String, Reason)>,
+}
+
+/// One line for the log.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Line {
+    Failing(String),
+    Recovered(String),
+}
+
+struct Outage<'a> {
+    error: &'a FetchError,
+    gateways: Vec<&'a str>,
+}
+
+impl OutageLog {
+    /// The lines that this collection is worth after the ones before.
+    pub fn enter(&mut self, collection: &Snapshot) -> Vec<Line> {
+        let outages = troubles_of(collection);
+        let begun = outages.iter().filter_map(|(about, outage)| {
+            let is_new = !self.outages.contains(about);
+            is_new.then(|| Line::Failing(outage.describe(&about.0)))
+        });
+        let ended = self.outages.iter().filter_map(|about| {
+            let (subject, reason) = about;
+            let is_over = !outages.contains_key(about);
+            is_over.then(|| Line::Recovered(format!("{subject}: over ({})", reason.label())))
+        });
+        let lines = begun.chain(ended).collect();
+        self.outages = outages.into_keys().collect();
+        lines
+    }
+}
+
+impl Outage<'_> {
+    fn describe(&self, subject: &str) -> String {
+        let error = self.error;
+        let mut line = format!("{subject}: {error}. {}", error.reason.advice());
+        if !self.gateways.is_empty() {
+            let named = self.gateways.iter().take(NAMED_MAX);
+            let named: Vec<&str> = named.copied().collect();
+            let more = match self.gateways.len().saturating_sub(NAMED_MAX) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            line.push_str(&format!(" Unknown now: {}{more}.", named.join(", ")));
+        }
+        line
+    }
+}
+
+/// One outage for the list, and one for each reason within each cluster, in the words of its
+/// first gateway.
+fn troubles_of(collection: &Snapshot) -> BTreeMap<(String, Reason), Outage<'_>> {
+    let mut outages = BTreeMap::new();
+    if let Some(error) = &collection.list_error {
+        let gateways = Vec::new();
+        let about = ("list of gateways".to_owned(), error.reason);
+        outages.insert(about, Outage { error, gateways });
+    }
+    for report in &collection.gateways {
+        let Err(error) = &report.outcome else {
+            continue;
+        };
+        let gateways = Vec::new();
+        outages
+            .entry((format!("stats from {}", report.cluster), error.reason))
+            .or_insert(Outage { error, gateways })
+            .gateways
+            .push(&report.gateway.gateway_id);
+    }
+    outages
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Gateway, GatewayReport};
+    use std::sync::Arc;
+    use std::time::{Duration, SystemTime};
+
+    fn collection(list_error: Option<Reason>, failing: &[(&str, Reason)]) -> Snapshot {
+        let error = |reason| Arc::new(FetchError::new(reason, "what happened"));
+        let report = |(id, reason): &(&str, Reason)| GatewayReport {
+            gateway: Arc::new(Gateway {
+                gateway_id: id.to_string(),
+                ..Gateway::default()
+            }),
+            cluster: "eu1".into(),
+            outcome: Err(error(*reason)),
+        };
+        Snapshot {
+            gateways: failing.iter().map(report).collect(),
+            list_error: list_error.map(error),
+            at: SystemTime::UNIX_EPOCH,
+            duration: Duration::ZERO,
+        }
+    }
+
+    #[track_caller]
+    fn check(outage_log: &mut OutageLog, collection: Snapshot, expected: &[&str]) {
+        let lines = outage_log
+            .enter(&collection)
+            .into_iter()
+            .map(|line| match line {
+                Line::Failing(line) | Line::Recovered(line) => line,
+            });
+        assert_eq!(lines.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_line_comes_when_a_state_changes_and_only_then() {
+        let mut outage_log = OutageLog::default();
+        let timeout = "list of gateways: what happened (timeout). The API or the link to it is slow; --timeout allows more time.";
+        let limited =
+            "list of gateways: what happened (rate_limited). Scrape less often, or raise --ttl.";
+        check(&mut outage_log, collection(None, &[]), &[]);
+        check(
+            &mut outage_log,
+            collection(Some(Reason::Timeout), &[]),
+            &[timeout],
+        );
+        check(&mut outage_log, collection(Some(Reason::Timeout), &[]), &[]);
+        check(
+            &mut outage_log,
+            collection(Some(Reason::RateLimited), &[]),
+            &[limited, "list of gateways: over (timeout)"],
+        );
+        check(
+            &mut outage_log,
+            collection(None, &[]),
+            &["list of gateways: over (rate_limited)"],
+        );
+        check(&mut outage_log, collection(None, &[]), &[]);
+    }
+
+    #[test]
+    fn a_cluster_is_one_line_that_names_a_few_gateways() {
+        let mut outage_log = OutageLog::default();
+        let failing = ["a", "b", "c", "d", "e"].map(|id| (id, Reason::Dns));
+        let line = "stats from eu1: what happened (dns). Check this machine's name servers and the host name of --server. Unknown now: a, b, c and 2 more.";
+        check(&mut outage_log, collection(None, &failing), &[line]);
+        check(&mut outage_log, collection(None, &failing[1..]), &[]);
+    }
+
+    #[test]
+    fn a_gateway_that_is_refused_for_good_hides_no_outage_of_its_cluster() {
+        let mut outage_log = OutageLog::default();
+        let refused = ("a", Reason::Forbidden);
+        let forbidden = "stats from eu1: what happened (forbidden). Grant it in the console, under API keys, and to the key's owner as a collaborator. Unknown now: a.";
+        let timeout = "stats from eu1: what happened (timeout). The API or the link to it is slow; --timeout allows more time. Unknown now: b.";
+        check(&mut outage_log, collection(None, &[refused]), &[forbidden]);
+        let outage = [refused, ("b", Reason::Timeout)];
+        check(&mut outage_log, collection(None, &outage), &[timeout]);
+        let over = "stats from eu1: over (timeout)";
+        check(&mut outage_log, collection(None, &[refused]), &[over]);
+    }
+}

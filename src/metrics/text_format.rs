@@ -1,0 +1,289 @@
+//! The Prometheus text format 0.0.4: families, labels, escaping.
+//!
+//! A [`Family`] holds the output by mutable reference until all its samples are written, so
+//! families that interleave do not compile. Samples go straight into the one output, without an
+//! allocation each. This file knows nothing of gateways and never reads anything by itself.
+
+use crate::metrics::number::{Value, push_integer, push_value};
+
+/// The `Content-Type` of an answer in this format.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The word after `# TYPE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    /// Without quantiles: a sum and a count.
+    Summary,
+}
+
+impl Kind {
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Summary => "summary",
+        }
+    }
+}
+
+/// What is the same for every sample of a family.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    /// The names of the labels, in the order in which samples give their values.
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+/// A family, and how its samples are written from a `T`.
+pub struct Row<T> {
+    pub metric: Metric,
+    pub write: fn(&mut Family<'_>, &T),
+}
+
+const fn row<T>(
+    kind: Kind,
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+    write: fn(&mut Family<'_>, &T),
+) -> Row<T> {
+    let metric = Metric {
+        name,
+        kind,
+        labels,
+        help,
+    };
+    Row { metric, write }
+}
+
+pub const fn counter<T>(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+    write: fn(&mut Family<'_>, &T),
+) -> Row<T> {
+    row(Kind::Counter, name, labels, help, write)
+}
+
+pub const fn gauge<T>(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+    write: fn(&mut Family<'_>, &T),
+) -> Row<T> {
+    row(Kind::Gauge, name, labels, help, write)
+}
+
+pub const fn summary<T>(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+    write: fn(&mut Family<'_>, &T),
+) -> Row<T> {
+    row(Kind::Summary, name, labels, help, write)
+}
+
+/// The value of a label.
+#[derive(Clone, Copy, Debug)]
+pub enum Label<'value> {
+    /// Known to hold nothing that needs an escape, such as an id: every sample of a gateway
+    /// has one, and looking through it would be half of the work on labels.
+    Plain(&'value str),
+    /// Any Unicode; escaped here.
+    Text(&'value str),
+    Integer(u64),
+    /// Several texts with commas between them.
+    Joined(&'value [String]),
+}
+
+/// One family while its samples are written. HELP and TYPE go out before the first sample, so a
+/// family without one leaves no trace.
+pub struct Family<'output> {
+    output: &'output mut Vec<u8>,
+    metric: &'output Metric,
+    /// What every sample begins with: `name{first_label="`. Empty before the first.
+    prefix: Vec<u8>,
+}
+
+impl<'output> Family<'output> {
+    pub fn new(output: &'output mut Vec<u8>, metric: &'output Metric) -> Family<'output> {
+        Family {
+            output,
+            metric,
+            prefix: Vec::new(),
+        }
+    }
+
+    /// Writes one sample; `labels` has a value for each of the metric's labels.
+    pub fn sample(&mut self, labels: &[Label<'_>], value: impl Into<Value>) {
+        self.begin();
+        self.output.extend_from_slice(&self.prefix);
+        self.finish(labels, value.into());
+    }
+
+    /// Writes the two samples of a summary: everything observed, and how often.
+    pub fn summary(&mut self, labels: &[Label<'_>], sum: impl Into<Value>, count: u64) {
+        debug_assert_eq!(self.metric.kind, Kind::Summary);
+        self.begin();
+        for (suffix, value) in [("_sum", sum.into()), ("_count", count.into())] {
+            let (name, rest) = self.prefix.split_at(self.metric.name.len());
+            for part in [name, suffix.as_bytes(), rest] {
+                self.output.extend_from_slice(part);
+            }
+            self.finish(labels, value);
+        }
+    }
+
+    fn begin(&mut self) {
+        if self.prefix.is_empty() {
+            push_header(self.output, self.metric);
+            let parts = match self.metric.labels.first() {
+                Some(label) => [self.metric.name, "{", label, "=\""],
+                None => [self.metric.name, " ", "", ""],
+            };
+            push_all(&mut self.prefix, &parts);
+        }
+    }
+
+    fn finish(&mut self, labels: &[Label<'_>], value: Value) {
+        push_labels(self.output, self.metric.labels, labels);
+        push_value(self.output, value);
+        self.output.push(b'\n');
+    }
+}
+
+fn push_header(output: &mut Vec<u8>, metric: &Metric) {
+    push_all(output, &["# HELP ", metric.name, " "]);
+    push_escaped(output, metric.help, b"\\\n");
+    push_all(
+        output,
+        &["\n# TYPE ", metric.name, " ", metric.kind.word(), "\n"],
+    );
+}
+
+/// Continues after the first label's opening quote.
+fn push_labels(output: &mut Vec<u8>, names: &[&str], values: &[Label<'_>]) {
+    debug_assert_eq!(names.len(), values.len());
+    for (index, (name, value)) in names.iter().zip(values).enumerate() {
+        if index > 0 {
+            push_all(output, &["\",", name, "=\""]);
+        }
+        push_label_value(output, *value);
+    }
+    if !names.is_empty() {
+        output.extend_from_slice(b"\"} ");
+    }
+}
+
+fn push_label_value(output: &mut Vec<u8>, value: Label<'_>) {
+    const SPECIAL: &[u8] = b"\\\n\"";
+    match value {
+        Label::Plain(text) => {
+            debug_assert!(!text.bytes().any(|byte| SPECIAL.contains(&byte)));
+            output.extend_from_slice(text.as_bytes());
+        }
+        Label::Text(text) => push_escaped(output, text, SPECIAL),
+        Label::Integer(value) => push_integer(output, value),
+        Label::Joined(texts) => {
+            for (index, text) in texts.iter().enumerate() {
+                if index > 0 {
+                    output.push(b',');
+                }
+                push_escaped(output, text, SPECIAL);
+            }
+        }
+    }
+}
+
+fn push_all(output: &mut Vec<u8>, parts: &[&str]) {
+    for part in parts {
+        output.extend_from_slice(part.as_bytes());
+    }
+}
+
+/// What is special is ASCII, which no other character of UTF-8 contains.
+fn push_escaped(output: &mut Vec<u8>, text: &str, special: &[u8]) {
+    let mut rest = text.as_bytes();
+    while let Some(index) = rest.iter().position(|byte| special.contains(byte)) {
+        output.extend_from_slice(&rest[..index]);
+        let letter = match rest[index] {
+            b'\n' => b'n',
+            other => other,
+        };
+        output.extend_from_slice(&[b'\\', letter]);
+        rest = &rest[index + 1..];
+    }
+    output.extend_from_slice(rest);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const GAUGE: Metric = Metric {
+        name: "ttn_test",
+        kind: Kind::Gauge,
+        labels: &["a", "b"],
+        help: "A \\ backslash,\na line and a \" quote 🛰",
+    };
+
+    const HEADER: &str =
+        "# HELP ttn_test A \\\\ backslash,\\na line and a \" quote 🛰\n# TYPE ttn_test gauge\n";
+
+    #[track_caller]
+    fn check(labels: [Label<'_>; 2], value: impl Into<Value>, expected: &str) {
+        let mut output = Vec::new();
+        Family::new(&mut output, &GAUGE).sample(&labels, value);
+        let output = str::from_utf8(&output).expect("UTF-8");
+        assert_eq!(output, format!("{HEADER}{expected}\n"));
+    }
+
+    #[test]
+    fn a_family_without_a_sample_is_not_written() {
+        let mut output = Vec::new();
+        Family::new(&mut output, &GAUGE);
+        assert_eq!(output, b"");
+    }
+
+    #[test]
+    fn escapes_what_the_format_asks_for_and_nothing_else() {
+        let text = Label::Text("\"\\\n\\n");
+        let joined = ["x".to_string(), "\"y\n".to_string(), "\\".to_string()];
+        check(
+            [text, Label::Joined(&joined)],
+            1,
+            r#"ttn_test{a="\"\\\n\\n",b="x,\"y\n,\\"} 1"#,
+        );
+        let plain = Label::Text("é 🛰\t\r\0{}=,");
+        check(
+            [plain, Label::Joined(&[])],
+            true,
+            "ttn_test{a=\"é 🛰\t\r\0{}=,\",b=\"\"} 1",
+        );
+        check(
+            [Label::Integer(0), Label::Integer(u64::MAX)],
+            false,
+            r#"ttn_test{a="0",b="18446744073709551615"} 0"#,
+        );
+    }
+
+    #[test]
+    fn a_summary_without_labels_has_a_sum_and_a_count() {
+        let metric = Metric {
+            name: "ttn_s",
+            kind: Kind::Summary,
+            labels: &[],
+            help: "s",
+        };
+        let mut output = Vec::new();
+        Family::new(&mut output, &metric).summary(&[], Duration::from_millis(1500), 2);
+        let expected = "# HELP ttn_s s\n# TYPE ttn_s summary\nttn_s_sum 1.5\nttn_s_count 2\n";
+        assert_eq!(str::from_utf8(&output), Ok(expected));
+    }
+}

@@ -1,0 +1,326 @@
+//! The status page: one collection as HTML for a person, whole in one answer.
+//!
+//! No script, no request for anything else, nothing that is not escaped; the style stands in
+//! the page and its hash in the Content-Security-Policy. It knows no HTTP: the server sends
+//! the text with the headers below.
+
+mod api;
+mod table;
+mod text;
+
+use std::time::SystemTime;
+
+use crate::assets;
+use crate::model::{Counters, Snapshot, State};
+
+use api::{facts, problems};
+use table::{WORST_FIRST, table};
+use text::{Count, Utc, timestamp};
+
+pub const CONTENT_TYPE: &str = "text/html; charset=utf-8";
+
+/// Nothing may load or run but this page's own style and the pictures inside it. The hash is
+/// that of assets/page.css; a test says the new one when that file changes.
+pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
+     style-src 'sha256-1N84vkl4cJXr4yjrbG0JbC4RZ8yFYr91/AlyxJDsFCA='; \
+     img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// `X-Content-Type-Options`
+pub const CONTENT_TYPE_OPTIONS: &str = "nosniff";
+
+/// `Referrer-Policy`: the project's site learns no address of this network.
+pub const REFERRER_POLICY: &str = "no-referrer";
+
+const NAME: &str = env!("CARGO_PKG_NAME");
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Empty where Cargo.toml names none.
+const REPOSITORY: &str = env!("CARGO_PKG_REPOSITORY");
+
+/// The server stores what it knows of a gateway about every 30 s.
+const REFRESH_SECONDS: u32 = 30;
+
+/// The page for `collection`, with ages as of `now`.
+pub fn render(collection: &Snapshot, counters: &Counters, now: SystemTime) -> String {
+    let verdict = verdict(collection);
+    let gateways = match collection.gateways.is_empty() {
+        true => nothing(collection),
+        false => table(&collection.gateways, now),
+    };
+    [
+        head(collection, &verdict),
+        header(collection, &verdict, now),
+        "<main>\n".to_string(),
+        problems(collection, now),
+        totals(collection),
+        facts(collection, counters, now),
+        format!(
+            "<section aria-labelledby=\"gateways\">\n\
+             <h2 id=\"gateways\">Gateways</h2>\n{gateways}</section>\n"
+        ),
+        "</main>\n".to_string(),
+        footer(),
+    ]
+    .concat()
+}
+
+/// The style class and anchor of a state.
+fn state_name(state: State) -> &'static str {
+    match state {
+        State::Connected => "connected",
+        State::Disconnected => "disconnected",
+        State::Unknown => "unknown",
+    }
+}
+
+/// The state that the person should know of first; none without gateways.
+fn worst(collection: &Snapshot) -> Option<State> {
+    let occurs = |state: &State| collection.count(*state) > 0;
+    WORST_FIRST.into_iter().find(occurs)
+}
+
+/// The whole page in one sentence: its heading and the title of its tab.
+fn verdict(collection: &Snapshot) -> String {
+    let all = collection.gateways.len();
+    let Some(worst) = worst(collection) else {
+        return match collection.list_error {
+            Some(_) => "The gateways are not known".to_string(),
+            None => "No gateways".to_string(),
+        };
+    };
+    let state = state_name(worst);
+    match collection.count(worst) {
+        1 if all == 1 => format!("The gateway is {state}"),
+        count if count == all => format!("All {all} gateways are {state}"),
+        1 => format!("1 of {all} gateways is {state}"),
+        count => format!("{count} of {all} gateways are {state}"),
+    }
+}
+
+fn head(collection: &Snapshot, verdict: &str) -> String {
+    let icon = icon(worst(collection));
+    let style = assets::style();
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n\
+         <meta http-equiv=\"refresh\" content=\"{REFRESH_SECONDS}\">\n\
+         <title>{verdict} – {NAME}</title>\n\
+         <link rel=\"icon\" href=\"{icon}\">\n\
+         <style>{style}</style>\n</head>\n<body>\n"
+    )
+}
+
+/// The icon of the tab, the worst state's shape and colour, without a request.
+fn icon(worst: Option<State>) -> String {
+    let shape = match worst {
+        Some(State::Connected) => "circle cx='8' cy='8' r='6' fill='%231a7f42'",
+        Some(State::Disconnected) => "path d='M8 0l8 8-8 8-8-8z' fill='%23c92a2a'",
+        Some(State::Unknown) | None => {
+            "circle cx='8' cy='8' r='5' fill='none' stroke='%23a96500' stroke-width='4'"
+        }
+    };
+    format!(
+        "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' \
+         viewBox='0 0 16 16'%3E%3C{shape}/%3E%3C/svg%3E"
+    )
+}
+
+fn header(collection: &Snapshot, verdict: &str, now: SystemTime) -> String {
+    let state = worst(collection).map(state_name).unwrap_or_default();
+    let time = Utc(timestamp(now)).time_of_day();
+    format!(
+        "<header class=\"{state}\">\n<p class=\"product\">{NAME}</p>\n<h1>{verdict}</h1>\n\
+         <p>As of {time} UTC; this page refreshes itself every {REFRESH_SECONDS} s.</p>\n\
+         </header>\n"
+    )
+}
+
+/// How many gateways are in each state, linked to their rows, and what they carried.
+fn totals(collection: &Snapshot) -> String {
+    if collection.gateways.is_empty() {
+        return String::new();
+    }
+    let mut html = "<section aria-label=\"Totals\">\n<ul class=\"totals\">\n".to_string();
+    for state in WORST_FIRST {
+        let (count, name) = (collection.count(state), state_name(state));
+        let tile = format!("<b>{}</b> <span>{name}</span>", Count(count as u64));
+        html.push_str(&match count {
+            0 => format!("<li class=\"none\"><p>{tile}</p></li>\n"),
+            _ => format!("<li class=\"{name}\"><a href=\"#{name}\">{tile}</a></li>\n"),
+        });
+    }
+    let connected = collection
+        .gateways
+        .iter()
+        .filter(|g| g.state() == State::Connected);
+    let (mut uplinks, mut downlinks) = (0_u64, 0_u64);
+    for stats in connected.filter_map(|g| g.stats()) {
+        uplinks = uplinks.saturating_add(stats.uplink_count);
+        downlinks = downlinks.saturating_add(stats.downlink_count);
+    }
+    for (count, what) in [(uplinks, "uplinks"), (downlinks, "downlinks")] {
+        let count = Count(count);
+        html.push_str(&format!(
+            "<li><p><b>{count}</b> <span>{what}</span></p></li>\n"
+        ));
+    }
+    html + "</ul>\n</section>\n"
+}
+
+/// Why there may be nothing to show.
+fn nothing(collection: &Snapshot) -> String {
+    if collection.list_error.is_some() {
+        return "<div class=\"empty\"><p>The gateways appear here as soon as their list could \
+                be read. It is tried again by itself.</p></div>\n"
+            .to_string();
+    }
+    "<div class=\"empty\">\n<p>The API answered, but it lists no gateway for this API key.</p>\n\
+     <ul>\n\
+     <li>The key of a single gateway lists nothing: name the gateway with \
+     <code>--gateway&nbsp;ID</code>.</li>\n\
+     <li>A user's or an organization's key needs the right to list gateways: grant it in the \
+     console, under API keys.</li>\n\
+     <li>If no gateway is registered yet, register one in the console; it appears here by \
+     itself.</li>\n\
+     </ul>\n</div>\n"
+        .to_string()
+}
+
+fn footer() -> String {
+    let project = match REPOSITORY {
+        "" => NAME.to_string(),
+        url => format!("<a href=\"{url}\">{NAME}</a>"),
+    };
+    format!(
+        "<footer>\n<p>{project} {VERSION}</p>\n\
+         <nav aria-label=\"More\"><a href=\"/metrics\">Metrics for Prometheus</a></nav>\n\
+         </footer>\n</body>\n</html>\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use base64::prelude::{BASE64_STANDARD, Engine};
+    use ring::digest::{SHA256, digest};
+
+    use super::*;
+    use crate::error::{FetchError, Reason};
+    use crate::model::{ConnectionStats, Gateway, GatewayReport, Outcome};
+
+    pub fn now() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_795_367_639)
+    }
+
+    pub fn collection(outcomes: Vec<Outcome>) -> Snapshot {
+        let report = |(number, outcome)| GatewayReport {
+            gateway: Arc::new(Gateway {
+                gateway_id: format!("gateway-{number:04}"),
+                ..Gateway::default()
+            }),
+            cluster: "eu1.cloud.thethings.network".into(),
+            outcome,
+        };
+        Snapshot {
+            gateways: outcomes.into_iter().enumerate().map(report).collect(),
+            list_error: None,
+            at: now(),
+            duration: Duration::from_millis(212),
+        }
+    }
+
+    pub fn connected() -> Outcome {
+        let stats = ConnectionStats {
+            connected_at: Some(timestamp(now() - Duration::from_secs(300))),
+            last_uplink_received_at: Some(timestamp(now())),
+            uplink_count: 1_000,
+            ..ConnectionStats::default()
+        };
+        Ok(Some(Arc::new(stats)))
+    }
+
+    pub fn unknown(reason: Reason) -> Outcome {
+        Err(Arc::new(FetchError::new(reason, "<the context>")))
+    }
+
+    #[track_caller]
+    pub fn check(collection: &Snapshot, counters: &Counters, expected: &[&str]) {
+        let html = render(collection, counters, now()).replace('\u{a0}', " ");
+        for part in expected {
+            assert!(html.contains(part), "{part} is missing in {html}");
+        }
+    }
+
+    #[test]
+    fn the_policy_allows_exactly_this_style() {
+        let hash = BASE64_STANDARD.encode(digest(&SHA256, assets::style().as_bytes()));
+        let allowed = format!("style-src 'sha256-{hash}';");
+        assert!(CONTENT_SECURITY_POLICY.contains(&allowed), "it is {hash}");
+    }
+
+    #[test]
+    fn nothing_on_the_page_runs_or_loads_anything() {
+        let collection = collection(vec![connected(), Ok(None), unknown(Reason::Timeout)]);
+        let html = render(&collection, &Counters::default(), now());
+        for forbidden in [
+            "<script", "<iframe", "<img", " src=", " style=", "@import", "url(",
+        ] {
+            assert!(!html.contains(forbidden), "{forbidden}");
+        }
+    }
+
+    #[test]
+    fn the_heading_tells_the_worst_first() {
+        let heading = |outcomes| verdict(&collection(outcomes));
+        assert_eq!(heading(vec![connected()]), "The gateway is connected");
+        assert_eq!(
+            heading(vec![connected(), connected()]),
+            "All 2 gateways are connected"
+        );
+        assert_eq!(
+            heading(vec![connected(), unknown(Reason::Dns)]),
+            "1 of 2 gateways is unknown"
+        );
+        assert_eq!(
+            heading(vec![Ok(None), unknown(Reason::Dns), Ok(None)]),
+            "2 of 3 gateways are disconnected"
+        );
+    }
+
+    #[test]
+    fn no_gateways_is_explained() {
+        let mut none = collection(vec![]);
+        check(
+            &none,
+            &Counters::default(),
+            &[
+                "<h1>No gateways</h1>",
+                "--gateway&nbsp;ID",
+                "right to list gateways",
+            ],
+        );
+        none.list_error = Some(Arc::new(FetchError::new(Reason::Unauthorized, "HTTP 401")));
+        check(
+            &none,
+            &Counters::default(),
+            &[
+                "<h1>The gateways are not known</h1>",
+                "The list of gateways is missing because the API does not accept the API key.",
+                Reason::Unauthorized.advice(),
+                "HTTP 401",
+                "as soon as",
+            ],
+        );
+    }
+
+    #[test]
+    fn five_hundred_gateways_are_half_a_megabyte() {
+        let many = collection((0..500).map(|_| connected()).collect());
+        let html = render(&many, &Counters::default(), now());
+        assert!(html.len() < 500_000, "{} bytes", html.len());
+        assert_eq!(html.matches("<tr class=\"connected\">").count(), 500);
+        assert!(html.contains("<b>500,<wbr>000</b> <span>uplinks</span>"));
+    }
+}

@@ -1,0 +1,209 @@
+//! What in the API's answers had an unexpected form: counted by field, with one example each,
+//! so that it can be logged once and reported. Also the one way in which text from the
+//! network is made fit for a log line. It never decides what counts as a fault and never logs.
+
+use std::collections::BTreeMap;
+use std::{fmt, io};
+
+use serde_core::Serialize;
+
+/// An example is a hint, not a copy.
+const MAX_EXAMPLE_CHARACTERS: usize = 64;
+/// How an API key begins; an error page may quote the request that carried it.
+const KEY_PREFIX: &str = "NNSXS.";
+const MASK: &str = "***";
+
+/// The fields of unexpected form within one or more answers. Bounded: the names of fields are
+/// written in this program, and each has one entry.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FieldErrors {
+    by_field: BTreeMap<&'static str, Fault>,
+}
+
+/// All field_errors of one field.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fault {
+    /// The API's name of the field, such as `last_status.metrics`.
+    pub field: &'static str,
+    pub count: u64,
+    /// Where it was seen first; empty where the gateway has no readable id.
+    pub gateway_id: String,
+    /// The JSON that was found there first, cut to 64 characters and fit for a log line.
+    pub found: String,
+}
+
+impl FieldErrors {
+    /// Sorted by the name of the field.
+    pub fn iter(&self) -> impl Iterator<Item = &Fault> {
+        self.by_field.values()
+    }
+
+    /// How many field_errors there are in all fields together.
+    pub fn total(&self) -> u64 {
+        self.by_field.values().map(|fault| fault.count).sum()
+    }
+
+    /// Counts one fault. The example is made for the first of its field alone.
+    pub fn add(&mut self, field: &'static str, gateway_id: &str, found: impl Serialize) {
+        if let Some(known) = self.by_field.get_mut(field) {
+            known.count += 1;
+            return;
+        }
+        let fault = Fault {
+            field,
+            count: 1,
+            gateway_id: gateway_id.to_owned(),
+            found: beginning_of(&found),
+        };
+        self.by_field.insert(field, fault);
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fault { field, found, .. } = self;
+        match self.gateway_id.as_str() {
+            "" => write!(f, "{field} has an unexpected form: {found}"),
+            id => write!(f, "{field} of gateway {id} has an unexpected form: {found}"),
+        }
+    }
+}
+
+/// Text from the network, fit for a log line: at most so many characters (`…` marks a cut),
+/// none that moves the cursor or turns the direction of writing, and no API key.
+pub fn printable(text: &str, max_characters: usize) -> String {
+    let mut rest = text.chars();
+    let mut line: String = rest.by_ref().take(max_characters).map(visible).collect();
+    if rest.next().is_some() {
+        line.push('…');
+    }
+    without_keys(line)
+}
+
+fn visible(character: char) -> char {
+    match character {
+        c if c.is_control() => '\u{fffd}',
+        // Line and paragraph separators, and the marks that reorder what surrounds them.
+        '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' => '\u{fffd}',
+        c => c,
+    }
+}
+
+/// A key that was cut in the middle is recognised too: its beginning is enough.
+fn without_keys(line: String) -> String {
+    let mut parts = line.split(KEY_PREFIX);
+    let mut masked = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let is_key_character = |c: char| c.is_ascii_alphanumeric() || c == '.';
+        let rest = part.trim_start_matches(is_key_character);
+        // No longer than what it hides: the line has a bound.
+        let mask = &MASK[..MASK.len().min(part.len() - rest.len())];
+        masked.extend([KEY_PREFIX, mask, rest]);
+    }
+    masked
+}
+
+fn beginning_of(value: &impl Serialize) -> String {
+    let mut beginning = Beginning(Vec::new());
+    // The only error is the one that stops it early.
+    let _ = serde_json::to_writer(&mut beginning, value);
+    let text = String::from_utf8_lossy(&beginning.0);
+    // The bytes may end within a character; the cut below is at an earlier one.
+    printable(&text, MAX_EXAMPLE_CHARACTERS)
+}
+
+/// Keeps the beginning and refuses the rest: a value may be as large as a whole answer.
+struct Beginning(Vec<u8>);
+
+impl Beginning {
+    /// More than the example's characters at four bytes each.
+    const MAX_BYTES: usize = 4 * (MAX_EXAMPLE_CHARACTERS + 2);
+}
+
+impl io::Write for Beginning {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = Self::MAX_BYTES - self.0.len();
+        let kept = bytes.len().min(room);
+        self.0.extend_from_slice(&bytes[..kept]);
+        // Nothing written means to the caller that nothing more can be.
+        Ok(kept)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(found: impl Serialize, expected: &str) {
+        let mut field_errors = FieldErrors::default();
+        field_errors.add("name", "gw-1", found);
+        let examples: Vec<&str> = field_errors.iter().map(|f| f.found.as_str()).collect();
+        assert_eq!(examples, [expected]);
+    }
+
+    #[test]
+    fn an_example_is_cut_and_fit_for_a_log_line() {
+        check((), "null");
+        check("a\n\u{85}\u{202e}\"b", "\"a\\n\u{fffd}\u{fffd}\\\"b\"");
+        check("x".repeat(63), &format!("\"{}…", "x".repeat(63)));
+        check("x".repeat(62), &format!("\"{}\"", "x".repeat(62)));
+        check("😀".repeat(9_999), &format!("\"{}…", "😀".repeat(63)));
+        check(vec![7; 99_999], &format!("[{}7…", "7,".repeat(31)));
+    }
+
+    #[test]
+    fn a_fault_names_the_gateway_where_it_is_known() {
+        let mut field_errors = FieldErrors::default();
+        field_errors.add("entries", "", 7);
+        field_errors.add("eui", "gw-1", "x");
+        let lines: Vec<String> = field_errors.iter().map(Fault::to_string).collect();
+        let expected = [
+            "entries has an unexpected form: 7",
+            "eui of gateway gw-1 has an unexpected form: \"x\"",
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn an_api_key_is_masked_wherever_it_is_cut() {
+        let key = format!("NNSXS.{}.{}", "A2".repeat(19), "SECRET7".repeat(7));
+        let page = format!("Authorization: Bearer {key}\r\nAccept: */*");
+        for length in 0..page.len() {
+            let line = printable(&page, length);
+            assert!(!line.contains("A2"), "{line}");
+            assert!(!line.contains("SECRET"), "{line}");
+        }
+        let line = printable(&page, page.len());
+        assert_eq!(printable("NNSXS.AB", 8), "NNSXS.**");
+        assert_eq!(
+            line,
+            "Authorization: Bearer NNSXS.***\u{fffd}\u{fffd}Accept: */*"
+        );
+    }
+
+    #[test]
+    fn faults_are_counted_by_field_and_keep_the_first_example() {
+        let mut field_errors = FieldErrors::default();
+        assert_eq!(field_errors.total(), 0);
+        field_errors.add("name", "gw-1", 1);
+        field_errors.add("eui", "gw-1", 2);
+        field_errors.add("name", "gw-2", 3);
+        field_errors.add("protocol", "gw-2", 4);
+        let all: Vec<_> = field_errors
+            .iter()
+            .map(|f| (f.field, f.count, f.gateway_id.as_str(), f.found.as_str()))
+            .collect();
+        let expected = [
+            ("eui", 1, "gw-1", "2"),
+            ("name", 2, "gw-1", "1"),
+            ("protocol", 1, "gw-2", "4"),
+        ];
+        assert_eq!(all, expected);
+        assert_eq!(field_errors.total(), 4);
+    }
+}

@@ -1,0 +1,320 @@
+//! The fields of one gateway, read from its JSON: which of them the exporter uses,
+//! how many it keeps of each, and what of the rest a fault in one of them costs.
+
+use serde_core::Serialize;
+
+use crate::model::{
+    ConnectionStats, Gateway, GatewayStatus, Location, RoundTripTimes, SubBand, Timestamp,
+};
+use crate::things_stack::decode::field_errors::FieldErrors;
+use crate::things_stack::decode::forms::{self, Form};
+use crate::things_stack::decode::json::Value;
+
+const MAX_FREQUENCY_PLANS: usize = 8;
+const MAX_ANTENNAS: usize = 8;
+const MAX_SUB_BANDS: usize = 32;
+const MAX_VERSIONS: usize = 16;
+const MAX_METRICS: usize = 64;
+
+/// The field is there, in a form that is not known. It has been put down as a fault.
+struct Unreadable;
+
+/// Reads the fields of one gateway and puts down what is wrong with them.
+pub struct Reader<'a> {
+    gateway_id: &'a str,
+    field_errors: &'a mut FieldErrors,
+    unreadable: Vec<&'static str>,
+}
+
+impl<'a> Reader<'a> {
+    /// `ttn.lorawan.v3.Gateway`; `None` without a valid id.
+    pub fn gateway(object: Value<'_>, field_errors: &mut FieldErrors) -> Option<Gateway> {
+        let mut reader = Reader::new("", field_errors);
+        let ids: Value = reader.read(object, "ids", forms::object).ok()?;
+        let id = reader.read(ids, "ids.gateway_id", forms::gateway_id).ok()?;
+        let Some(gateway_id) = id else {
+            reader.fault("ids.gateway_id", Value::default());
+            return None;
+        };
+        let mut reader = Reader::new(&gateway_id, field_errors);
+        Some(Gateway {
+            eui: reader.read(ids, "ids.eui", forms::eui).unwrap_or_default(),
+            name: reader.read(object, "name", forms::text).unwrap_or_default(),
+            frequency_plan_ids: reader.frequency_plan_ids(object),
+            gateway_server_address: reader
+                .read(object, "gateway_server_address", forms::text)
+                .unwrap_or_default(),
+            antennas: reader.antennas(object),
+            gateway_id,
+        })
+    }
+
+    /// `ttn.lorawan.v3.GatewayConnectionStats`.
+    pub fn stats(
+        gateway_id: &str,
+        object: Value<'_>,
+        field_errors: &mut FieldErrors,
+    ) -> ConnectionStats {
+        let mut reader = Reader::new(gateway_id, field_errors);
+        let mut stats = ConnectionStats {
+            connected_at: reader.moment(object, "connected_at"),
+            disconnected_at: reader.moment(object, "disconnected_at"),
+            protocol: reader
+                .read(object, "protocol", forms::text)
+                .unwrap_or_default(),
+            last_status_received_at: reader.moment(object, "last_status_received_at"),
+            last_uplink_received_at: reader.moment(object, "last_uplink_received_at"),
+            last_downlink_received_at: reader.moment(object, "last_downlink_received_at"),
+            last_tx_acknowledgment_received_at: reader
+                .moment(object, "last_tx_acknowledgment_received_at"),
+            uplink_count: reader.count(object, "uplink_count"),
+            downlink_count: reader.count(object, "downlink_count"),
+            tx_acknowledgment_count: reader.count(object, "tx_acknowledgment_count"),
+            round_trip_times: reader.round_trip_times(object).unwrap_or_default(),
+            sub_bands: reader.sub_bands(object),
+            last_status: reader.last_status(object),
+            remote_ip: reader.remote_ip(object),
+            unreadable: Vec::new(),
+        };
+        stats.unreadable = reader.unreadable;
+        stats
+    }
+
+    fn new(gateway_id: &'a str, field_errors: &'a mut FieldErrors) -> Reader<'a> {
+        Reader {
+            gateway_id,
+            field_errors,
+            unreadable: Vec::new(),
+        }
+    }
+
+    fn frequency_plan_ids(&mut self, object: Value<'_>) -> Vec<String> {
+        let field = "frequency_plan_ids";
+        let mut plans = Vec::new();
+        for (_, element) in self.elements(object, field, MAX_FREQUENCY_PLANS) {
+            plans.extend(self.form(field, element, forms::text));
+        }
+        // Older servers have one plan at most, under this name; newer ones may have both.
+        plans.extend(self.read(object, "frequency_plan_id", forms::text));
+        let mut kept: Vec<String> = Vec::with_capacity(plans.len());
+        for plan in plans {
+            if !plan.is_empty() && !kept.contains(&plan) && kept.len() < MAX_FREQUENCY_PLANS {
+                kept.push(plan);
+            }
+        }
+        kept
+    }
+
+    fn antennas(&mut self, object: Value<'_>) -> Vec<Location> {
+        let field = "antennas.location";
+        let mut locations = Vec::new();
+        for (antenna, element) in self.elements(object, "antennas", MAX_ANTENNAS) {
+            let location = self
+                .form("antennas", element, forms::object)
+                .and_then(|object| self.read(object, field, forms::object))
+                .and_then(|object| self.location(antenna, object, field, "registry"));
+            locations.extend(location.ok().flatten());
+        }
+        locations
+    }
+
+    fn antenna_locations(&mut self, object: Value<'_>) -> Vec<Location> {
+        let field = "last_status.antenna_locations";
+        let mut locations = Vec::new();
+        for (antenna, element) in self.elements(object, field, MAX_ANTENNAS) {
+            let location = self
+                .form(field, element, forms::object)
+                .and_then(|object| self.location(antenna, object, field, "unknown"));
+            locations.extend(location.ok().flatten());
+        }
+        locations
+    }
+
+    /// Zero degrees, zero degrees and no height is what a location that was never set has.
+    fn location(
+        &mut self,
+        antenna: usize,
+        object: Value<'_>,
+        field: &'static str,
+        usual_source: &str,
+    ) -> Result<Option<Location>, Unreadable> {
+        let mut part = |key, form| self.part(object, field, key, form);
+        let latitude: f64 = part("latitude", forms::latitude)?;
+        let longitude: f64 = part("longitude", forms::longitude)?;
+        let altitude: f64 = part("altitude", forms::finite)?;
+        if latitude == 0.0 && longitude == 0.0 && altitude == 0.0 {
+            return Ok(None);
+        }
+        let source = self.part(object, field, "source", forms::source);
+        let source = source.ok().flatten();
+        Ok(Some(Location {
+            antenna,
+            source: source.unwrap_or_else(|| usual_source.to_owned()),
+            latitude,
+            longitude,
+            altitude,
+        }))
+    }
+
+    fn round_trip_times(
+        &mut self,
+        object: Value<'_>,
+    ) -> Result<Option<RoundTripTimes>, Unreadable> {
+        let object: Value = self.read(object, "round_trip_times", forms::object)?;
+        let times = RoundTripTimes {
+            min: self.read(object, "round_trip_times.min", forms::duration)?,
+            max: self.read(object, "round_trip_times.max", forms::duration)?,
+            median: self.read(object, "round_trip_times.median", forms::duration)?,
+            count: self.read(object, "round_trip_times.count", forms::count)?,
+        };
+        Ok(Some(times).filter(|times| *times != RoundTripTimes::default()))
+    }
+
+    fn sub_bands(&mut self, object: Value<'_>) -> Vec<SubBand> {
+        let field = "sub_bands";
+        let limits = |band: &SubBand| (band.min_frequency, band.max_frequency);
+        let mut sub_bands: Vec<SubBand> = Vec::new();
+        for (_, element) in self.elements(object, field, MAX_SUB_BANDS) {
+            let band = self
+                .form(field, element, forms::object)
+                .and_then(|object| self.sub_band(object));
+            let is_new = |band: &SubBand| sub_bands.iter().all(|b| limits(b) != limits(band));
+            let band = band.ok().filter(is_new);
+            sub_bands.extend(band);
+        }
+        sub_bands
+    }
+
+    fn sub_band(&mut self, object: Value<'_>) -> Result<SubBand, Unreadable> {
+        Ok(SubBand {
+            min_frequency: self.read(object, "sub_bands.min_frequency", forms::count)?,
+            max_frequency: self.read(object, "sub_bands.max_frequency", forms::count)?,
+            downlink_utilization_limit: self.read(
+                object,
+                "sub_bands.downlink_utilization_limit",
+                forms::number,
+            )?,
+            downlink_utilization: self.read(
+                object,
+                "sub_bands.downlink_utilization",
+                forms::number,
+            )?,
+        })
+    }
+
+    fn last_status(&mut self, object: Value<'_>) -> Option<GatewayStatus> {
+        let status: Option<Value> = self
+            .read(object, "last_status", |v| forms::object(v).map(Some))
+            .unwrap_or_default();
+        let object = status?;
+        Some(GatewayStatus {
+            time: self.moment(object, "last_status.time"),
+            boot_time: self.moment(object, "last_status.boot_time"),
+            versions: self.map(object, "last_status.versions", MAX_VERSIONS, forms::text),
+            antenna_locations: self.antenna_locations(object),
+            metrics: self.map(object, "last_status.metrics", MAX_METRICS, forms::number),
+        })
+    }
+
+    fn remote_ip(&mut self, object: Value<'_>) -> String {
+        self.read(object, "gateway_remote_address", forms::object)
+            .and_then(|a: Value| self.read(a, "gateway_remote_address.ip", forms::ip))
+            .unwrap_or_default()
+    }
+
+    fn moment(&mut self, object: Value<'_>, field: &'static str) -> Option<Timestamp> {
+        self.read(object, field, forms::moment).unwrap_or_default()
+    }
+
+    fn count(&mut self, object: Value<'_>, field: &'static str) -> u64 {
+        self.read(object, field, forms::count).unwrap_or_default()
+    }
+
+    /// A map of scalars, sorted by name. Names that are the same once they are cut are one.
+    fn map<'v, T>(
+        &mut self,
+        object: Value<'v>,
+        field: &'static str,
+        limit: usize,
+        form: Form<'v, T>,
+    ) -> Vec<(String, T)> {
+        let map: Value = self.read(object, field, forms::object).unwrap_or_default();
+        let mut members: Vec<(&str, Value)> = map.parts().collect();
+        // Sorting keeps the order of equals, and of two with one name the last counts.
+        members.reverse();
+        members.sort_by_key(|member| member.0);
+        members.dedup_by_key(|member| member.0);
+        let mut entries: Vec<(String, T)> = Vec::with_capacity(members.len().min(limit));
+        for (name, value) in members.into_iter().filter(|(_, value)| !value.is_null()) {
+            if entries.len() == limit {
+                self.fault(field, "too many");
+                break;
+            }
+            if let Ok(value) = self.form(field, value, form) {
+                entries.push((forms::cut(name), value));
+            }
+        }
+        entries.sort_by(|a, b| a.0.cmp(&b.0));
+        entries.dedup_by(|later, earlier| later.0 == earlier.0);
+        entries
+    }
+
+    /// The elements of an array, each with its place.
+    fn elements<'v>(
+        &mut self,
+        object: Value<'v>,
+        field: &'static str,
+        limit: usize,
+    ) -> impl Iterator<Item = (usize, Value<'v>)> + use<'v> {
+        let array: Value = self.read(object, field, forms::array).unwrap_or_default();
+        let elements = array.parts().map(|part| part.1);
+        if elements.clone().count() > limit {
+            self.fault(field, "too many");
+        }
+        let elements = elements.enumerate().take(limit);
+        elements.filter(|(_, element)| !element.is_null())
+    }
+
+    /// Reads a field of the object. Its key is the last word of its name.
+    fn read<'v, T: Default>(
+        &mut self,
+        object: Value<'v>,
+        field: &'static str,
+        form: Form<'v, T>,
+    ) -> Result<T, Unreadable> {
+        let dot = field.bytes().rposition(|byte| byte == b'.');
+        let key = &field[dot.map_or(0, |dot| dot + 1)..];
+        self.part(object, field, key, form)
+    }
+
+    /// Like `read`, for a part whose field_errors are put down under the name of the whole.
+    fn part<'v, T: Default>(
+        &mut self,
+        object: Value<'v>,
+        field: &'static str,
+        key: &str,
+        form: Form<'v, T>,
+    ) -> Result<T, Unreadable> {
+        match object.get(key).filter(|value| !value.is_null()) {
+            None => Ok(T::default()),
+            Some(value) => self.form(field, value, form),
+        }
+    }
+
+    fn form<'v, T>(
+        &mut self,
+        field: &'static str,
+        value: Value<'v>,
+        form: Form<'v, T>,
+    ) -> Result<T, Unreadable> {
+        form(value).ok_or_else(|| self.fault(field, value))
+    }
+
+    fn fault(&mut self, field: &'static str, found: impl Serialize) -> Unreadable {
+        self.field_errors.add(field, self.gateway_id, found);
+        if !self.unreadable.contains(&field) {
+            self.unreadable.push(field);
+        }
+        Unreadable
+    }
+}

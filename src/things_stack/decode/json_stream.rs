@@ -1,0 +1,379 @@
+//! The outside of the API's answers: finds the one array or map of interest in a body and
+//! hands out its members one at a time, so that a list of 1,000 gateways is never one tree.
+//! Says why a body is none: not JSON, cut short, or JSON of another shape. It knows no field
+//! of a gateway.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde_core::de::{
+    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+
+use crate::error::{FetchError, Reason};
+use crate::things_stack::decode::field_errors::printable;
+use crate::things_stack::decode::json::{Row, Value};
+
+/// How much of something foreign a message shows.
+const MAX_SHOWN_CHARACTERS: usize = 64;
+const MAX_MESSAGE_CHARACTERS: usize = 160;
+
+/// Hands each element of the array `key` of the outer object to `each`. An object without the
+/// array has no elements. Elements seen before an error have been handed out.
+pub fn each_element(
+    text: &str,
+    key: &'static str,
+    mut each: impl FnMut(Value<'_>),
+) -> Result<(), FetchError> {
+    let mut members = Members::new(|_, value: Value<'_>| each(value));
+    twice(text, |is_raw| {
+        members.is_raw = is_raw;
+        walk(text, key, Elements(&mut members))
+    })
+}
+
+/// Hands each entry of the map `key` of the outer object to `each`, like [`each_element`].
+pub fn each_entry(
+    text: &str,
+    key: &'static str,
+    each: impl FnMut(String, Value<'_>),
+) -> Result<(), FetchError> {
+    let mut members = Members::new(each);
+    twice(text, |is_raw| {
+        members.is_raw = is_raw;
+        walk(text, key, Entries(&mut members))
+    })
+}
+
+/// A body as text: free where it is UTF-8, as it always should be; one bad byte spoils one text
+/// otherwise.
+pub fn text(body: &[u8]) -> Cow<'_, str> {
+    // Looking for bad bytes alone takes a tenth of the time of copying around them.
+    str::from_utf8(body).map_or_else(|_| String::from_utf8_lossy(body), Cow::Borrowed)
+}
+
+/// A body that is one object. For the answers about one gateway.
+pub fn object(text: &str) -> Result<Row<'_>, FetchError> {
+    let raw: &RawValue = serde_json::from_str(text).map_err(|e| explain(text, &e))?;
+    let mut row = Row::default();
+    if row.read(raw).is_object() {
+        return Ok(row);
+    }
+    let beginning = printable(raw.get(), MAX_SHOWN_CHARACTERS);
+    let what = format!("an object was expected, not {beginning}");
+    Err(wrong_shape(&what))
+}
+
+/// An answer that is JSON, but not of the API's form.
+pub fn wrong_shape(what: &str) -> FetchError {
+    let what = printable(what, MAX_MESSAGE_CHARACTERS);
+    let context = format!("the answer is not of the API's form: {what}");
+    FetchError::new(Reason::Shape, context)
+}
+
+/// As a rule no member holds anything that cannot be read, and each is read as it comes. After
+/// the first that cannot, all start again, raw first, so that it costs nothing but its own
+/// smallest part.
+fn twice(
+    text: &str,
+    mut walk: impl FnMut(bool) -> Result<(), serde_json::Error>,
+) -> Result<(), FetchError> {
+    let read = walk(false).or_else(|_| walk(true));
+    read.map_err(|error| explain(text, &error))
+}
+
+fn walk<'a, S>(text: &'a str, key: &'static str, members: S) -> Result<(), serde_json::Error>
+where
+    S: DeserializeSeed<'a, Value = ()>,
+{
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let members = Some(members);
+    deserializer.deserialize_any(Outer { key, members })?;
+    deserializer.end()
+}
+
+fn explain(text: &str, error: &serde_json::Error) -> FetchError {
+    let is_json = || serde_json::from_str::<IgnoredAny>(text).is_ok();
+    match error.classify() {
+        // `404 page not found` begins like JSON of another shape.
+        Category::Data if is_json() => wrong_shape(&error.to_string()),
+        Category::Eof if text.trim().is_empty() => {
+            FetchError::new(Reason::NotJson, "the answer is empty")
+        }
+        Category::Eof => {
+            let context = format!("the answer is cut short after {} bytes", text.len());
+            FetchError::new(Reason::NotJson, context)
+        }
+        _ => {
+            let beginning = printable(text.trim_start(), MAX_SHOWN_CHARACTERS);
+            let context = format!("the answer is not JSON, it begins with: {beginning}");
+            FetchError::new(Reason::NotJson, context)
+        }
+    }
+}
+
+/// The outer object; all but one of its members are skipped without being built.
+struct Outer<S> {
+    key: &'static str,
+    /// Taken when the key is met: it may stand there once.
+    members: Option<S>,
+}
+
+impl<'de, S: DeserializeSeed<'de, Value = ()>> Visitor<'de> for Outer<S> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "an object with `{}`", self.key)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut outer: A) -> Result<(), A::Error> {
+        let mut is_error = false;
+        while let Some(key) = outer.next_key::<String>()? {
+            if key == self.key {
+                let twice = || A::Error::custom(format_args!("`{key}` stands there twice"));
+                outer.next_value_seed(self.members.take().ok_or_else(twice)?)?;
+            } else {
+                is_error |= matches!(key.as_str(), "error" | "message");
+                outer.next_value::<IgnoredAny>()?;
+            }
+        }
+        // What something in between says of a failure is no empty list of gateways.
+        if is_error && self.members.is_some() {
+            return Err(A::Error::custom("it is a message about an error"));
+        }
+        Ok(())
+    }
+}
+
+/// The members of the array or map, read one after the other into one row.
+struct Members<'a, F> {
+    each: F,
+    row: Row<'a>,
+    /// The second time.
+    is_raw: bool,
+    /// So many were handed out the first time, and the second time are still to come again.
+    known: usize,
+}
+
+impl<'a, F: FnMut(String, Value<'_>)> Members<'a, F> {
+    fn new(each: F) -> Self {
+        Members {
+            each,
+            row: Row::default(),
+            is_raw: false,
+            known: 0,
+        }
+    }
+
+    /// What was just read into the row.
+    fn hand_out(&mut self, key: String) {
+        self.known += 1;
+        (self.each)(key, self.row.value());
+    }
+
+    fn hand_out_raw(&mut self, key: String, raw: &'a RawValue) {
+        if self.known > 0 {
+            self.known -= 1;
+            return;
+        }
+        (self.each)(key, self.row.read(raw));
+    }
+}
+
+struct Elements<'m, 'a, F>(&'m mut Members<'a, F>);
+
+impl<'de, F: FnMut(String, Value<'_>)> DeserializeSeed<'de> for Elements<'_, 'de, F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, F: FnMut(String, Value<'_>)> Visitor<'de> for Elements<'_, 'de, F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<(), A::Error> {
+        let members = self.0;
+        if members.is_raw {
+            while let Some(raw) = array.next_element::<&RawValue>()? {
+                members.hand_out_raw(String::new(), raw);
+            }
+        } else {
+            while array.next_element_seed(members.row.seed())?.is_some() {
+                members.hand_out(String::new());
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Entries<'m, 'a, F>(&'m mut Members<'a, F>);
+
+impl<'de, F: FnMut(String, Value<'_>)> DeserializeSeed<'de> for Entries<'_, 'de, F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, F: FnMut(String, Value<'_>)> Visitor<'de> for Entries<'_, 'de, F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let members = self.0;
+        while let Some(key) = map.next_key()? {
+            if members.is_raw {
+                members.hand_out_raw(key, map.next_value()?);
+            } else {
+                map.next_value_seed(members.row.seed())?;
+                members.hand_out(key);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a body gives: its members with spaces between them, or the reason and context.
+    #[track_caller]
+    fn check_elements(body: &[u8], expected: &str) {
+        let mut members = Vec::new();
+        let end = each_element(&text(body), "list", |value| members.push(value.to_string()));
+        assert_eq!(outcome(members, end), expected);
+    }
+
+    #[track_caller]
+    fn check_entries(body: &str, expected: &str) {
+        let mut members = Vec::new();
+        let end = each_entry(body, "map", |key, value| {
+            members.push(format!("{key}={value}"));
+        });
+        assert_eq!(outcome(members, end), expected);
+    }
+
+    #[track_caller]
+    fn check_object(body: &str, expected: &str) {
+        let result = object(body);
+        let members = result.iter().flat_map(|row| row.value().parts());
+        let members = members.map(|(k, v)| format!("{k}={v}"));
+        assert_eq!(outcome(members.collect(), result.map(|_| ())), expected);
+    }
+
+    fn outcome(members: Vec<String>, end: Result<(), FetchError>) -> String {
+        end.map_or_else(|e| e.to_string(), |()| members.join(" "))
+    }
+
+    #[test]
+    fn members_are_found_among_other_keys() {
+        check_elements(b"{}", "");
+        check_elements(b" {\"list\": null} ", "");
+        check_elements(b"{\"other\":[[1e999]]}", "");
+        check_elements(
+            b"{\"a\":{\"list\":[9]},\"list\":[1, {},null],\"z\":[2]}",
+            "1 {} null",
+        );
+        check_elements(b"{\"li\\u0073t\":[1]}", "1");
+        check_entries("{}", "");
+        check_entries("{\"map\":null,\"message\":\"\"}", "");
+        check_entries(
+            "{\"x\":1,\"map\":{\"b\":{\"c\":1},\"a\":2,\"b\":3}}",
+            "b={\"c\":1} a=2 b=3",
+        );
+        check_object("{\"b\":1,\"a\":null}", "b=1 a=null");
+    }
+
+    #[test]
+    fn json_of_another_shape_is_told_from_text_that_is_no_json() {
+        let shape = |what| format!("the answer is not of the API's form: {what} (shape)");
+        check_elements(
+            b"[]",
+            &shape("invalid type: sequence, expected an object with `list` at line 1 column 2"),
+        );
+        check_elements(
+            b"{\"list\":{}}",
+            &shape("invalid type: map, expected an array at line 1 column 10"),
+        );
+        check_entries(
+            "{\"map\":[]}",
+            &shape("invalid type: sequence, expected a map at line 1 column 9"),
+        );
+        check_elements(
+            b"{\"list\":[],\"list\":[]}",
+            &shape("`list` stands there twice at line 1 column 17"),
+        );
+        check_entries(
+            "{\"message\":\"no\"}",
+            &shape("it is a message about an error at line 1 column 16"),
+        );
+        check_object("[1]", &shape("an object was expected, not [1]"));
+        check_object("null", &shape("an object was expected, not null"));
+
+        let text = |what| format!("the answer is not JSON, it begins with: {what} (not_json)");
+        check_elements(
+            b"\n <html>\r\n<body>",
+            &text("<html>\u{fffd}\u{fffd}<body>"),
+        );
+        check_elements(b"404 page not found\n", &text("404 page not found\u{fffd}"));
+        check_elements(b"\xff\xfe\x1b[2J", &text("\u{fffd}\u{fffd}\u{fffd}[2J"));
+        check_elements(b"{} {}", &text("{} {}"));
+        check_entries("{\"map\":{,}}", &text("{\"map\":{,}}"));
+        check_object("<x>", &text("<x>"));
+        check_object(&"x".repeat(999), &text(&format!("{}…", "x".repeat(64))));
+    }
+
+    #[test]
+    fn an_answer_that_ends_early_says_so() {
+        let body = "{\"list\":[{\"a\":1},{\"b\":\"text\"}]}";
+        for length in 1..body.len() {
+            let expected = format!("the answer is cut short after {length} bytes (not_json)");
+            check_elements(&body.as_bytes()[..length], &expected);
+        }
+        check_elements(b"", "the answer is empty (not_json)");
+        check_elements(b" \n", "the answer is empty (not_json)");
+        check_object("", "the answer is empty (not_json)");
+    }
+
+    #[test]
+    fn what_no_value_can_hold_spoils_itself_alone() {
+        check_elements(b"{\"list\":[1e999, 2]}", "false 2");
+        check_elements(
+            br#"{"list":[{"a":{"b":-1e999,"c":[1,"\ud800",3]},"d":"x"}]}"#,
+            r#"{"a":{"b":false,"c":[1,false,3]},"d":"x"}"#,
+        );
+        check_elements(
+            br#"{"list":[{"\ud800":1},{"a":"\ud83d\ude00"}]}"#,
+            "false {\"a\":\"😀\"}",
+        );
+        check_elements(b"{\"list\":[\"\xff\",2]}", "\"\u{fffd}\" 2");
+        let deep = format!(
+            "{{\"list\":[{}{},7]}}",
+            "[".repeat(99_999),
+            "]".repeat(99_999)
+        );
+        check_elements(deep.as_bytes(), "[[[[[[[[false]]]]]]]] 7");
+        check_object("{\"a\":1e999,\"b\":2}", "a=false b=2");
+    }
+}

@@ -1,0 +1,16 @@
+//! The API of The Things Stack. In: which call, at which cluster, until when. Out: messages as
+//! the model has them, or the reason why not. The only room that sees JSON, TLS and the API key.
+
+mod client;
+mod decode;
+mod failure;
+mod hosts;
+mod refusal;
+mod resolver;
+mod tls;
+mod transport;
+
+pub use client::Client;
+pub use hosts::{BaseUrl, KnownHosts, normalize};
+pub use refusal::CallError;
+pub use transport::Transport;
