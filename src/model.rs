@@ -173,6 +173,9 @@ pub struct GatewayReport {
     /// The host that was asked for its stats, or would have been.
     pub cluster: Arc<str>,
     pub outcome: Outcome,
+    /// Uplinks an hour between the last two collections of this process that knew the counter,
+    /// of one connection; `None` before there are two.
+    pub uplinks_per_hour: Option<f64>,
 }
 
 impl GatewayReport {
@@ -198,6 +201,15 @@ pub struct Snapshot {
     pub gateways: Vec<GatewayReport>,
     /// Why the list is missing, incomplete or an older one.
     pub list_error: Option<Arc<FetchError>>,
+    /// When the list was last obtained whole, by this machine's clock.
+    pub list_obtained_at: Option<SystemTime>,
+    /// Whether the API did its part: the list was obtained, and every request that this snapshot
+    /// needed was answered. Gateways that are unknown for reasons of their own do not count.
+    pub is_api_up: bool,
+    /// What the server tells of the API key, once it did.
+    pub key: Option<Arc<KeyInfo>>,
+    /// What the server announced in `X-Warning`, each once; at most 32.
+    pub warnings: Vec<String>,
     /// When it was made, by this machine's clock: for people.
     pub at: SystemTime,
     /// How long it took.
@@ -223,6 +235,15 @@ impl Snapshot {
     pub fn count(&self, state: State) -> usize {
         self.gateways.iter().filter(|g| g.state() == state).count()
     }
+}
+
+/// The API key, as the Identity Server tells it (`AuthInfoResponse`).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KeyInfo {
+    /// Absent for a key that does not expire.
+    pub expires_at: Option<Timestamp>,
+    /// What the exporter needs and the key certainly lacks, as the console names the rights.
+    pub missing_rights: Vec<&'static str>,
 }
 
 /// The calls to the API: the label `endpoint`.
@@ -339,6 +360,7 @@ mod tests {
             ..ConnectionStats::default()
         };
         let report = GatewayReport {
+            uplinks_per_hour: None,
             gateway: Arc::new(Gateway::default()),
             cluster: Arc::from("eu1"),
             outcome: Ok(Some(Arc::new(stats))),

@@ -4,5 +4,7 @@
 mod config;
 mod flags;
 
-pub use config::{Command, Config, KeySource, PRINTABLE, parse};
+#[cfg(test)]
+pub use config::PRINTABLE;
+pub use config::{Command, Config, KeySource, parse};
 pub use flags::{help, without_key};

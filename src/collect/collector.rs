@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime};
 use crate::cli::Config;
 use crate::collect::gateway_list::GatewayList;
 use crate::collect::gateway_list::Scope;
+use crate::collect::known::Known;
 use crate::collect::outage_log::{Line, OutageLog};
 use crate::collect::stats::StatsReader;
 use crate::collect::ttl_map::TtlMap;
@@ -46,6 +47,7 @@ pub struct Collector {
     /// Names of fields whose unexpected form was logged.
     faulty_fields: BTreeSet<&'static str>,
     last: Option<Last>,
+    known: Known,
 }
 
 struct Last {
@@ -99,7 +101,13 @@ impl Collector {
             outage_log: OutageLog::default(),
             faulty_fields: BTreeSet::new(),
             last: None,
+            known: Known::default(),
         }
+    }
+
+    /// What is known, for whoever answers.
+    pub fn known(&self) -> Known {
+        self.known.clone()
     }
 
     pub fn counters(&mut self) -> &mut Counters {
@@ -232,6 +240,7 @@ impl Collector {
                 fresh_until = fresh_until.min(expiry);
             }
             gateways.push(GatewayReport {
+                uplinks_per_hour: None,
                 gateway: target.gateway,
                 cluster: target.cluster,
                 outcome,
@@ -240,6 +249,10 @@ impl Collector {
         let collection = Arc::new(Snapshot {
             gateways,
             list_error: self.list.error().cloned(),
+            list_obtained_at: None,
+            is_api_up: self.list.error().is_none(),
+            key: None,
+            warnings: Vec::new(),
             at: scrape.at,
             duration: ended.saturating_duration_since(scrape.now),
         });
@@ -247,6 +260,8 @@ impl Collector {
             self.client.counters.last_error = Some((collection.at, error.clone()));
         }
         self.report(&collection);
+        self.known
+            .set(collection.clone(), self.client.counters.clone());
         self.reader.retain(|id| self.list.contains(id));
         self.last = Some(Last {
             collection: collection.clone(),

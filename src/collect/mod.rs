@@ -4,10 +4,12 @@
 
 mod collector;
 mod gateway_list;
+mod known;
 mod outage_log;
 mod stats;
 mod ttl_map;
 
 pub use collector::{Collector, Scrape};
 pub use gateway_list::Scope;
+pub use known::Known;
 pub use ttl_map::TtlMap;

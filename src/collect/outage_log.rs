@@ -96,6 +96,7 @@ mod tests {
     fn collection(list_error: Option<Reason>, failing: &[(&str, Reason)]) -> Snapshot {
         let error = |reason| Arc::new(FetchError::new(reason, "what happened"));
         let report = |(id, reason): &(&str, Reason)| GatewayReport {
+            uplinks_per_hour: None,
             gateway: Arc::new(Gateway {
                 gateway_id: id.to_string(),
                 ..Gateway::default()
@@ -106,6 +107,10 @@ mod tests {
         Snapshot {
             gateways: failing.iter().map(report).collect(),
             list_error: list_error.map(error),
+            list_obtained_at: None,
+            is_api_up: true,
+            key: None,
+            warnings: Vec::new(),
             at: SystemTime::UNIX_EPOCH,
             duration: Duration::ZERO,
         }

@@ -139,6 +139,7 @@ mod tests {
             ..Gateway::default()
         };
         GatewayReport {
+            uplinks_per_hour: None,
             gateway: Arc::new(gateway),
             cluster: "eu1.cloud.thethings.network".into(),
             outcome,
@@ -149,6 +150,10 @@ mod tests {
         Snapshot {
             gateways,
             list_error: None,
+            list_obtained_at: None,
+            is_api_up: true,
+            key: None,
+            warnings: Vec::new(),
             at: UNIX_EPOCH,
             duration: Duration::from_micros(123_450),
         }

@@ -216,6 +216,7 @@ mod tests {
 
     pub fn collection(outcomes: Vec<Outcome>) -> Snapshot {
         let report = |(number, outcome)| GatewayReport {
+            uplinks_per_hour: None,
             gateway: Arc::new(Gateway {
                 gateway_id: format!("gateway-{number:04}"),
                 ..Gateway::default()
@@ -226,6 +227,10 @@ mod tests {
         Snapshot {
             gateways: outcomes.into_iter().enumerate().map(report).collect(),
             list_error: None,
+            list_obtained_at: None,
+            is_api_up: true,
+            key: None,
+            warnings: Vec::new(),
             at: now(),
             duration: Duration::from_millis(212),
         }

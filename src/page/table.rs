@@ -221,6 +221,7 @@ mod tests {
             ..Gateway::default()
         };
         GatewayReport {
+            uplinks_per_hour: None,
             gateway: Arc::new(gateway),
             cluster: "eu1.cloud.thethings.network".into(),
             outcome,

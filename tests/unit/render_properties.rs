@@ -237,6 +237,7 @@ impl Random {
             antennas: self.places(),
         };
         GatewayReport {
+            uplinks_per_hour: None,
             gateway: Arc::new(gateway),
             cluster: "eu1".into(),
             outcome: self.outcome(),
@@ -248,6 +249,10 @@ fn check_one_random_collection(random: &mut Random) {
     let collection = Snapshot {
         gateways: (0..random.below(5)).map(|n| random.report(n)).collect(),
         list_error: None,
+        list_obtained_at: None,
+        is_api_up: true,
+        key: None,
+        warnings: Vec::new(),
         at: UNIX_EPOCH,
         duration: random.duration(),
     };
