@@ -34,11 +34,11 @@ use std::time::{Duration, Instant, SystemTime};
 use std::{env, fs, panic};
 
 use crate::cli::{Command, Config, KeySource};
-use crate::collect::{Collector, Scrape};
+use crate::collect::{Collector, FAILURE_TTL_MAX, GatewayList, Scope, Scrape};
 use crate::http::{BUDGET_MAX, Entrance, FrontDoor, Handover, Site};
 use crate::secret::Secret;
 use crate::system::{Notifier, Signals};
-use crate::things_stack::{Client, Transport};
+use crate::things_stack::{Client, Settings, Transport};
 
 /// Visitors at once; fewer where the limit of descriptors is low.
 const PLACES_MAX: u64 = 64;
@@ -85,13 +85,37 @@ fn run(mut config: Config) -> Result<ExitCode, String> {
         }
         None => error.to_string(),
     })?;
-    let client = Client::new(transport, config.timeout);
-    let collector = Collector::new(client, &mut config);
+    let collector = collector(&mut config, transport, key);
     let site = Site::new(collector, config.timeout, token);
     match config.once {
         true => once(site, signals),
         false => serve(&config, site, signals),
     }
+}
+
+fn collector(config: &mut Config, transport: Transport, key: Secret) -> Collector {
+    let settings = Settings {
+        timeout: config.timeout,
+        with_locations: true,
+    };
+    let mut client = Client::new(transport, settings);
+    if let KeySource::File(path) = &config.key {
+        client = client.with_key_file(path.clone(), key);
+    }
+    let scope = std::mem::replace(&mut config.scope, Scope::Key);
+    let list = GatewayList::new(
+        scope,
+        Default::default(),
+        config.list_ttl,
+        config.ttl.min(FAILURE_TTL_MAX),
+    );
+    Collector::new(
+        client,
+        config.server.clone(),
+        config.hosts.clone(),
+        list,
+        config.ttl,
+    )
 }
 
 /// Prints one collection. The log has the reasons where it is not complete.

@@ -171,9 +171,11 @@ impl Site {
             ("Referrer-Policy", page::REFERRER_POLICY),
             ("Cache-Control", "no-store"),
         ];
-        let collection = self.collector.collect(&asked.scrape(self.budget));
+        let scrape = asked.scrape(self.budget);
+        self.collector.collect(&scrape);
+        let collection = self.collector.known().snapshot(&scrape);
         let now = SystemTime::now();
-        let html = page::render(&collection, self.collector.counters(), now);
+        let html = page::render(&collection, &self.collector.known().counters(), now);
         let body = Body::new(html.into_bytes());
         self.answer_with(asked, page::CONTENT_TYPE, HEADERS, body)
     }
@@ -181,7 +183,8 @@ impl Site {
     /// The whole exposition: the collection's part from memory where it has not changed, the
     /// exporter's own part always new.
     pub fn text(&mut self, scrape: &Scrape) -> Body {
-        let collection = self.collector.collect(scrape);
+        self.collector.collect(scrape);
+        let collection = self.collector.known().snapshot(scrape);
         let is_current = |rendered: &Rendered| Arc::ptr_eq(&rendered.collection, &collection);
         if !self.rendered.as_ref().is_some_and(is_current) {
             // The old text makes room for the new one.
@@ -193,7 +196,8 @@ impl Site {
                 gzip: None,
             });
         }
-        let own = metrics::render_exporter(self.collector.counters(), &self.observer.read());
+        let own =
+            metrics::render_exporter(&self.collector.known().counters(), &self.observer.read());
         let rendered = self.rendered.as_ref();
         Body {
             shared: rendered

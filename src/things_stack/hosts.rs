@@ -114,6 +114,30 @@ impl KnownHosts {
         }
     }
 
+    pub fn candidates(&self) -> Vec<BaseUrl> {
+        let mut all = vec![self.server.clone()];
+        if community_cluster(&self.server.host).is_some() {
+            for cluster in ["eu1", "nam1", "au1"] {
+                let host = format!("{cluster}{COMMUNITY_SUFFIX}");
+                if host != self.server.host {
+                    all.push(BaseUrl {
+                        is_https: true,
+                        host,
+                        port: None,
+                    });
+                }
+            }
+        }
+        for host in &self.allowed {
+            all.push(BaseUrl {
+                is_https: true,
+                host: host.clone(),
+                port: None,
+            });
+        }
+        all
+    }
+
     fn is_known(&self, host: &str) -> bool {
         self.allowed.iter().any(|allowed| allowed == host)
             || (community_cluster(&self.server.host).is_some() && community_cluster(host).is_some())

@@ -7,10 +7,11 @@ mod failure;
 mod hosts;
 mod refusal;
 mod resolver;
+mod rights;
 mod tls;
 mod transport;
 
-pub use client::Client;
+pub use client::{Client, Settings};
 pub use hosts::{BaseUrl, KnownHosts, normalize};
 pub use refusal::CallError;
 pub use transport::Transport;

@@ -14,7 +14,7 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
-use crate::collect::TtlMap;
+use std::collections::HashMap;
 
 /// How long an answer is used without asking again. Load balancers change rarely, and a
 /// collection of many requests should make one look-up.
@@ -29,13 +29,13 @@ const ADDRESSES_MAX: usize = 16;
 const CAPACITY: usize = 64;
 
 pub struct CachingResolver {
-    known: Mutex<TtlMap<String, (Instant, ResolvedSocketAddrs)>>,
+    known: Mutex<HashMap<String, (Instant, ResolvedSocketAddrs)>>,
 }
 
 impl CachingResolver {
     pub fn new() -> CachingResolver {
         CachingResolver {
-            known: Mutex::new(TtlMap::new(STALE, CAPACITY)),
+            known: Mutex::new(HashMap::new()),
         }
     }
 
@@ -46,7 +46,7 @@ impl CachingResolver {
         now: Instant,
     ) -> Option<ResolvedSocketAddrs> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, addresses) = known.get(authority, now)?;
+        let (since, addresses) = known.get(authority)?;
         let is_usable = now.saturating_duration_since(*since) < max_age;
         is_usable.then(|| in_order(self.empty(), addresses.iter().copied()))
     }
@@ -80,7 +80,7 @@ impl Resolver for CachingResolver {
         }
         let copy = in_order(self.empty(), addresses.iter().copied());
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(authority, (now, copy), now);
+        known.insert(authority, (now, copy));
         Ok(addresses)
     }
 }
