@@ -65,6 +65,8 @@ struct Target {
     first: BaseUrl,
     /// What the clusters that were asked said, the decisive one of them.
     said: Option<(BaseUrl, Outcome)>,
+    /// Why a further cluster where it may be could not be asked.
+    search_error: Option<Arc<FetchError>>,
 }
 
 impl Target {
@@ -254,6 +256,7 @@ impl Collector {
             first: found_at.or(named).unwrap_or(&self.server).clone(),
             registered_at,
             said: None,
+            search_error: None,
         }
     }
 
@@ -328,7 +331,7 @@ impl Collector {
         let cluster: Arc<str> = base.host.as_str().into();
         self.reader
             .read(&mut self.client, &question, &mut |id, outcome| {
-                // Whoever is connected needs no further search, so that a client in a hurry gets it.
+                // Whoever is connected is certain at once, for clients that cannot wait for the rest.
                 if matches!(&outcome, Ok(Some(stats)) if stats.is_connected()) {
                     known.insert(id, cluster.clone(), outcome.clone(), expiry);
                 }
@@ -348,6 +351,10 @@ impl Collector {
     /// What one cluster said of a gateway, beside what others said before.
     fn note(&mut self, target: &mut Target, base: &BaseUrl, outcome: Outcome, now: Instant) {
         match &outcome {
+            Err(error) if *base != target.first => {
+                target.search_error.get_or_insert(error.clone());
+                return;
+            }
             Ok(Some(stats)) if stats.is_connected() => {
                 let registered_at = target.registered_at.as_ref().ok();
                 let registered_at = registered_at.map(|base| base.as_ref().unwrap_or(&self.server));
@@ -357,7 +364,7 @@ impl Collector {
             Err(_) => {}
         }
         let is_better = match (&target.said, &outcome) {
-            (None, _) | (_, Err(_)) => true,
+            (None, _) => true,
             (Some((_, Ok(earlier))), Ok(Some(stats))) => stats.is_connected() || earlier.is_none(),
             _ => false,
         };
@@ -379,7 +386,11 @@ impl Collector {
         let is_left = |base: &&BaseUrl| !self.search.is_denied(&target.id, base, scrape.now);
         let outcome = match (outcome, target.registered_at) {
             (Err(error), _) => Err(error),
-            (Ok(_), _) if candidates.iter().any(|base| is_left(&base)) => return,
+            (Ok(_), _) if candidates.iter().any(|base| is_left(&base)) => match target.search_error
+            {
+                Some(error) => Err(error),
+                None => return,
+            },
             (Ok(_), Err(unknown_host)) => Err(unknown_host),
             (Ok(stats), Ok(_)) => match self.list.error() {
                 Some(error) if self.list.is_unregistered(&target.id) => Err(error.clone()),

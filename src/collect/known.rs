@@ -287,3 +287,163 @@ fn is_api_up(gateways: &[GatewayReport]) -> bool {
     let is_any_readable = gateways.iter().any(|report| report.outcome.is_ok());
     errors.clone().all(|error| error.is_of_gateway) && (is_any_readable || !errors.any(is_refused))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ConnectionStats, State as GatewayState};
+
+    const TTL: Duration = Duration::from_secs(10);
+
+    fn scrape(arrived: Instant) -> Scrape {
+        Scrape {
+            arrived,
+            deadline: arrived + TTL,
+            now: arrived,
+            at: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    /// With a whole list of these gateways.
+    fn known(ids: &[&str]) -> Known {
+        let known = Known::new(Arc::default());
+        let gateway = |id: &&str| {
+            let gateway_id = id.to_string();
+            let gateway = Gateway {
+                gateway_id,
+                ..Gateway::default()
+            };
+            (Arc::new(gateway), Arc::from("eu1"))
+        };
+        known.set_gateways(ids.iter().map(gateway).collect());
+        let list_obtained_at = Some(SystemTime::UNIX_EPOCH);
+        known.set_about(About {
+            list_obtained_at,
+            ..About::default()
+        });
+        known
+    }
+
+    fn connected(uplink_count: u64) -> Outcome {
+        let second = Timestamp {
+            seconds: 1,
+            nanoseconds: 0,
+        };
+        Ok(Some(Arc::new(ConnectionStats {
+            connected_at: Some(second),
+            uplink_count,
+            ..ConnectionStats::default()
+        })))
+    }
+
+    fn error(reason: Reason) -> FetchError {
+        FetchError::new(reason, "what happened")
+    }
+
+    #[test]
+    fn before_the_first_list_nothing_is_known_and_the_api_is_not_up() {
+        let snapshot = Known::new(Arc::default()).snapshot(&scrape(Instant::now()));
+        let reason = snapshot.list_error.as_ref().map(|error| error.reason);
+        assert_eq!(reason, Some(Reason::Budget));
+        assert!(!snapshot.is_api_up && snapshot.gateways.is_empty());
+    }
+
+    #[test]
+    fn what_is_not_known_yet_is_unknown_and_the_rest_is_told() {
+        let (known, now) = (known(&["a", "b"]), Instant::now());
+        known.insert(&"a".into(), "nam1".into(), connected(1), now + TTL);
+        let snapshot = known.snapshot(&scrape(now));
+        let states: Vec<_> = snapshot.gateways.iter().map(GatewayReport::state).collect();
+        assert_eq!(states, [GatewayState::Connected, GatewayState::Unknown]);
+        assert_eq!(&*snapshot.gateways[0].cluster, "nam1");
+        assert!(!snapshot.is_api_up);
+    }
+
+    #[test]
+    fn what_has_expired_serves_only_those_who_asked_before_it_came() {
+        let (known, asked) = (known(&["a"]), Instant::now());
+        known.insert(&"a".into(), "eu1".into(), connected(1), asked);
+        let states = |arrived| known.snapshot(&scrape(arrived)).gateways[0].state();
+        assert_eq!(states(asked), GatewayState::Connected);
+        assert_eq!(states(asked + TTL), GatewayState::Unknown);
+        assert_eq!(known.missing(&scrape(asked + TTL)).len(), 1);
+        assert!(known.missing(&scrape(asked)).is_empty());
+    }
+
+    #[test]
+    fn the_same_snapshot_comes_again_until_something_changes_or_expires() {
+        let (known, now) = (known(&["a"]), Instant::now());
+        known.insert(&"a".into(), "eu1".into(), connected(1), now + TTL);
+        let first = known.snapshot(&scrape(now));
+        let later = |time| known.snapshot(&scrape(now + time));
+        assert!(Arc::ptr_eq(&first, &later(TTL - Duration::from_nanos(1))));
+        assert!(!Arc::ptr_eq(&first, &later(TTL)));
+        let first = known.snapshot(&scrape(now));
+        known.insert(&"a".into(), "eu1".into(), connected(2), now + TTL);
+        assert!(!Arc::ptr_eq(&first, &known.snapshot(&scrape(now))));
+    }
+
+    #[test]
+    fn a_gateway_that_left_the_list_is_forgotten() {
+        let (known, now) = (known(&["a"]), Instant::now());
+        known.insert(&"a".into(), "eu1".into(), connected(1), now + TTL);
+        known.set_gateways(Vec::new());
+        assert!(known.snapshot(&scrape(now)).gateways.is_empty());
+        assert_eq!(known.state().outcomes.get("a").map(|found| found.1), None);
+    }
+
+    #[track_caller]
+    fn check_api(outcomes: &[Outcome], expected: bool) {
+        let ids = ["a", "b", "c"];
+        let (known, now) = (known(&ids[..outcomes.len()]), Instant::now());
+        for (id, outcome) in ids.into_iter().zip(outcomes) {
+            known.insert(&id.into(), "eu1".into(), outcome.clone(), now + TTL);
+        }
+        assert_eq!(
+            known.snapshot(&scrape(now)).is_api_up,
+            expected,
+            "{outcomes:?}"
+        );
+    }
+
+    #[test]
+    fn the_api_is_up_unless_it_failed_or_the_key_can_read_nothing() {
+        let of_api = |reason| Err(Arc::new(error(reason)));
+        let of_gateway = |reason| Err(Arc::new(error(reason).of_gateway()));
+        check_api(&[], true);
+        check_api(&[Ok(None), connected(1)], true);
+        check_api(&[connected(1), of_gateway(Reason::Forbidden)], true);
+        check_api(&[connected(1), of_gateway(Reason::UnknownHost)], true);
+        check_api(&[of_gateway(Reason::UnknownHost)], true);
+        check_api(&[of_gateway(Reason::Forbidden)], false);
+        check_api(&[connected(1), of_api(Reason::Timeout)], false);
+        check_api(&[connected(1), of_api(Reason::Forbidden)], false);
+    }
+
+    fn fetched(outcome: Outcome, at: Instant, earlier: Option<&Fetched>) -> Fetched {
+        Fetched::new(outcome, "eu1".into(), at, earlier)
+    }
+
+    #[test]
+    fn uplinks_an_hour_are_those_between_two_readings_of_one_connection() {
+        let start = Instant::now();
+        let minute = Duration::from_secs(60);
+        let first = fetched(connected(100), start, None);
+        assert_eq!(first.uplinks_per_hour, None);
+        let second = fetched(connected(130), start + minute, Some(&first));
+        assert_eq!(second.uplinks_per_hour, Some(1800.0));
+        let soon = start + minute + Duration::from_secs(1);
+        let third = fetched(connected(130), soon, Some(&second));
+        assert_eq!(third.uplinks_per_hour, Some(1800.0));
+        let failed = fetched(
+            Err(Arc::new(error(Reason::Timeout))),
+            start + 2 * minute,
+            Some(&third),
+        );
+        assert_eq!(failed.uplinks_per_hour, None);
+        let fourth = fetched(connected(190), start + 3 * minute, Some(&failed));
+        assert_eq!(fourth.uplinks_per_hour, Some(1800.0));
+        let reset = fetched(connected(5), start + 4 * minute, Some(&fourth));
+        assert_eq!(reset.uplinks_per_hour, None);
+    }
+}
