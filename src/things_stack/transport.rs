@@ -209,7 +209,7 @@ impl Transport {
     /// A kept connection was silent, and a new one answered at once.
     fn learn_of_nat(&mut self, idle: Duration, took: Duration, silence_max: Option<Duration>) {
         if silence_max.is_some_and(|silence_max| took < silence_max) {
-            self.idle_max = idle.mul_f32(0.9);
+            self.idle_max = idle * 9 / 10;
             self.idle_max_until = Some(Instant::now() + NAT_MEMORY);
             log::debug!("connections are dropped silently after {idle:?}: none is kept so long");
         }
@@ -237,7 +237,7 @@ impl Transport {
             usual_time: Duration::ZERO,
         });
         host.kept_since = Some(now);
-        host.usual_time = (now - start).max(host.usual_time.mul_f32(0.9));
+        host.usual_time = (now - start).max(host.usual_time * 9 / 10);
         Ok(answer)
     }
 
@@ -294,10 +294,10 @@ fn limited<Any>(
 /// How long a kept connection may be silent, when answers usually take `usual` and `left` is
 /// all the time there is; `None` if a second request would not fit into it.
 fn silence_max(usual: Duration, left: Duration) -> Option<Duration> {
-    let needed = usual.mul_f32(1.2);
+    let needed = usual * 6 / 5;
     let spare = left.checked_sub(needed).filter(|spare| *spare > needed)?;
     let patient = (usual * 3).max(SILENCE_MIN);
-    Some(patient.min(spare).min((left / 3).max(usual.mul_f32(1.5))))
+    Some(patient.min(spare).min((left / 3).max(usual * 3 / 2)))
 }
 
 fn authorization(key: &Secret) -> io::Result<HeaderValue> {
@@ -379,6 +379,28 @@ fn read_answer(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[track_caller]
+    fn check_silence(usual_ms: u64, left_ms: u64, expected_ms: Option<u64>) {
+        let milliseconds = Duration::from_millis;
+        let actual = silence_max(milliseconds(usual_ms), milliseconds(left_ms));
+        assert_eq!(actual.map(|time| time.as_millis() as u64), expected_ms);
+    }
+
+    #[test]
+    fn a_kept_connection_may_be_silent_as_long_as_leaves_time_for_another_one() {
+        // A quick server.
+        check_silence(60, 5_000, Some(1_000));
+        check_silence(500, 5_000, Some(1_500));
+        // Little time: a third of it.
+        check_silence(60, 600, Some(200));
+        // A slow server gets its usual time and half as much.
+        check_silence(2_000, 9_000, Some(3_000));
+        check_silence(2_000, 5_000, Some(2_600));
+        // Two requests would not fit.
+        check_silence(3_000, 5_000, None);
+        check_silence(0, 0, None);
+    }
 
     #[test]
     fn text_without_a_certificate_is_no_ca_file() {
