@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::collect::Scrape;
 use crate::error::{FetchError, Reason};
-use crate::model::Gateway;
+use crate::model::{Endpoint, Gateway};
 use crate::things_stack::{BaseUrl, CallError, Client};
 
 /// A hundred thousand gateways: a server that never ends its list has another fault.
@@ -170,6 +170,14 @@ impl GatewayList {
     ) {
         let start = Instant::now();
         client.reload_key();
+        // A list that is good enough can wait for the rate limit.
+        if self.error.is_none()
+            && self.obtained_at.is_some()
+            && let Some(until) = client.silenced_until(Endpoint::List, server)
+        {
+            self.next_try = Some(until);
+            return;
+        }
         let kept = self.reading.take();
         let kept = kept.filter(|reading| start.duration_since(reading.started) < READING_MAX);
         let mut reading = kept.unwrap_or_else(|| Reading::new(start, 0));

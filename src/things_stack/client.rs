@@ -105,6 +105,12 @@ impl Client {
         self.counters.clone()
     }
 
+    /// Until when a rate limit forbids this kind of call, if it does.
+    pub fn silenced_until(&self, endpoint: Endpoint, base: &BaseUrl) -> Option<Instant> {
+        let until = self.silenced.get(&(base.host.clone(), endpoint));
+        until.copied().filter(|until| *until > Instant::now())
+    }
+
     /// What servers announced in `X-Warning`, with their hosts.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
@@ -340,8 +346,7 @@ impl Client {
         now: Instant,
         deadline: Instant,
     ) -> Result<(), FetchError> {
-        let until = self.silenced.get(&(base.host.clone(), endpoint));
-        if until.is_some_and(|until| *until > now) {
+        if self.silenced_until(endpoint, base).is_some() {
             let context = format!("{}: waiting until its rate limit allows more", base.host);
             return Err(FetchError::new(Reason::RateLimited, context));
         }
