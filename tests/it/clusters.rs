@@ -13,7 +13,7 @@ use crate::fake::{Endpoint, Fake, Fleet, Gateway, Key, Misbehaviour};
 use crate::harness::{Exporter, Setup};
 
 /// An address in 127.0.0.0/8 that no other test has, of this process or of another one.
-fn own_address() -> String {
+pub fn own_address() -> String {
     static COUNT: AtomicU8 = AtomicU8::new(1);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let process = std::process::id();
@@ -21,7 +21,7 @@ fn own_address() -> String {
 }
 
 /// A cluster at this address that shares the gateways of `home`.
-fn cluster(home: &Fake, authority: &Authority, address: &str) -> Option<Fake> {
+pub fn cluster(home: &Fake, authority: &Authority, address: &str) -> Option<Fake> {
     match home.sibling(
         &format!("{address}:443"),
         Some(authority.server(&[address])),
@@ -34,7 +34,7 @@ fn cluster(home: &Fake, authority: &Authority, address: &str) -> Option<Fake> {
     }
 }
 
-fn start(home: &Fake, authority: &Authority, allowed: &[&str]) -> Exporter {
+pub fn start(home: &Fake, authority: &Authority, allowed: &[&str]) -> Exporter {
     let mut setup = Setup::against(home)
         .args(["--ttl", "0.3", "--timeout", "1"])
         .args_with_file("--ca-file", &authority.pem());
