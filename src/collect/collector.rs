@@ -22,6 +22,8 @@ pub const FAILURE_TTL_MAX: Duration = Duration::from_secs(10);
 /// How often the API key's own state is asked for, and after a failure.
 const KEY_INFO_TTL: Duration = Duration::from_secs(3600);
 const KEY_INFO_RETRY: Duration = Duration::from_secs(300);
+/// Different addresses of registrations that are looked at for further clusters.
+const ADDRESSES_MAX: usize = 64;
 /// For that question: scrapes may be waiting.
 const KEY_INFO_TIME: Duration = Duration::from_secs(2);
 
@@ -56,17 +58,23 @@ pub struct Collector {
     known: Known,
 }
 
+/// The cluster that a registration names, if it names one, or why the key must not go there.
+type Registration = Result<Option<BaseUrl>, Arc<FetchError>>;
+
 /// A gateway to ask for.
 struct Target {
     id: Arc<str>,
-    /// The cluster that its registration names, if it names one; why the key must not go there.
-    registered_at: Result<Option<BaseUrl>, Arc<FetchError>>,
+    /// Whether anything is known of it from an earlier collection.
+    was_known: bool,
+    registered_at: Registration,
     /// Where to ask first.
     first: BaseUrl,
     /// What the clusters that were asked said, the decisive one of them.
     said: Option<(BaseUrl, Outcome)>,
     /// Why a further cluster where it may be could not be asked.
     search_error: Option<Arc<FetchError>>,
+    /// Whether the cluster that is asked now is to be asked for it.
+    is_wanted: bool,
 }
 
 impl Target {
@@ -207,34 +215,24 @@ impl Collector {
     /// Asks for all that are missing: each where it should be, and whoever is not connected
     /// there at the other clusters where it may be. Returns who was asked for.
     fn read_stats(&mut self, scrape: &Scrape, deadline: Instant) -> Vec<Arc<str>> {
-        let missing = self.known.missing(scrape);
-        self.known
-            .count(|counters| counters.cache_misses += missing.len() as u64);
-        let mut targets: Vec<Target> = missing.iter().map(|gateway| self.target(gateway)).collect();
+        let mut targets = self.targets(scrape);
         let candidates = self.candidates();
-        let firsts: BTreeSet<BaseUrl> = targets.iter().map(|target| target.first.clone()).collect();
-        let mut firsts: Vec<BaseUrl> = firsts.into_iter().collect();
-        let size = |base: &BaseUrl| {
-            targets
-                .iter()
-                .filter(|target| target.first == *base)
-                .count()
-        };
-        firsts.sort_by_cached_key(|base| (self.failing_hosts.contains(&base.host), size(base)));
+        let firsts = self.in_order(&targets);
         // A cluster that hangs must leave time for the search.
         let reserve = usize::from(candidates.len() > 1);
         for (index, base) in firsts.iter().enumerate() {
-            let shares = firsts.len() - index + reserve;
-            let of_base = |target: &Target| target.first == *base;
-            self.ask(base, &mut targets, of_base, scrape, share(deadline, shares));
-        }
-        for (index, base) in candidates.iter().enumerate() {
-            self.look_at(
+            let time = share(deadline, firsts.len() - index + reserve);
+            self.ask(
                 base,
                 &mut targets,
+                |target| target.first == *base,
                 scrape,
-                share(deadline, candidates.len() - index),
+                time,
             );
+        }
+        for (index, base) in candidates.iter().enumerate() {
+            let time = share(deadline, candidates.len() - index);
+            self.look_at(base, &mut targets, scrape, time);
         }
         let asked = targets.iter().map(|target| target.id.clone()).collect();
         for target in targets {
@@ -243,37 +241,87 @@ impl Collector {
         asked
     }
 
-    fn target(&self, gateway: &Gateway) -> Target {
-        let address = gateway.gateway_server_address.as_str();
-        let registered_at = match self.hosts.api_of(address) {
+    fn targets(&self, scrape: &Scrape) -> Vec<Target> {
+        let missing = self.known.missing(scrape);
+        self.known
+            .count(|counters| counters.cache_misses += missing.len() as u64);
+        // Most gateways share one address with the gateway before.
+        let mut last: Option<(Arc<Gateway>, Registration)> = None;
+        let mut targets = Vec::with_capacity(missing.len());
+        for (gateway, was_known) in missing {
+            let address = gateway.gateway_server_address.as_str();
+            let registered_at = match &last {
+                Some((other, registered_at)) if other.gateway_server_address == address => {
+                    registered_at.clone()
+                }
+                _ => self.registered_at(address),
+            };
+            let found_at = self.search.found_at(&gateway.gateway_id);
+            let named = registered_at.as_ref().ok().and_then(Option::as_ref);
+            targets.push(Target {
+                id: gateway.gateway_id.as_str().into(),
+                was_known,
+                first: found_at.or(named).unwrap_or(&self.server).clone(),
+                registered_at: registered_at.clone(),
+                said: None,
+                search_error: None,
+                is_wanted: false,
+            });
+            last = Some((gateway, registered_at));
+        }
+        targets
+    }
+
+    fn registered_at(&self, address: &str) -> Registration {
+        match self.hosts.api_of(address) {
             Ok(base) => Ok((!address.trim().is_empty()).then_some(base)),
             Err(host) => Err(unknown_host(&host)),
-        };
-        let found_at = self.search.found_at(&gateway.gateway_id);
-        let named = registered_at.as_ref().ok().and_then(Option::as_ref);
-        Target {
-            id: gateway.gateway_id.as_str().into(),
-            first: found_at.or(named).unwrap_or(&self.server).clone(),
-            registered_at,
-            said: None,
-            search_error: None,
         }
+    }
+
+    /// The clusters to ask: those that failed before come last, and the large ones after the
+    /// small ones.
+    fn in_order(&self, targets: &[Target]) -> Vec<BaseUrl> {
+        let mut clusters: Vec<(bool, usize, &BaseUrl)> = Vec::new();
+        for target in targets {
+            match clusters
+                .iter_mut()
+                .find(|(.., base)| *base == &target.first)
+            {
+                Some((_, size, _)) => *size += 1,
+                None => {
+                    let is_failing = self.failing_hosts.contains(&target.first.host);
+                    clusters.push((is_failing, 1, &target.first));
+                }
+            }
+        }
+        let mut ordered = Vec::with_capacity(clusters.len());
+        while let Some((at, _)) = clusters
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, cluster)| **cluster)
+        {
+            ordered.push(clusters.swap_remove(at).2.clone());
+        }
+        ordered
     }
 
     /// The clusters where a gateway may be whose registration is no help.
     fn candidates(&self) -> Vec<BaseUrl> {
-        let addresses = self
-            .list
-            .gateways()
-            .map(|gateway| gateway.gateway_server_address.as_str());
-        let addresses: BTreeSet<&str> = addresses
-            .filter(|address| !address.trim().is_empty())
-            .collect();
-        let named: BTreeSet<BaseUrl> = addresses
+        let mut addresses: Vec<&str> = Vec::new();
+        for gateway in self.list.gateways() {
+            let address = gateway.gateway_server_address.trim();
+            if !address.is_empty()
+                && !addresses.contains(&address)
+                && addresses.len() < ADDRESSES_MAX
+            {
+                addresses.push(address);
+            }
+        }
+        let named = addresses
             .iter()
-            .filter_map(|a| self.hosts.api_of(a).ok())
-            .collect();
-        cluster_search::candidates(self.hosts.candidates(), named.iter())
+            .filter_map(|address| self.hosts.api_of(address).ok());
+        cluster_search::candidates(self.hosts.candidates(), named)
     }
 
     /// Looks at one more cluster for those that are not connected where they were looked for.
@@ -284,28 +332,20 @@ impl Collector {
         scrape: &Scrape,
         deadline: Instant,
     ) {
-        let search = &self.search;
-        let may_be_there = |target: &Target| {
-            let is_denied = search.is_denied(&target.id, base, scrape.now);
-            target.first != *base && !target.is_connected() && !target.has_failed() && !is_denied
-        };
-        let wanted: BTreeSet<Arc<str>> = targets
-            .iter()
-            .filter(|t| may_be_there(t))
-            .map(|t| t.id.clone())
-            .collect();
-        if !wanted.is_empty() {
-            self.ask(
-                base,
-                targets,
-                |target| wanted.contains(&target.id),
-                scrape,
-                deadline,
-            );
+        for target in targets.iter_mut() {
+            let is_denied = || self.search.is_denied(&target.id, base, scrape.now);
+            target.is_wanted = target.first != *base
+                && !target.is_connected()
+                && !target.has_failed()
+                && !is_denied();
+        }
+        if targets.iter().any(|target| target.is_wanted) {
+            self.ask(base, targets, |target| target.is_wanted, scrape, deadline);
         }
     }
 
-    /// Asks one cluster for some of the targets and keeps what it says of them.
+    /// Asks one cluster for some of the targets and keeps what it says of them. Those of which
+    /// nothing is known come first: an earlier scrape had no time for them.
     fn ask(
         &mut self,
         base: &BaseUrl,
@@ -314,17 +354,21 @@ impl Collector {
         scrape: &Scrape,
         deadline: Instant,
     ) {
-        let wanted: Vec<usize> = (0..targets.len())
-            .filter(|at| is_wanted(&targets[*at]))
-            .collect();
-        let ids: Vec<Arc<str>> = wanted.iter().map(|at| targets[*at].id.clone()).collect();
-        let mut said: BTreeMap<Arc<str>, Outcome> = BTreeMap::new();
-        let (server, now) = (&self.server, scrape.now);
+        let wanted = |was_known: bool| {
+            let of_kind = targets
+                .iter()
+                .filter(move |target| target.was_known == was_known);
+            of_kind
+                .filter(|target| is_wanted(target))
+                .map(|target| target.id.clone())
+        };
+        let ids: Vec<Arc<str>> = wanted(false).chain(wanted(true)).collect();
+        let mut said: Vec<(Arc<str>, Outcome)> = Vec::with_capacity(ids.len());
         let question = Question {
             base,
             gateway_ids: &ids,
-            server,
-            now,
+            server: &self.server,
+            now: scrape.now,
             deadline,
         };
         let (known, expiry) = (&self.known, scrape.now + self.ttl);
@@ -335,14 +379,14 @@ impl Collector {
                 if matches!(&outcome, Ok(Some(stats)) if stats.is_connected()) {
                     known.insert(id, cluster.clone(), outcome.clone(), expiry);
                 }
-                said.insert(id.clone(), outcome);
+                said.push((id.clone(), outcome));
             });
-        match said.values().any(Result::is_ok) {
+        match said.iter().any(|(_, outcome)| outcome.is_ok()) {
             true => self.failing_hosts.remove(&base.host),
             false => self.failing_hosts.insert(base.host.clone()),
         };
-        for at in wanted {
-            if let Some(outcome) = said.remove(&targets[at].id) {
+        for (id, outcome) in said {
+            if let Ok(at) = targets.binary_search_by(|target| target.id.cmp(&id)) {
                 self.note(&mut targets[at], base, outcome, scrape.now);
             }
         }
@@ -414,15 +458,15 @@ impl Collector {
         about.warnings = self.client.warnings().to_vec();
         self.known.set_about(about);
         let snapshot = self.known.snapshot(scrape);
-        let asked: BTreeSet<&str> = asked.iter().map(AsRef::as_ref).collect();
-        let of_gateways = snapshot.gateways.iter();
-        let of_gateways = of_gateways.filter(|report| asked.contains(&*report.gateway.gateway_id));
-        let errors = of_gateways.filter_map(|report| report.outcome.as_ref().err());
+        let error_of = |id: &Arc<str>| {
+            let reports = &snapshot.gateways;
+            let found = reports.binary_search_by(|report| (*report.gateway.gateway_id).cmp(id));
+            reports[found.ok()?].outcome.as_ref().err()
+        };
         let of_list = snapshot.list_error.iter().filter(|_| has_read_list);
         let field_errors = std::mem::take(&mut self.client.field_errors);
-        let hosts = self.asked_hosts(&snapshot);
         self.known.count(|counters| {
-            for error in errors.chain(of_list) {
+            for error in asked.iter().filter_map(error_of).chain(of_list) {
                 // Fields are counted one by one.
                 if error.reason != Reason::Field {
                     counters.count_error(error.reason);
@@ -431,7 +475,7 @@ impl Collector {
             counters.errors[Reason::Field as usize] += field_errors.total();
             counters
                 .rate_limits
-                .retain(|host, _| hosts.contains(host.as_str()));
+                .retain(|host, _| self.is_asked(host, &snapshot));
             if let Some(error) = snapshot.first_error() {
                 counters.last_error = Some((scrape.at, error.clone()));
             }
@@ -444,9 +488,10 @@ impl Collector {
         self.report(&snapshot, start.elapsed());
     }
 
-    fn asked_hosts<'a>(&'a self, snapshot: &'a Snapshot) -> BTreeSet<&'a str> {
-        let clusters = snapshot.gateways.iter().map(|report| &*report.cluster);
-        clusters.chain([self.server.host.as_str()]).collect()
+    /// Whether this host is one of those that are asked now.
+    fn is_asked(&self, host: &str, snapshot: &Snapshot) -> bool {
+        let mut gateways = snapshot.gateways.iter();
+        host == self.server.host || gateways.any(|report| *report.cluster == *host)
     }
 
     fn report(&mut self, snapshot: &Snapshot, took: Duration) {
