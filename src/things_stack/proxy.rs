@@ -102,7 +102,12 @@ fn is_in_network(address: IpAddr, network: &str) -> bool {
 fn read_proxy(text: &str) -> Result<Proxy, &'static str> {
     let garbage = "is not http://HOST:PORT";
     let proxy = Proxy::new(text.trim()).map_err(|_| garbage)?;
-    if proxy.host().is_empty() {
+    // ureq would take the usual port for one that is no number.
+    let authority = proxy.uri().authority().map_or("", |a| a.as_str());
+    let (_, address) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let port = address.strip_prefix(proxy.host()).unwrap_or_default();
+    let port = port.strip_prefix(':').map(str::parse::<u16>);
+    if proxy.host().is_empty() || port.is_some_and(|port| port.is_err()) {
         return Err(garbage);
     }
     match proxy.protocol() {
