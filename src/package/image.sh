@@ -7,8 +7,23 @@
 set -euo pipefail
 
 readonly NAME=ttn-gateway-exporter
-declare -A platform=([amd64]=linux/amd64 [arm64]=linux/arm64 [armv7]=linux/arm/v7 [armv6]=linux/arm/v6)
-declare -A target=([x86_64]=amd64 [aarch64]=arm64 [arm64]=arm64 [armv7l]=armv7 [armv6l]=armv6)
+# No associative arrays: the bash of macOS has none.
+platform() {
+    case $1 in
+    armv7) echo linux/arm/v7 ;;
+    armv6) echo linux/arm/v6 ;;
+    *) echo "linux/$1" ;;
+    esac
+}
+
+this_machine() {
+    case $(uname -m) in
+    x86_64) echo amd64 ;;
+    aarch64 | arm64) echo arm64 ;;
+    armv7l) echo armv7 ;;
+    armv6l) echo armv6 ;;
+    esac
+}
 
 # Words, not one name: "buildah --storage-driver vfs".
 find_tool() {
@@ -34,14 +49,12 @@ for arch in "$@"; do
     unpacked=$folder/$NAME-$version-linux-$arch
     tar -x -z -f "dist/${unpacked##*/}.tar.gz" -C "$folder"
     tags=(--tag "$NAME:$version-$arch")
-    [ "${target[$(uname -m)]:-}" != "$arch" ] || tags+=(--tag "$NAME")
+    [ "$(this_machine)" != "$arch" ] || tags+=(--tag "$NAME")
     # docker takes the time of the layers from the variable, the others from the option.
-    created=$(sed -n 's/.*image\.created="\(.*\)"/\1/p' "$unpacked/Dockerfile")
-    epoch=$(python3 -c 'import datetime, sys
-print(int(datetime.datetime.fromisoformat(sys.argv[1].replace("Z", "+00:00")).timestamp()))' "$created")
+    epoch=$(python3 -c 'import os, sys; print(int(os.stat(sys.argv[1]).st_mtime))' "$unpacked/Dockerfile")
     times=()
     [ "${tool[0]##*/}" = docker ] || times=(--timestamp "$epoch")
-    SOURCE_DATE_EPOCH=$epoch "${tool[@]}" build --quiet --platform "${platform[$arch]}" \
+    SOURCE_DATE_EPOCH=$epoch "${tool[@]}" build --quiet --platform "$(platform "$arch")" \
         ${times[@]+"${times[@]}"} "${tags[@]}" "$unpacked" >"$folder/id" || { cat "$folder/id"; exit 1; }
-    echo "$NAME:$version-$arch  ${platform[$arch]}  $(tail -n 1 "$folder/id")"
+    echo "$NAME:$version-$arch  $(platform "$arch")  $(tail -n 1 "$folder/id")"
 done

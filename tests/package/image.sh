@@ -39,7 +39,7 @@ finish() {
 }
 trap finish EXIT
 
-# The configuration as the OCI writes it; standard input is what buildah prints of the image.
+# What buildah prints of the image, in the form of the OCI's configuration.
 config_is() {
     python3 - "$1" "$2" "$(sed -n 's/^repository *= *"\(.*\)"/\1/p' Cargo.toml)" 3<"$folder/config" <<'END'
 import json, os, sys
