@@ -103,12 +103,12 @@ image: $(ARCHS:%=dist-%) ## Container images of all targets (docker, podman or b
 
 # One for all targets, and beside every release.
 dist-sbom: check-dist
-	@RUSTUP_TOOLCHAIN=$(TOOLCHAIN) python3 src/package/sbom.py --toolchain $(TOOLCHAIN) \
+	@RUSTUP_TOOLCHAIN=$(TOOLCHAIN) python3 -B src/package/sbom.py --toolchain $(TOOLCHAIN) \
 	    --targets $(foreach arch,$(ARCHS),$(target_$(arch))) --epoch $(EPOCH) --dist dist
 
 $(ARCHS:%=dist-%): dist-%: dist-sbom .tools/bin/cargo-zigbuild
 	$(DIST_ENV) cargo zigbuild --locked --release --bin $(NAME) --target $(target_$*) $(BUILD_STD)
-	@.tools/bin/python3 src/package/package.py --arch $* --version $(VERSION) --revision $(REVISION) \
+	@.tools/bin/python3 -B src/package/package.py --arch $* --version $(VERSION) --revision $(REVISION) \
 	    --epoch $(EPOCH) --binary target/dist/$(target_$*)/release/$(NAME) --dist dist
 
 check-dist:
