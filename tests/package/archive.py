@@ -47,6 +47,11 @@ def check_compose(folder, compose):
     check("compose: the exporter reads that secret", exporter["secrets"] == [KEY])
     key_file = exporter["environment"]["TTN_API_KEY_FILE"]
     check("compose: where it is mounted", key_file == f"/run/secrets/{KEY}")
+    if shutil.which("docker-compose"):
+        command = ["docker-compose", "--file", str(folder / "compose.yaml"), "config", "--quiet"]
+        check("compose: docker-compose accepts it", subprocess.run(command, check=False).returncode == 0)
+    else:
+        print("NOT RUN, since docker-compose is missing: its check of compose.yaml")
     volumes = {v.split(":")[0] for s in services.values() for v in s.get("volumes", [])}
     volumes = {volume for volume in volumes if not volume.startswith("./")}
     check("compose: every volume is declared", volumes == set(compose["volumes"]))

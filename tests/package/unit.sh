@@ -94,6 +94,21 @@ probe_instances() {
     unit=$NAME.service
 }
 
+# Without a package, as README says it of the binary alone.
+probe_binary() {
+    unit=$NAME.service
+    install -d -m 0700 $FOLDER
+    install -m 0600 "$1" $KEY
+    /usr/local/bin/$NAME --print unit >/etc/systemd/system/$unit
+    mkdir -p /etc/default
+    echo 'TTN_SERVER=http://127.0.0.1:9715' >/etc/default/$NAME
+    systemctl daemon-reload
+    check 'binary: it is enabled and starts' systemctl --quiet enable --now $unit
+    check 'binary: it runs from /usr/local/bin' \
+        test "$(readlink "/proc/$(property MainPID)/exe")" = /usr/local/bin/$NAME
+    check 'binary: it sees the gateways' has_gateways "$(scrape /metrics)"
+}
+
 # Runs as a service inside the booted system, over the functions above.
 probe() {
     local deb=$1 fake=$2 metrics before
@@ -146,11 +161,14 @@ probe() {
     check 'it stops' systemctl stop $NAME.service
     check 'with success' is Result success
     check 'it starts again' systemctl start $NAME.service
+    cp /usr/bin/$NAME /usr/local/bin/
+    cp $KEY /run/key
     check 'it is purged' dpkg --purge $NAME
     check 'and runs no more' port_is_closed
     check 'nor do the instances' test ! -e /sys/fs/cgroup/system.slice/system-ttn*/$NAME@club.service
     check 'the instances are not enabled' test -z "$(find /etc/systemd/system -name "$NAME*")"
     check 'the keys are gone' test ! -e $FOLDER
+    probe_binary /run/key
     echo passed >/run/result/status
 }
 
