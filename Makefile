@@ -21,6 +21,7 @@ ZIGBUILD_PACKAGES := cargo-zigbuild==0.24.0 ziglang==0.15.2
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z$$].*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 	@echo "  make dist-ARCH      One of them; make test-ARCH tests it. ARCH: $(ARCHS)"
+	@echo "  make build-TARGET   Compiles for macOS or FreeBSD. TARGET: $(OTHERS)"
 
 # --- Trying and using it ------------------------------------------------------------------------
 
@@ -95,7 +96,7 @@ BUILD_STD := -Z build-std=std,panic_unwind -Z build-std-features=panic-unwind,op
 REVISION := $(or $(shell git rev-parse --short=12 HEAD 2>/dev/null),unknown)
 EPOCH    := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),1767225600)
 
-dist: clean-dist $(ARCHS:%=dist-%) ## Binary, .tar.gz and .deb for every target, in dist/
+dist: clean-dist $(ARCHS:%=dist-%) ## Binary, .tar.gz and .deb of every target, bill of materials, in dist/
 	@echo "Checked by: cd dist && sha256sum --check SHA256SUMS"
 
 image: $(ARCHS:%=dist-%) ## Container images of all targets (docker, podman or buildah)
