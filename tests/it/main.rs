@@ -7,6 +7,8 @@ mod harness;
 mod exposition_parser;
 
 mod assets;
+// It reads /proc.
+#[cfg(target_os = "linux")]
 mod bench_counts;
 mod browser;
 mod cli;

@@ -218,6 +218,8 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     }
 }
 
+// Linux and FreeBSD have /dev/full, macOS does not.
+#[cfg(not(target_os = "macos"))]
 #[test]
 fn a_full_disk_is_an_error() {
     let fake = fake();

@@ -6,6 +6,9 @@
 //! seconds, three rounds in a row, against the release build and holds it to the bars.
 //! TORTURE_ONLY=idle runs only the attacks with this in their name.
 
+// What is left behind is counted in /proc.
+#![cfg(target_os = "linux")]
+
 #[path = "../it/exposition_parser.rs"]
 #[allow(dead_code)]
 mod exposition_parser;
