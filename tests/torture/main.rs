@@ -16,10 +16,10 @@ mod fake;
 mod harness;
 
 mod attacks;
-mod hardship;
 #[path = "../unit/random.rs"]
 #[allow(dead_code)]
 mod random;
+mod scarcity;
 mod socket;
 mod watch;
 
@@ -28,7 +28,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use attacks::Siege;
+use attacks::Target;
 use fake::{Fake, Fleet};
 use harness::{Exporter, Setup};
 use watch::{Figures, Scraped, Scraper};
@@ -46,14 +46,14 @@ pub fn is_full() -> bool {
 
 struct Attack {
     name: &'static str,
-    run: fn(&Siege),
+    run: fn(&Target),
     /// How long the scraper may have to wait.
     wait_max: Duration,
     /// Resident, without the answers that wait for their readers.
     memory_max_bytes: u64,
 }
 
-const fn attack(name: &'static str, run: fn(&Siege), seconds: f64, mebibytes: u64) -> Attack {
+const fn attack(name: &'static str, run: fn(&Target), seconds: f64, mebibytes: u64) -> Attack {
     Attack {
         name,
         run,
@@ -153,7 +153,7 @@ fn endure(attack: &Attack, round: u32, exporter: &Exporter, fake: &Fake, at_rest
     before.descriptors = before.descriptors.max(at_rest.descriptors);
     watch::forget_peak(process_id);
     let length = Duration::from_millis(if is_full() { 15_000 } else { 1_500 });
-    let siege = Siege {
+    let target = Target {
         address: exporter.address,
         fake,
         end: Instant::now() + length,
@@ -161,7 +161,7 @@ fn endure(attack: &Attack, round: u32, exporter: &Exporter, fake: &Fake, at_rest
         complaints: Mutex::default(),
     };
     let scraper = Scraper::start(exporter.address);
-    (attack.run)(&siege);
+    (attack.run)(&target);
     let scraped = scraper.finish();
     let (after, recovery) = recover(exporter, before);
     let mut row = Row {
@@ -172,7 +172,7 @@ fn endure(attack: &Attack, round: u32, exporter: &Exporter, fake: &Fake, at_rest
         before,
         after,
         recovery,
-        problems: siege
+        problems: target
             .complaints
             .into_inner()
             .expect("no panic in an attack"),

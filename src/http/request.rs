@@ -8,171 +8,116 @@
 
 use std::time::Duration;
 
+use crate::http::response::Refusal;
+
 /// Browsers and scrapers send less than 2 KiB.
 pub const HEAD_BYTES_MAX: usize = 8 * 1024;
+/// Browsers send some twenty, and a proxy adds its own.
+const HEADERS_MAX: usize = 100;
 
-/// The headers that are passed on, in lower case.
-const FORWARDED: [&str; 4] = [
-    "accept",
-    "accept-encoding",
-    "authorization",
-    "x-prometheus-scrape-timeout-seconds",
+/// The headers that mean something here. The first one is not passed on.
+const KNOWN_HEADERS: [&str; 4] = [
+    "Authorization",
+    "Accept",
+    "Accept-Encoding",
+    "X-Prometheus-Scrape-Timeout-Seconds",
 ];
 
-/// How long the request has waited for the server, in milliseconds. Only the front door
-/// writes it; what a client sends under this name is not passed on.
+/// How long the request has waited for the loop, in milliseconds. What a client sends under
+/// this name is not passed on.
 pub const WAITED_HEADER: &str = "X-Waited-Milliseconds";
 
-/// Why a request is turned away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    BadRequest,
-    MethodNotAllowed,
-    Timeout,
-    HeadTooLarge,
-    Unavailable,
-    VersionNotSupported,
-}
-
-impl Refusal {
-    /// Status and reason phrase (RFC 9110, RFC 6585).
-    pub fn status(self) -> &'static str {
-        match self {
-            Refusal::BadRequest => "400 Bad Request",
-            Refusal::MethodNotAllowed => "405 Method Not Allowed",
-            Refusal::Timeout => "408 Request Timeout",
-            Refusal::HeadTooLarge => "431 Request Header Fields Too Large",
-            Refusal::Unavailable => "503 Service Unavailable",
-            Refusal::VersionNotSupported => "505 HTTP Version Not Supported",
-        }
-    }
-
-    /// The whole answer.
-    pub fn answer(self) -> String {
-        let status = self.status();
-        let allow = match self {
-            Refusal::MethodNotAllowed => "Allow: GET, HEAD\r\n",
-            _ => "",
-        };
-        format!(
-            "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n\
-             Content-Length: {}\r\n{allow}Connection: close\r\n\r\n{status}\n",
-            status.len() + 1
-        )
-    }
-}
-
-/// A request that may be passed on.
+/// A request that can be answered.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Head<'a> {
+pub struct Request {
     pub is_head: bool,
     /// Begins with a slash; any query is still there.
-    target: &'a str,
-    forwarded: Vec<(&'static str, &'a str)>,
+    pub target: String,
+    /// By the position in [`KNOWN_HEADERS`].
+    headers: [Option<String>; KNOWN_HEADERS.len()],
 }
 
-impl Head<'_> {
-    /// The request as the server gets it.
-    pub fn to_request(&self, waited: Duration) -> String {
-        let method = if self.is_head { "HEAD" } else { "GET" };
+impl Request {
+    /// The value of one of the headers that mean something here.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let index = KNOWN_HEADERS.iter().position(|known| *known == name)?;
+        self.headers[index].as_deref()
+    }
+
+    /// The request as the loop gets it, which leaves the rest to the thread: who may ask, and
+    /// whether a body follows the head.
+    pub fn forwarded(&self, waited: Duration) -> String {
         let mut request = format!(
-            "{method} {} HTTP/1.1\r\nHost: front-door\r\n{WAITED_HEADER}: {}\r\n",
+            "GET {} HTTP/1.1\r\nHost: loop\r\n{WAITED_HEADER}: {}\r\n",
             self.target,
             waited.as_millis()
         );
-        for (name, value) in &self.forwarded {
-            request.push_str(name);
-            request.push_str(": ");
-            request.push_str(value);
-            request.push_str("\r\n");
+        for (name, value) in KNOWN_HEADERS.iter().zip(&self.headers).skip(1) {
+            if let Some(value) = value {
+                request.push_str(name);
+                request.push_str(": ");
+                request.push_str(value);
+                request.push_str("\r\n");
+            }
         }
         request.push_str("\r\n");
         request
     }
 }
 
-/// Reads what has arrived so far: nothing yet, a whole head, or something to turn away at
-/// once instead of waiting for more.
-pub fn parse(received: &[u8]) -> Option<Result<Head<'_>, Refusal>> {
-    if let Some(end) = received.windows(4).position(|four| four == b"\r\n\r\n") {
-        return Some(parse_whole(&received[..end]));
-    }
+/// Reads what has arrived so far: nothing yet, a whole head, or something to refuse at once
+/// instead of waiting for more.
+pub fn parse(received: &[u8]) -> Option<Result<Request, Refusal>> {
     let begins_like_http = received.first().is_none_or(u8::is_ascii_alphabetic);
-    if !begins_like_http || has_bare_line_feed(received) {
-        return Some(Err(Refusal::BadRequest));
+    let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut head = httparse::Request::new(&mut fields);
+    match head.parse(received) {
+        _ if !begins_like_http => Some(Err(Refusal::BadRequest)),
+        Ok(httparse::Status::Complete(length)) => Some(check(&head, &received[..length])),
+        Err(httparse::Error::Version) => Some(Err(Refusal::VersionNotSupported)),
+        Err(httparse::Error::TooManyHeaders) => Some(Err(Refusal::HeadTooLarge)),
+        Err(_) => Some(Err(Refusal::BadRequest)),
+        Ok(_) if has_bare_line_feed(received) => Some(Err(Refusal::BadRequest)),
+        Ok(_) if received.len() >= HEAD_BYTES_MAX => Some(Err(Refusal::HeadTooLarge)),
+        Ok(_) => None,
     }
-    (received.len() >= HEAD_BYTES_MAX).then_some(Err(Refusal::HeadTooLarge))
 }
 
-fn has_bare_line_feed(bytes: &[u8]) -> bool {
-    let mut before = 0;
-    bytes.iter().any(|&byte| {
-        let is_bare = byte == b'\n' && before != b'\r';
-        before = byte;
-        is_bare
-    })
-}
-
-fn parse_whole(head: &[u8]) -> Result<Head<'_>, Refusal> {
-    if has_bare_line_feed(head) {
+fn check(head: &httparse::Request, received: &[u8]) -> Result<Request, Refusal> {
+    if has_bare_line_feed(received) {
         return Err(Refusal::BadRequest);
     }
-    let mut lines = split_lines(head);
-    let (is_head, target) = parse_request_line(lines.next().unwrap_or_default())?;
-    let mut forwarded = Vec::new();
-    for line in lines {
-        let (name, value) = parse_field(line).ok_or(Refusal::BadRequest)?;
-        if announces_a_body(name, value) {
+    let is_head = match head.method {
+        Some("GET") => false,
+        Some("HEAD") => true,
+        _ => return Err(Refusal::MethodNotAllowed),
+    };
+    let target = head.path.and_then(path_of).ok_or(Refusal::BadRequest)?;
+    let mut headers = [const { None }; KNOWN_HEADERS.len()];
+    for field in head.headers.iter() {
+        if announces_a_body(field) {
             return Err(Refusal::BadRequest);
         }
-        let wanted = FORWARDED
-            .into_iter()
-            .find(|wanted| name.eq_ignore_ascii_case(wanted));
-        let is_first = |wanted: &str| forwarded.iter().all(|(known, _)| *known != wanted);
-        // A value that is no printable ASCII has no meaning in any of these: as if not sent.
-        if let (Some(wanted), Some(value)) = (wanted, printable(value))
-            && is_first(wanted)
+        let is_field = |known: &&'static str| known.eq_ignore_ascii_case(field.name);
+        // The first one counts. A value that is not printable ASCII means nothing in any of
+        // these: as if it was not sent.
+        if let Some(index) = KNOWN_HEADERS.iter().position(is_field)
+            && headers[index].is_none()
         {
-            forwarded.push((wanted, value));
+            headers[index] = printable(field.value).map(str::to_owned);
         }
     }
-    Ok(Head {
+    Ok(Request {
         is_head,
-        target,
-        forwarded,
+        target: target.to_owned(),
+        headers,
     })
 }
 
-fn split_lines(head: &[u8]) -> impl Iterator<Item = &[u8]> {
-    head.split(|byte| *byte == b'\n')
-        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
-}
-
-fn parse_request_line(line: &[u8]) -> Result<(bool, &str), Refusal> {
-    let line = printable(line).ok_or(Refusal::BadRequest)?;
-    let mut words = line.split(' ');
-    let (Some(method), Some(target), Some(version), None) =
-        (words.next(), words.next(), words.next(), words.next())
-    else {
-        return Err(Refusal::BadRequest);
-    };
-    let digits = version.strip_prefix("HTTP/").map(str::as_bytes);
-    match digits {
-        Some(b"1.0" | b"1.1") => {}
-        Some([major, b'.', minor]) if major.is_ascii_digit() && minor.is_ascii_digit() => {
-            return Err(Refusal::VersionNotSupported);
-        }
-        _ => return Err(Refusal::BadRequest),
-    }
-    let is_head = match method {
-        "GET" => false,
-        "HEAD" => true,
-        _ if !method.is_empty() && method.bytes().all(is_token) => {
-            return Err(Refusal::MethodNotAllowed);
-        }
-        _ => return Err(Refusal::BadRequest),
-    };
-    Ok((is_head, path_of(target).ok_or(Refusal::BadRequest)?))
+/// httparse takes it for the end of a line, as RFC 9112 allows; a proxy on the way may not.
+fn has_bare_line_feed(bytes: &[u8]) -> bool {
+    let mut lines = bytes.split(|byte| *byte == b'\n').rev().skip(1);
+    lines.any(|line| !line.ends_with(b"\r"))
 }
 
 /// The path of a target, also of the absolute form that a client sends to a proxy.
@@ -183,37 +128,18 @@ fn path_of(target: &str) -> Option<&str> {
         }
         _ => target,
     };
-    path.starts_with('/').then_some(path)
+    (path.starts_with('/') && path.is_ascii()).then_some(path)
 }
 
-/// Name and value of a header line. A line that continues the one before has no name.
-fn parse_field(line: &[u8]) -> Option<(&str, &[u8])> {
-    let colon = line.iter().position(|byte| *byte == b':')?;
-    let (name, value) = (&line[..colon], &line[colon + 1..]);
-    let is_name = !name.is_empty() && name.iter().copied().all(is_token);
-    let has_controls = value
-        .iter()
-        .any(|byte| byte.is_ascii_control() && *byte != b'\t');
-    if !is_name || has_controls {
-        return None;
-    }
-    Some((str::from_utf8(name).ok()?, value.trim_ascii()))
-}
-
-fn announces_a_body(name: &str, value: &[u8]) -> bool {
-    let is = |other: &str| name.eq_ignore_ascii_case(other);
-    is("transfer-encoding") || is("expect") || (is("content-length") && value != b"0")
+fn announces_a_body(field: &httparse::Header) -> bool {
+    let is = |other: &str| field.name.eq_ignore_ascii_case(other);
+    is("transfer-encoding") || is("expect") || (is("content-length") && field.value != b"0")
 }
 
 fn printable(bytes: &[u8]) -> Option<&str> {
     let is_printable = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
     let text = bytes.iter().all(is_printable).then_some(bytes)?;
     str::from_utf8(text).ok()
-}
-
-/// `tchar` of RFC 9110.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]
@@ -223,13 +149,12 @@ mod tests {
     #[track_caller]
     fn check(received: &str, expected: Option<Result<&str, Refusal>>) {
         let actual = parse(received.as_bytes());
-        let actual = actual.map(|head| head.map(|h| h.to_request(Duration::from_millis(7))));
+        let actual = actual.map(|head| head.map(|h| h.forwarded(Duration::from_millis(7))));
         let expected = expected.map(|request| request.map(str::to_owned));
         assert_eq!(actual, expected, "{received:?}");
     }
 
-    const PLAIN: &str =
-        "GET /metrics HTTP/1.1\r\nHost: front-door\r\nX-Waited-Milliseconds: 7\r\n\r\n";
+    const PLAIN: &str = "GET /metrics HTTP/1.1\r\nHost: loop\r\nX-Waited-Milliseconds: 7\r\n\r\n";
 
     #[test]
     fn a_whole_head_is_passed_on_with_the_headers_that_matter() {
@@ -258,9 +183,9 @@ mod tests {
             "GET /metrics HTTP/1.1\r\nConnection: upgrade\r\n\r\n",
             Some(Ok(PLAIN)),
         );
-        let all = "HEAD /?a=b HTTP/1.1\r\nHost: front-door\r\nX-Waited-Milliseconds: 7\r\n\
-            accept: text/html\r\naccept-encoding: gzip\r\nauthorization: Bearer t\r\n\
-            x-prometheus-scrape-timeout-seconds: 10\r\n\r\n";
+        let all = "GET /?a=b HTTP/1.1\r\nHost: loop\r\nX-Waited-Milliseconds: 7\r\n\
+            Accept: text/html\r\nAccept-Encoding: gzip\r\n\
+            X-Prometheus-Scrape-Timeout-Seconds: 10\r\n\r\n";
         check(
             "HEAD /?a=b HTTP/1.1\r\nACCEPT:text/html\r\nCookie: a\r\nAccept-Encoding: gzip\r\n\
              accept: second\r\nAuthorization:  Bearer t \r\n\
@@ -320,7 +245,7 @@ mod tests {
         ] {
             let received = format!("GET / HTTP/1.1\r\n{header}\r\n\r\n");
             let expected = match header {
-                "" => Ok("GET / HTTP/1.1\r\nHost: front-door\r\nX-Waited-Milliseconds: 7\r\n\r\n"),
+                "" => Ok("GET / HTTP/1.1\r\nHost: loop\r\nX-Waited-Milliseconds: 7\r\n\r\n"),
                 _ => Err(Refusal::BadRequest),
             };
             check(&received, Some(expected));
@@ -343,7 +268,7 @@ mod tests {
             ("GET  / HTTP/1.1", BadRequest),
             ("GET / HTTP/1.1 x", BadRequest),
             ("GET / HTTP/1.10", BadRequest),
-            ("GET / http/1.1", BadRequest),
+            ("GET / http/1.1", VersionNotSupported),
             ("GET * HTTP/1.1", BadRequest),
             ("GET metrics HTTP/1.1", BadRequest),
             ("GET https://pi/metrics HTTP/1.1", BadRequest),
@@ -359,7 +284,7 @@ mod tests {
     #[track_caller]
     fn check_is_harmless(received: &[u8]) {
         if let Some(Ok(head)) = parse(received) {
-            let request = head.to_request(Duration::ZERO);
+            let request = head.forwarded(Duration::ZERO);
             assert!(request.is_ascii());
             assert_eq!(
                 request.find("\r\n\r\n"),
