@@ -233,7 +233,7 @@ fn start_log(is_verbose: bool) {
     panic::set_hook(Box::new(|panic| {
         let payload = panic.payload_as_str().unwrap_or("no message");
         match panic.location() {
-            Some(place) => log::error!("a defect at {place}: {payload}"),
+            Some(location) => log::error!("a defect at {location}: {payload}"),
             None => log::error!("a defect: {payload}"),
         }
     }));

@@ -83,7 +83,7 @@ const ON_A_SMALL_FLEET: [Attack; 14] = [
 const WITH_ODD_DESCRIPTORS: [Attack; 2] = [
     attack("300 idle, 255 descriptors", attacks::idle, 5.0, 16),
     attack(
-        "hanging API, 100 patient",
+        "hanging API, 100 scrapers",
         attacks::hanging_api_and_a_crowd,
         20.0,
         16,

@@ -6,13 +6,13 @@ use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIME_MAX: Duration = Duration::from_secs(2);
 
 /// A connection, unless the server's queue is full.
 pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let stream = TcpStream::connect_timeout(&address, TIME_MAX)?;
+    stream.set_read_timeout(Some(TIME_MAX))?;
+    stream.set_write_timeout(Some(TIME_MAX))?;
     Ok(stream)
 }
 
@@ -33,8 +33,8 @@ pub fn connect_with_receive_buffer(address: SocketAddr, bytes: i32) -> io::Resul
     let stream = TcpStream::from(socket);
     set_option(&stream, libc::SO_RCVBUF, &bytes)?;
     connect_socket(&stream, address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIME_MAX))?;
+    stream.set_write_timeout(Some(TIME_MAX))?;
     Ok(stream)
 }
 
