@@ -70,17 +70,20 @@ impl Acceptor {
             match self.accept() {
                 Ok(connection) => {
                     // The hook has logged a panic. An error means that the client is gone.
-                    let serve = AssertUnwindSafe(|| self.service.serve(connection));
-                    let _ = panic::catch_unwind(serve);
+                    let serve = AssertUnwindSafe(|| self.service.serve(&connection));
+                    let late = panic::catch_unwind(serve);
+                    self.service.connections.close(connection);
+                    // The answer of the loop, if it is still to come, is waited for without a
+                    // connection.
+                    drop(late);
                     if !self.becomes_idle() {
                         return;
                     }
                 }
                 Err(error) => {
                     self.warn_rarely(&error);
-                    if is_shortage(&error) {
-                        self.service.connections().evict_longest_idle();
-                    }
+                    // It may be for want of descriptors, memory or threads.
+                    self.service.connections.evict_longest_idle();
                     thread::sleep(ACCEPT_PAUSE);
                 }
             }
@@ -99,13 +102,15 @@ impl Acceptor {
 
     /// The next connection, once it is within the limit and another worker waits for the one
     /// after it.
-    fn accept(self: &Arc<Self>) -> io::Result<Connection> {
+    fn accept(self: &Arc<Self>) -> io::Result<Arc<Connection>> {
         let (stream, _) = self.listener.accept()?;
-        let connection = self.service.connections().open(stream);
-        if self.idle_workers.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.start_worker().inspect_err(|_| {
-                self.idle_workers.fetch_add(1, Ordering::SeqCst);
-            })?;
+        let connection = self.service.connections.open(stream);
+        if self.idle_workers.fetch_sub(1, Ordering::SeqCst) == 1
+            && let Err(error) = self.start_worker()
+        {
+            self.idle_workers.fetch_add(1, Ordering::SeqCst);
+            self.service.connections.close(connection);
+            return Err(error);
         }
         Ok(connection)
     }
@@ -125,18 +130,4 @@ impl Drop for ExitOnDrop {
     fn drop(&mut self) {
         std::process::exit(1);
     }
-}
-
-/// Whether one connection less would help. EAGAIN means that no thread can be started.
-fn is_shortage(error: &io::Error) -> bool {
-    let shortages = [
-        libc::EMFILE,
-        libc::ENFILE,
-        libc::ENOBUFS,
-        libc::ENOMEM,
-        libc::EAGAIN,
-    ];
-    error
-        .raw_os_error()
-        .is_some_and(|code| shortages.contains(&code))
 }

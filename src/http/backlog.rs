@@ -24,18 +24,12 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 pub type Handover = Arc<Mutex<Option<Body>>>;
 
 pub struct Backlog {
-    queue: Mutex<Queue>,
+    /// The threads that want an answer of the loop, in the order of arrival. The first one has
+    /// the turn.
+    queue: Mutex<VecDeque<Thread>>,
     /// To tiny_http. Only the thread that has the [`Turn`] uses it.
     private: UnixStream,
     bodies: Handover,
-}
-
-#[derive(Default)]
-struct Queue {
-    is_busy: bool,
-    last_number: u64,
-    /// In the order of arrival.
-    waiting: VecDeque<(u64, Thread)>,
 }
 
 impl Backlog {
@@ -52,45 +46,32 @@ impl Backlog {
         self.bodies.clone()
     }
 
-    /// Waits until the loop is free and no earlier request waits. None at the deadline, or as
-    /// soon as it need not wait any longer.
+    /// Waits until this thread is the first. None at the deadline, or as soon as it need not
+    /// wait any longer.
     pub fn wait(&self, deadline: Instant, may_wait: impl Fn() -> bool) -> Option<Turn<'_>> {
+        let own = thread::current().id();
         let mut queue = self.queue();
-        queue.last_number += 1;
-        let number = queue.last_number;
-        queue.waiting.push_back((number, thread::current()));
-        loop {
-            let is_next = queue
-                .waiting
-                .front()
-                .is_some_and(|(first, _)| *first == number);
+        queue.push_back(thread::current());
+        while queue.front().is_some_and(|first| first.id() != own) {
             let left = deadline.saturating_duration_since(Instant::now());
-            let has_turn = is_next && !queue.is_busy;
-            if has_turn || left.is_zero() || !may_wait() {
-                queue.waiting.retain(|(waiting, _)| *waiting != number);
-                queue.is_busy |= has_turn;
-                queue.wake_next();
-                return has_turn.then(|| Turn::new(self));
+            if left.is_zero() || !may_wait() {
+                queue.retain(|thread| thread.id() != own);
+                return None;
             }
             drop(queue);
             thread::park_timeout(left.min(LOOK_INTERVAL));
             queue = self.queue();
         }
+        Some(Turn {
+            backlog: self,
+            head: Vec::new(),
+            hangs_at: None,
+        })
     }
 
     /// Each change to it is one step, so it is valid even after a panic.
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Thread>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Queue {
-    /// Wakes only the first: to wake all of them for each answer would cost a small machine
-    /// more than the answers do.
-    fn wake_next(&self) {
-        if let (false, Some((_, thread))) = (self.is_busy, self.waiting.front()) {
-            thread.unpark();
-        }
     }
 }
 
@@ -105,14 +86,6 @@ pub struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    fn new(backlog: &Backlog) -> Turn<'_> {
-        Turn {
-            backlog,
-            head: Vec::new(),
-            hangs_at: None,
-        }
-    }
-
     /// Passes the request on and gives the answer, if it comes in time. `collection_end` is the
     /// end of the collection that the request asks for, which may be later.
     pub fn ask(
@@ -158,8 +131,12 @@ impl Drop for Turn<'_> {
             give_up(&io::ErrorKind::TimedOut.into());
         }
         let mut queue = self.backlog.queue();
-        queue.is_busy = false;
-        queue.wake_next();
+        queue.pop_front();
+        // Only the next one: to wake all of them for each answer would cost a small machine
+        // more than the answers do.
+        if let Some(next) = queue.front() {
+            next.unpark();
+        }
     }
 }
 

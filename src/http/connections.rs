@@ -34,108 +34,85 @@ pub enum Phase {
     Closing,
 }
 
-struct Entry {
-    id: u64,
-    phase: Phase,
-    /// The start of the phase.
-    since: Instant,
-    stream: Arc<TcpStream>,
+/// One connection that is open.
+pub struct Connection {
+    pub stream: TcpStream,
+    /// With its start.
+    phase: Mutex<(Phase, Instant)>,
     /// The thread that serves it.
     thread: Thread,
 }
 
-#[derive(Default)]
-struct Table {
-    last_id: u64,
-    entries: Vec<Entry>,
-}
-
 pub struct Connections {
-    table: Mutex<Table>,
+    open: Mutex<Vec<Arc<Connection>>>,
     closed: Condvar,
     limit: usize,
-}
-
-/// One open connection. It leaves the table when it is dropped.
-pub struct Connection {
-    connections: Arc<Connections>,
-    id: u64,
-    pub stream: Arc<TcpStream>,
 }
 
 impl Connections {
     pub fn new(limit: usize) -> Connections {
         Connections {
-            table: Mutex::default(),
+            open: Mutex::default(),
             closed: Condvar::new(),
             limit,
         }
     }
 
-    /// Takes a connection in. Where the limit is reached, evicts and waits.
-    pub fn open(self: &Arc<Self>, stream: TcpStream) -> Connection {
-        let stream = Arc::new(stream);
-        let mut table = self.table();
-        while table.entries.len() >= self.limit {
-            table.evict_longest_idle(Instant::now());
-            let waited = self.closed.wait_timeout(table, Duration::from_millis(1));
-            table = waited.unwrap_or_else(PoisonError::into_inner).0;
+    /// Takes a connection in, which this thread will serve and close. Where the limit is
+    /// reached, evicts and waits.
+    pub fn open(&self, stream: TcpStream) -> Arc<Connection> {
+        let mut open = lock(&self.open);
+        while open.len() >= self.limit {
+            evict_longest_idle(&open);
+            let waited = self.closed.wait_timeout(open, Duration::from_millis(1));
+            open = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        table.last_id += 1;
-        let id = table.last_id;
-        table.entries.push(Entry {
-            id,
-            phase: Phase::Reading,
-            since: Instant::now(),
-            stream: stream.clone(),
+        let connection = Arc::new(Connection {
+            stream,
+            phase: Mutex::new((Phase::Reading, Instant::now())),
             thread: thread::current(),
         });
-        Connection {
-            connections: self.clone(),
-            id,
-            stream,
-        }
+        open.push(connection.clone());
+        connection
+    }
+
+    pub fn close(&self, connection: Arc<Connection>) {
+        let is_other = |other: &Arc<Connection>| !Arc::ptr_eq(other, &connection);
+        lock(&self.open).retain(is_other);
+        drop(connection);
+        self.closed.notify_one();
     }
 
     pub fn evict_longest_idle(&self) {
-        self.table().evict_longest_idle(Instant::now());
+        evict_longest_idle(&lock(&self.open));
     }
 
     /// Closes the connections that still take an old text, before this one is made.
     pub fn make_room_for_text(&self, number: u64) {
-        for entry in &self.table().entries {
-            if matches!(entry.phase, Phase::Writing(old @ 1..) if old + TEXTS_MAX <= number) {
-                entry.close();
+        for connection in lock(&self.open).iter() {
+            if matches!(connection.phase().0, Phase::Writing(old @ 1..) if old + TEXTS_MAX <= number)
+            {
+                connection.end();
             }
         }
     }
 
     /// How many have sent a request and do not have the whole answer.
     pub fn in_service(&self) -> usize {
-        let is_idle = |entry: &&Entry| matches!(entry.phase, Phase::Reading | Phase::Closing);
-        let table = self.table();
-        table.entries.len() - table.entries.iter().filter(is_idle).count()
-    }
-
-    /// Each change to the table is one step, so it is valid even after a panic.
-    fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        let is_idle = |phase| matches!(phase, Phase::Reading | Phase::Closing);
+        let open = lock(&self.open);
+        let phases = open.iter().map(|connection| connection.phase().0);
+        phases.filter(|phase| !is_idle(*phase)).count()
     }
 }
 
 impl Connection {
     pub fn enter(&self, phase: Phase) {
-        let mut table = self.connections.table();
-        if let Some(entry) = table.entries.iter_mut().find(|entry| entry.id == self.id) {
-            entry.phase = phase;
-            entry.since = Instant::now();
-        }
+        *lock(&self.phase) = (phase, Instant::now());
     }
 
-    pub fn is_hurried(&self) -> bool {
-        let table = self.connections.table();
-        let mut entries = table.entries.iter();
-        entries.any(|entry| entry.id == self.id && entry.phase == Phase::Hurried)
+    pub fn phase(&self) -> (Phase, Instant) {
+        *lock(&self.phase)
     }
 
     /// Whether the client has reset the connection: an error that the socket keeps. A client
@@ -143,36 +120,30 @@ impl Connection {
     pub fn has_left(&self) -> bool {
         !matches!(self.stream.take_error(), Ok(None))
     }
-}
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        let mut table = self.connections.table();
-        table.entries.retain(|entry| entry.id != self.id);
-        self.connections.closed.notify_one();
-    }
-}
-
-impl Table {
-    fn evict_longest_idle(&mut self, now: Instant) {
-        let phases = self.entries.iter().map(|entry| (entry.phase, entry.since));
-        let Some(index) = longest_idle(phases, now) else {
-            return;
-        };
-        let entry = &mut self.entries[index];
-        if entry.phase == Phase::Waiting {
-            entry.phase = Phase::Hurried;
-            entry.thread.unpark();
-        } else {
-            entry.close();
-        }
-    }
-}
-
-impl Entry {
-    /// Its thread notices and drops the connection. It may have ended by itself.
-    fn close(&self) {
+    /// Its thread notices and closes it. It may have ended by itself.
+    fn end(&self) {
         let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// Each change to what is locked here is one step, so it is valid even after a panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn evict_longest_idle(open: &[Arc<Connection>]) {
+    let phases = open.iter().map(|connection| connection.phase());
+    let Some(index) = longest_idle(phases, Instant::now()) else {
+        return;
+    };
+    let connection = &open[index];
+    match connection.phase().0 {
+        Phase::Waiting => {
+            connection.enter(Phase::Hurried);
+            connection.thread.unpark();
+        }
+        _ => connection.end(),
     }
 }
 

@@ -8,7 +8,9 @@
 
 use std::time::Duration;
 
-use crate::http::response::Refusal;
+use crate::http::response::{
+    BAD_REQUEST, HEAD_TOO_LARGE, METHOD_NOT_ALLOWED, VERSION_NOT_SUPPORTED,
+};
 
 /// Browsers and scrapers send less than 2 KiB.
 pub const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -66,37 +68,37 @@ impl Request {
 }
 
 /// Reads what has arrived so far: nothing yet, a whole head, or something to refuse at once
-/// instead of waiting for more.
-pub fn parse(received: &[u8]) -> Option<Result<Request, Refusal>> {
+/// with this status instead of waiting for more.
+pub fn parse(received: &[u8]) -> Option<Result<Request, &'static str>> {
     let begins_like_http = received.first().is_none_or(u8::is_ascii_alphabetic);
     let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut head = httparse::Request::new(&mut fields);
     match head.parse(received) {
-        _ if !begins_like_http => Some(Err(Refusal::BadRequest)),
+        _ if !begins_like_http => Some(Err(BAD_REQUEST)),
         Ok(httparse::Status::Complete(length)) => Some(check(&head, &received[..length])),
-        Err(httparse::Error::Version) => Some(Err(Refusal::VersionNotSupported)),
-        Err(httparse::Error::TooManyHeaders) => Some(Err(Refusal::HeadTooLarge)),
-        Err(_) => Some(Err(Refusal::BadRequest)),
-        Ok(_) if has_bare_line_feed(received) => Some(Err(Refusal::BadRequest)),
-        Ok(_) if received.len() >= HEAD_BYTES_MAX => Some(Err(Refusal::HeadTooLarge)),
+        Err(httparse::Error::Version) => Some(Err(VERSION_NOT_SUPPORTED)),
+        Err(httparse::Error::TooManyHeaders) => Some(Err(HEAD_TOO_LARGE)),
+        Err(_) => Some(Err(BAD_REQUEST)),
+        Ok(_) if has_bare_line_feed(received) => Some(Err(BAD_REQUEST)),
+        Ok(_) if received.len() >= HEAD_BYTES_MAX => Some(Err(HEAD_TOO_LARGE)),
         Ok(_) => None,
     }
 }
 
-fn check(head: &httparse::Request, received: &[u8]) -> Result<Request, Refusal> {
+fn check(head: &httparse::Request, received: &[u8]) -> Result<Request, &'static str> {
     if has_bare_line_feed(received) {
-        return Err(Refusal::BadRequest);
+        return Err(BAD_REQUEST);
     }
     let is_head = match head.method {
         Some("GET") => false,
         Some("HEAD") => true,
-        _ => return Err(Refusal::MethodNotAllowed),
+        _ => return Err(METHOD_NOT_ALLOWED),
     };
-    let target = head.path.and_then(path_of).ok_or(Refusal::BadRequest)?;
+    let target = head.path.and_then(path_of).ok_or(BAD_REQUEST)?;
     let mut headers = [const { None }; KNOWN_HEADERS.len()];
     for field in head.headers.iter() {
         if announces_a_body(field) {
-            return Err(Refusal::BadRequest);
+            return Err(BAD_REQUEST);
         }
         let is_field = |known: &&'static str| known.eq_ignore_ascii_case(field.name);
         // The first one counts. A value that is not printable ASCII means nothing in any of
@@ -147,7 +149,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(received: &str, expected: Option<Result<&str, Refusal>>) {
+    fn check(received: &str, expected: Option<Result<&str, &'static str>>) {
         let actual = parse(received.as_bytes());
         let actual = actual.map(|head| head.map(|h| h.forwarded(Duration::from_millis(7))));
         let expected = expected.map(|request| request.map(str::to_owned));
@@ -215,13 +217,10 @@ mod tests {
             "GET / HTTP/1.1\n",
             "GET / HTTP/1.1\n\n",
         ] {
-            check(received, Some(Err(Refusal::BadRequest)));
+            check(received, Some(Err(BAD_REQUEST)));
         }
         check(&"a".repeat(HEAD_BYTES_MAX - 1), None);
-        check(
-            &"a".repeat(HEAD_BYTES_MAX),
-            Some(Err(Refusal::HeadTooLarge)),
-        );
+        check(&"a".repeat(HEAD_BYTES_MAX), Some(Err(HEAD_TOO_LARGE)));
     }
 
     #[test]
@@ -246,7 +245,7 @@ mod tests {
             let received = format!("GET / HTTP/1.1\r\n{header}\r\n\r\n");
             let expected = match header {
                 "" => Ok("GET / HTTP/1.1\r\nHost: loop\r\nX-Waited-Milliseconds: 7\r\n\r\n"),
-                _ => Err(Refusal::BadRequest),
+                _ => Err(BAD_REQUEST),
             };
             check(&received, Some(expected));
         }
@@ -254,27 +253,26 @@ mod tests {
 
     #[test]
     fn the_request_line_is_three_words_that_we_know() {
-        use Refusal::{BadRequest, MethodNotAllowed, VersionNotSupported};
         for (line, refusal) in [
-            ("POST /metrics HTTP/1.1", MethodNotAllowed),
-            ("OPTIONS * HTTP/1.1", MethodNotAllowed),
-            ("get / HTTP/1.1", MethodNotAllowed),
-            ("CONNECT a:1 HTTP/1.1", MethodNotAllowed),
-            ("PRI * HTTP/2.0", VersionNotSupported),
-            ("GET / HTTP/3.0", VersionNotSupported),
-            ("GET / HTTP/1.2", VersionNotSupported),
-            ("GET / HTTP/0.9", VersionNotSupported),
-            ("GET /", BadRequest),
-            ("GET  / HTTP/1.1", BadRequest),
-            ("GET / HTTP/1.1 x", BadRequest),
-            ("GET / HTTP/1.10", BadRequest),
-            ("GET / http/1.1", VersionNotSupported),
-            ("GET * HTTP/1.1", BadRequest),
-            ("GET metrics HTTP/1.1", BadRequest),
-            ("GET https://pi/metrics HTTP/1.1", BadRequest),
-            ("GET /\u{e9} HTTP/1.1", BadRequest),
-            ("G\u{e9}T / HTTP/1.1", BadRequest),
-            ("{} / HTTP/1.1", BadRequest),
+            ("POST /metrics HTTP/1.1", METHOD_NOT_ALLOWED),
+            ("OPTIONS * HTTP/1.1", METHOD_NOT_ALLOWED),
+            ("get / HTTP/1.1", METHOD_NOT_ALLOWED),
+            ("CONNECT a:1 HTTP/1.1", METHOD_NOT_ALLOWED),
+            ("PRI * HTTP/2.0", VERSION_NOT_SUPPORTED),
+            ("GET / HTTP/3.0", VERSION_NOT_SUPPORTED),
+            ("GET / HTTP/1.2", VERSION_NOT_SUPPORTED),
+            ("GET / HTTP/0.9", VERSION_NOT_SUPPORTED),
+            ("GET /", BAD_REQUEST),
+            ("GET  / HTTP/1.1", BAD_REQUEST),
+            ("GET / HTTP/1.1 x", BAD_REQUEST),
+            ("GET / HTTP/1.10", BAD_REQUEST),
+            ("GET / http/1.1", VERSION_NOT_SUPPORTED),
+            ("GET * HTTP/1.1", BAD_REQUEST),
+            ("GET metrics HTTP/1.1", BAD_REQUEST),
+            ("GET https://pi/metrics HTTP/1.1", BAD_REQUEST),
+            ("GET /\u{e9} HTTP/1.1", BAD_REQUEST),
+            ("G\u{e9}T / HTTP/1.1", BAD_REQUEST),
+            ("{} / HTTP/1.1", BAD_REQUEST),
         ] {
             check(&format!("{line}\r\n\r\n"), Some(Err(refusal)));
         }

@@ -2,6 +2,13 @@
 
 use std::sync::Arc;
 
+// Why a request is refused before it has a route (RFC 9110, RFC 6585).
+pub const BAD_REQUEST: &str = "400 Bad Request";
+pub const METHOD_NOT_ALLOWED: &str = "405 Method Not Allowed";
+pub const TIMEOUT: &str = "408 Request Timeout";
+pub const HEAD_TOO_LARGE: &str = "431 Request Header Fields Too Large";
+pub const VERSION_NOT_SUPPORTED: &str = "505 HTTP Version Not Supported";
+
 const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 
 /// In two pieces: what answers share, and what is new in this one.
@@ -61,48 +68,23 @@ impl Response {
         Response::new(status, &headers, Body::new(text))
     }
 
+    /// To what is no request that can be answered.
+    pub fn refusal(status: &str) -> Response {
+        let headers = [("Content-Type", PLAIN_TEXT), ("Allow", "GET, HEAD")];
+        let count = if status == METHOD_NOT_ALLOWED { 2 } else { 1 };
+        Response::new(status, &headers[..count], Body::new(format!("{status}\n")))
+    }
+
     /// Offers Basic first: a browser takes the first scheme that it knows.
     pub fn unauthorized() -> Response {
+        let basic = "Basic realm=\"ttn-gateway-exporter\", charset=\"UTF-8\"";
         let headers = [
             ("Content-Type", PLAIN_TEXT),
-            (
-                "WWW-Authenticate",
-                "Basic realm=\"ttn-gateway-exporter\", charset=\"UTF-8\"",
-            ),
+            ("WWW-Authenticate", basic),
             ("WWW-Authenticate", "Bearer"),
         ];
         let text = "a token is needed: Authorization: Bearer …, or Basic with any user and the \
                     token as password\n";
         Response::new("401 Unauthorized", &headers, Body::new(text))
-    }
-}
-
-/// Why a request is refused before it has a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    BadRequest,
-    MethodNotAllowed,
-    Timeout,
-    HeadTooLarge,
-    VersionNotSupported,
-}
-
-impl Refusal {
-    /// Statuses and reason phrases of RFC 9110 and RFC 6585.
-    pub fn response(self) -> Response {
-        let status = match self {
-            Refusal::BadRequest => "400 Bad Request",
-            Refusal::MethodNotAllowed => "405 Method Not Allowed",
-            Refusal::Timeout => "408 Request Timeout",
-            Refusal::HeadTooLarge => "431 Request Header Fields Too Large",
-            Refusal::VersionNotSupported => "505 HTTP Version Not Supported",
-        };
-        let headers = [("Content-Type", PLAIN_TEXT), ("Allow", "GET, HEAD")];
-        let count = if self == Refusal::MethodNotAllowed {
-            2
-        } else {
-            1
-        };
-        Response::new(status, &headers[..count], Body::new(format!("{status}\n")))
     }
 }

@@ -31,28 +31,22 @@ pub struct Service {
 }
 
 impl Service {
-    pub fn connections(&self) -> &Arc<Connections> {
-        &self.connections
-    }
-
-    /// Reads the request of this connection, answers it and closes.
+    /// Reads the request of this connection and answers it. A turn that is not over comes back:
+    /// it waits for the late answer of the loop when it is dropped.
     ///
     /// # Errors
     /// If the client is gone, which needs no answer.
-    pub fn serve(&self, connection: Connection) -> io::Result<()> {
+    pub fn serve(&self, connection: &Connection) -> io::Result<Option<Turn<'_>>> {
         let arrived = Instant::now();
         let request = read_head(&connection.stream, arrived + HEAD_TIME_MAX)?;
         let (response, turn) = match &request {
-            Ok(request) => self.respond(request, &connection, arrived)?,
-            Err(refusal) => (refusal.response(), None),
+            Ok(request) => self.respond(request, connection, arrived)?,
+            Err(status) => (Response::refusal(status), None),
         };
         let is_head = request.is_ok_and(|request| request.is_head);
-        let sent = send(&connection, &response, is_head);
-        // The client has its answer. That of the loop, if it is still to come, is waited for
-        // without a connection and without a text.
-        drop((response, connection));
-        drop(turn);
-        sent
+        // If it fails, the client is gone.
+        let _ = send(connection, &response, is_head);
+        Ok(turn)
     }
 
     fn respond(
@@ -86,7 +80,7 @@ impl Service {
         connection: &Connection,
     ) -> io::Result<(Response, Option<Turn<'_>>)> {
         connection.enter(Phase::Waiting);
-        let may_wait = || !connection.has_left() && !connection.is_hurried();
+        let may_wait = || !connection.has_left() && connection.phase().0 == Phase::Waiting;
         let mut turn = self.backlog.wait(task.answer_by, may_wait);
         if connection.has_left() {
             return Err(io::ErrorKind::ConnectionReset.into());

@@ -5,20 +5,20 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::http::request::{self, HEAD_BYTES_MAX, Request};
-use crate::http::response::Refusal;
+use crate::http::response::TIMEOUT;
 
 /// For the client to close after the answer, so that no reset overtakes the answer.
 const LINGER_TIME_MAX: Duration = Duration::from_millis(500);
 const LINGER_BYTES_MAX: usize = 64 * 1024;
 
-/// Reads until the head is whole, or cannot become one.
+/// Reads until the head is whole, or cannot become one: then it is refused with this status.
 ///
 /// # Errors
 /// If the client is gone, which needs no answer.
 pub fn read_head(
     mut stream: &TcpStream,
     deadline: Instant,
-) -> io::Result<Result<Request, Refusal>> {
+) -> io::Result<Result<Request, &'static str>> {
     let mut received = Vec::new();
     let mut buffer = [0; 1024];
     loop {
@@ -27,7 +27,7 @@ pub fn read_head(
         match read_by(&mut stream, set_timeout, &mut buffer[..room], deadline) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => received.extend_from_slice(&buffer[..count]),
-            Err(error) if is_timeout(&error) => return Ok(Err(Refusal::Timeout)),
+            Err(error) if is_timeout(&error) => return Ok(Err(TIMEOUT)),
             Err(error) => return Err(error),
         }
         if let Some(result) = request::parse(&received) {
