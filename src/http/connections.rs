@@ -197,4 +197,24 @@ mod tests {
         );
         check(&[(Waiting, 999)], None);
     }
+
+    #[test]
+    fn a_reader_may_hold_a_text_until_three_newer_ones_are_made() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let mut client = TcpStream::connect(address).expect("a connection");
+        let connections = Connections::new(1);
+        let connection = connections.open(listener.accept().expect("a connection").0);
+        let mut is_closed = |text| {
+            connections.make_room_for_text(text);
+            client.set_nonblocking(true).expect("a flag");
+            matches!(std::io::Read::read(&mut client, &mut [0]), Ok(0))
+        };
+        connection.enter(Writing(2));
+        assert!(!is_closed(4));
+        connection.enter(Writing(0));
+        assert!(!is_closed(5));
+        connection.enter(Writing(2));
+        assert!(is_closed(5));
+    }
 }

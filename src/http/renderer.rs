@@ -54,9 +54,10 @@ impl Renderer {
 
     /// The answer to this task from what is known at this moment.
     pub fn render(&self, task: &Task, scrape: &Scrape) -> Response {
-        let snapshot = self.known.snapshot(scrape);
         // Whoever panicked with it left valid data behind: each change is one step.
         let mut tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read now, so that an older snapshot never replaces the text of a newer one.
+        let snapshot = self.known.snapshot(scrape);
         match &task.route {
             Route::Metrics => {
                 let body = self.metrics(&mut tools, snapshot);

@@ -255,16 +255,22 @@ pub fn pipelined(target: &Target) {
 /// Three that request and never read, three that read a byte in a tenth of a second. Their
 /// receive buffers are small, or else the kernel would take the whole answer in their place.
 pub fn slow_readers(target: &Target) {
-    readers(target, 3, 3);
+    readers(target, 3, 3, Duration::ZERO);
 }
 
 /// More of them than the connection limit.
 pub fn many_slow_readers(target: &Target) {
-    readers(target, 50, 50);
+    readers(target, 50, 50, Duration::ZERO);
 }
 
-fn readers(target: &Target, silent: usize, dripping: usize) {
+/// Fewer than the connection limit, one after the other, so that each takes a text of its own.
+pub fn slow_readers_of_different_texts(target: &Target) {
+    readers(target, 25, 25, Duration::from_millis(200));
+}
+
+fn readers(target: &Target, silent: usize, dripping: usize, pause: Duration) {
     target.crowd(silent + dripping, |number| {
+        thread::sleep(pause * number as u32);
         while target.is_on() {
             let connection = socket::connect_with_receive_buffer(target.address, 4096);
             let Ok(mut connection) = connection else {

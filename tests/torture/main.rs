@@ -90,12 +90,18 @@ const WITH_ODD_DESCRIPTORS: [Attack; 2] = [
     ),
 ];
 
-const ON_A_LARGE_FLEET: [Attack; 2] = [
+const ON_A_LARGE_FLEET: [Attack; 3] = [
     attack("3 never read, 3 drip, 3 MB", attacks::slow_readers, 2.0, 12),
     attack(
         "100 slow readers, 3 MB",
         attacks::many_slow_readers,
         10.0,
+        16,
+    ),
+    attack(
+        "50 slow, different texts",
+        attacks::slow_readers_of_different_texts,
+        2.0,
         16,
     ),
 ];
