@@ -1,7 +1,7 @@
 //! ttn-gateway-exporter: every gateway of an API key of The Things Stack, for Prometheus.
 //!
-//! One scrape, in reading order: `entrance` and `front_door` let a request in, `server` makes it
-//! a route, `collector` decides what is still fresh, `list` and `connection_stats` decide which
+//! One scrape, in reading order: `acceptor` and `service` take a request, `backlog` passes it to
+//! the loop in `server`, `collector` decides what is still fresh, `list` and `connection_stats` decide which
 //! requests bring the rest, `client` knows the API's calls, `transport` sends them, `decode`
 //! reads the answers, `metrics` and `page` write what goes back. Arrows only point down.
 
@@ -35,13 +35,15 @@ use std::{env, fs};
 
 use crate::cli::{Command, Config, KeySource};
 use crate::collect::{Collector, FAILURE_TTL_MAX, GatewayList, Scope, Scrape};
-use crate::http::{BUDGET_MAX, Entrance, FrontDoor, Handover, Site};
+use crate::http::{
+    Acceptor, BUDGET_MAX, Backlog, Connections, Heartbeat, Renderer, Server, Service,
+};
 use crate::secret::Secret;
-use crate::system::{Notifier, Signals};
+use crate::system::{Notifier, Observer, Signals};
 use crate::things_stack::{Client, ProxyRule, Settings, Transport};
 
-/// Visitors at once; fewer where the limit of descriptors is low.
-const PLACES_MAX: u64 = 64;
+/// Connections at once; fewer where the limit of descriptors is low.
+const CONNECTIONS_MAX: u64 = 64;
 /// Descriptors for everything else: the API, the names, /proc, the listeners.
 const DESCRIPTORS_RESERVED: u64 = 24;
 /// How long a scrape under way may hold up the end.
@@ -91,10 +93,9 @@ fn run(mut config: Config, proxy: Option<ProxyRule>) -> Result<ExitCode, String>
         None => error.to_string(),
     })?;
     let collector = collector(&mut config, transport, key);
-    let site = Site::new(collector, config.timeout, token);
     match config.once {
-        true => once(site, signals),
-        false => serve(&config, site, signals),
+        true => once(collector, signals),
+        false => serve(&config, collector, token, signals),
     }
 }
 
@@ -124,54 +125,94 @@ fn collector(config: &mut Config, transport: Transport, key: Secret) -> Collecto
 }
 
 /// Prints one collection. The log has the reasons where it is not complete.
-fn once(mut site: Site, signals: Signals) -> Result<ExitCode, String> {
+fn once(mut collector: Collector, signals: Signals) -> Result<ExitCode, String> {
     thread::spawn(move || std::process::exit(128 + signals.wait()));
     let now = Instant::now();
-    let text = site.text(&Scrape {
+    let scrape = Scrape {
         arrived: now,
         deadline: now + BUDGET_MAX,
         now,
         at: SystemTime::now(),
-    });
-    print(&text.shared)
-        .and_then(|()| print(&text.own))
+    };
+    collector.collect(&scrape);
+    let known = collector.known();
+    let snapshot = known.snapshot(&scrape);
+    let exporter = metrics::render_exporter(&known.counters(), &Observer::new().read());
+    print(&metrics::render_gateways(&snapshot))
+        .and_then(|()| print(&exporter))
         .map_err(|error| error.to_string())?;
-    Ok(match site.is_complete() {
+    Ok(match snapshot.is_complete() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
 }
 
-fn serve(config: &Config, site: Site, signals: Signals) -> Result<ExitCode, String> {
+fn serve(
+    config: &Config,
+    collector: Collector,
+    token: Option<Secret>,
+    signals: Signals,
+) -> Result<ExitCode, String> {
     let (address, port) = &config.listen;
     let listeners = system::bind(address, *port)
         .map_err(|error| format!("cannot listen on {address}:{port}: {error}"))?;
-    let descriptors = system::max_fds().unwrap_or(1024);
-    let places = descriptors.saturating_sub(DESCRIPTORS_RESERVED);
-    let places = places.clamp(4, PLACES_MAX) as usize;
-    let bodies = Handover::default();
-    let (door, private) = FrontDoor::new(places, bodies.clone()).map_err(cannot_start)?;
-    let server = tiny_http::Server::from_listener(private, None).map_err(cannot_start)?;
-    let door = Arc::new(door);
-    let notifier = Notifier::from_environment();
+    let connections = Arc::new(Connections::new(connection_limit()));
+    let renderer = Arc::new(Renderer::new(collector.known(), connections.clone()));
+    let (listener, private) = http::connect().map_err(cannot_start)?;
+    let backlog = Backlog::new(private);
+    let heartbeat = Heartbeat::new();
+    let budget = (2 * config.timeout).min(BUDGET_MAX);
+    let server = Server {
+        http: tiny_http::Server::from_listener(listener, None).map_err(cannot_start)?,
+        collector,
+        renderer: renderer.clone(),
+        bodies: backlog.bodies(),
+        heartbeat: heartbeat.clone(),
+        budget,
+    };
+    let service = Arc::new(Service {
+        connections: connections.clone(),
+        backlog,
+        renderer,
+        token,
+        budget,
+    });
     for listener in listeners {
         if let Ok(address) = listener.local_addr() {
             log::info!("listening on http://{address}");
         }
-        Entrance::open(door.clone(), listener).map_err(cannot_start)?;
+        Acceptor::start(service.clone(), listener).map_err(cannot_start)?;
     }
+    let notifier = Notifier::from_environment();
+    let interval = notifier.interval();
     notifier.ready();
-    thread::spawn(move || stop_on_signal(&signals, &door));
-    site.serve(&server, &bodies, notifier)
+    thread::spawn(move || stop_on_signal(&signals, &connections));
+    if notifier.has_watchdog() {
+        thread::spawn(move || watch(&notifier, &heartbeat));
+    }
+    server.run(interval)
 }
 
-fn cannot_start(error: impl Display) -> String {
-    format!("cannot start the server: {error}")
+fn connection_limit() -> usize {
+    let descriptors = system::max_fds().unwrap_or(1024);
+    let limit = descriptors.saturating_sub(DESCRIPTORS_RESERVED);
+    limit.clamp(4, CONNECTIONS_MAX) as usize
 }
 
-/// Ends the process: at once if nobody waits for an answer, else when they have it or have
+/// Tells systemd that the loop is alive, as long as it is. It is not the loop that tells it,
+/// since a collection takes longer than a watchdog should wait.
+fn watch(notifier: &Notifier, heartbeat: &Heartbeat) -> ! {
+    loop {
+        if heartbeat.is_alive(Instant::now()) {
+            notifier.alive();
+        }
+        thread::sleep(notifier.interval());
+    }
+}
+
+/// Ends the process: at once if no client waits for an answer, else when they have it or have
 /// waited long enough. A second signal does not wait.
-fn stop_on_signal(signals: &Signals, door: &FrontDoor) -> ! {
+fn stop_on_signal(signals: &Signals, connections: &Connections) -> ! {
     let signal = signals.wait();
     log::info!("signal {signal}: stopping");
     let start = Instant::now();
@@ -179,11 +220,15 @@ fn stop_on_signal(signals: &Signals, door: &FrontDoor) -> ! {
         let second = thread::Builder::new();
         // Without a thread to be had, the second signal does not hurry.
         let _ = second.spawn_scoped(scope, || std::process::exit(128 + signals.wait()));
-        while door.visitors.in_service() > 0 && start.elapsed() < STOP_TIME_MAX {
+        while connections.in_service() > 0 && start.elapsed() < STOP_TIME_MAX {
             thread::sleep(Duration::from_millis(10));
         }
         std::process::exit(0)
     })
+}
+
+fn cannot_start(error: impl Display) -> String {
+    format!("cannot start the server: {error}")
 }
 
 fn read_secret(what: &str, path: &std::path::Path) -> Result<Secret, String> {

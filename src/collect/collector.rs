@@ -113,11 +113,17 @@ impl Collector {
         self.finish(scrape, start, is_list_due, &asked);
     }
 
-    /// Asks for the state of the API key when it is time to, and says whether it did. For a
-    /// moment in which nobody waits.
-    pub fn ask_about_key(&mut self, now: Instant) -> bool {
-        if self.next_key_info.is_some_and(|next| now < next) {
-            return false;
+    /// How long [`Collector::ask_about_key`] can wait.
+    pub fn time_to_key_info(&self, now: Instant) -> Duration {
+        let next = self.next_key_info;
+        next.map_or(Duration::ZERO, |next| next.saturating_duration_since(now))
+    }
+
+    /// Asks for the state of the API key when it is time to. For a moment in which no client
+    /// waits: it takes up to two seconds.
+    pub fn ask_about_key(&mut self, now: Instant) {
+        if !self.time_to_key_info(now).is_zero() {
+            return;
         }
         let needs_list = self.list.is_listed();
         let info = self
@@ -135,7 +141,6 @@ impl Collector {
             Ok(info) => self.set_key_info(info),
             Err(refused) => log::debug!("the API key's own state is not known: {}", refused.error),
         }
-        true
     }
 
     fn set_key_info(&mut self, info: KeyInfo) {
