@@ -12,4 +12,7 @@ without prometheus prometheus 'the exporter under a real Prometheus, and the ale
 without promtool prometheus 'the check of the metrics, the rules and their scenarios'
 without chromium chromium 'the status page in a real browser'
 without chromedriver chromium-driver 'the status page in a real browser'
-without systemd-analyze systemd 'the exposure of the systemd unit'
+without python3 python3 'the changelog against the tag of a release'
+# Elsewhere there is none to install.
+[ "$(uname -s)" != Linux ] ||
+    without systemd-analyze systemd 'the exposure of the systemd unit'

@@ -68,14 +68,14 @@ impl ClusterSearch {
 
 /// The clusters where gateways may be: those that belong to `--server` or were allowed, and
 /// those that the registrations name.
-pub fn candidates<'a>(
+pub fn candidates(
     mut clusters: Vec<BaseUrl>,
-    named: impl Iterator<Item = &'a BaseUrl>,
+    named: impl Iterator<Item = BaseUrl>,
 ) -> Vec<BaseUrl> {
     let most = clusters.len() + NAMED_CLUSTERS_MAX;
     for base in named {
-        if clusters.len() < most && !clusters.contains(base) {
-            clusters.push(base.clone());
+        if clusters.len() < most && !clusters.contains(&base) {
+            clusters.push(base);
         }
     }
     clusters
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn registrations_add_a_few_clusters_and_no_more() {
         let named: Vec<BaseUrl> = (0..50).map(|n| base(&format!("c{n}"))).collect();
-        let all = candidates(vec![base("eu1")], named.iter().chain([&base("eu1")]));
+        let all = candidates(vec![base("eu1")], named.into_iter().chain([base("eu1")]));
         assert_eq!(all.len(), 1 + NAMED_CLUSTERS_MAX);
     }
 }

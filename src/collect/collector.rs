@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::collect::cluster_search::{self, ClusterSearch};
+use crate::collect::cluster_search::ClusterSearch;
 use crate::collect::gateway_list::GatewayList;
 use crate::collect::known::{About, Known};
 use crate::collect::outage_log::{Line, OutageLog};
-use crate::collect::stats::{Question, StatsReader};
-use crate::error::{FetchError, Reason};
-use crate::model::{Gateway, KeyInfo, Outcome, Snapshot};
+use crate::collect::stats::StatsReader;
+use crate::error::Reason;
+use crate::model::{KeyInfo, Snapshot};
 use crate::things_stack::{BaseUrl, Client, KnownHosts};
 
 /// What a collection gets at least, however short of time its client is: the next client finds
@@ -39,45 +39,21 @@ pub struct Scrape {
 }
 
 pub struct Collector {
-    client: Client,
-    server: BaseUrl,
-    hosts: KnownHosts,
-    list: GatewayList,
-    reader: StatsReader,
-    search: ClusterSearch,
-    ttl: Duration,
+    pub(super) client: Client,
+    pub(super) server: BaseUrl,
+    pub(super) hosts: KnownHosts,
+    pub(super) list: GatewayList,
+    pub(super) reader: StatsReader,
+    pub(super) search: ClusterSearch,
+    pub(super) ttl: Duration,
     /// Hosts that brought nothing the last time: they are asked last.
-    failing_hosts: BTreeSet<String>,
+    pub(super) failing_hosts: BTreeSet<String>,
     outage_log: OutageLog,
     /// Names of fields whose unexpected form was logged.
     logged_fields: BTreeSet<&'static str>,
     /// When the key's own state is asked for again.
     next_key_info: Option<Instant>,
-    known: Known,
-}
-
-/// A gateway to ask for.
-struct Target {
-    id: Arc<str>,
-    /// The cluster that its registration names, if it names one; why the key must not go there.
-    registered_at: Result<Option<BaseUrl>, Arc<FetchError>>,
-    /// Where to ask first.
-    first: BaseUrl,
-    /// What the clusters that were asked said, the decisive one of them.
-    said: Option<(BaseUrl, Outcome)>,
-    /// Why a further cluster where it may be could not be asked.
-    search_error: Option<Arc<FetchError>>,
-}
-
-impl Target {
-    fn is_connected(&self) -> bool {
-        let outcome = self.said.as_ref().map(|(_, outcome)| outcome);
-        matches!(outcome, Some(Ok(Some(stats))) if stats.is_connected())
-    }
-
-    fn has_failed(&self) -> bool {
-        matches!(self.said, None | Some((_, Err(_))))
-    }
+    pub(super) known: Known,
 }
 
 impl Collector {
@@ -137,11 +113,17 @@ impl Collector {
         self.finish(scrape, start, is_list_due, &asked);
     }
 
-    /// Asks for the state of the API key when it is time to, and says whether it did. For a
-    /// moment in which nobody waits.
-    pub fn ask_about_key(&mut self, now: Instant) -> bool {
-        if self.next_key_info.is_some_and(|next| now < next) {
-            return false;
+    /// How long [`Collector::ask_about_key`] can wait.
+    pub fn time_to_key_info(&self, now: Instant) -> Duration {
+        let next = self.next_key_info;
+        next.map_or(Duration::ZERO, |next| next.saturating_duration_since(now))
+    }
+
+    /// Asks for the state of the API key when it is time to. For a moment in which no client
+    /// waits: it takes up to two seconds.
+    pub fn ask_about_key(&mut self, now: Instant) {
+        if !self.time_to_key_info(now).is_zero() {
+            return;
         }
         let needs_list = self.list.is_listed();
         let info = self
@@ -159,7 +141,6 @@ impl Collector {
             Ok(info) => self.set_key_info(info),
             Err(refused) => log::debug!("the API key's own state is not known: {}", refused.error),
         }
-        true
     }
 
     fn set_key_info(&mut self, info: KeyInfo) {
@@ -204,209 +185,6 @@ impl Collector {
         self.known.set_about(about);
     }
 
-    /// Asks for all that are missing: each where it should be, and whoever is not connected
-    /// there at the other clusters where it may be. Returns who was asked for.
-    fn read_stats(&mut self, scrape: &Scrape, deadline: Instant) -> Vec<Arc<str>> {
-        let missing = self.known.missing(scrape);
-        self.known
-            .count(|counters| counters.cache_misses += missing.len() as u64);
-        let mut targets: Vec<Target> = missing.iter().map(|gateway| self.target(gateway)).collect();
-        let candidates = self.candidates();
-        let firsts: BTreeSet<BaseUrl> = targets.iter().map(|target| target.first.clone()).collect();
-        let mut firsts: Vec<BaseUrl> = firsts.into_iter().collect();
-        let size = |base: &BaseUrl| {
-            targets
-                .iter()
-                .filter(|target| target.first == *base)
-                .count()
-        };
-        firsts.sort_by_cached_key(|base| (self.failing_hosts.contains(&base.host), size(base)));
-        // A cluster that hangs must leave time for the search.
-        let reserve = usize::from(candidates.len() > 1);
-        for (index, base) in firsts.iter().enumerate() {
-            let shares = firsts.len() - index + reserve;
-            let of_base = |target: &Target| target.first == *base;
-            self.ask(base, &mut targets, of_base, scrape, share(deadline, shares));
-        }
-        for (index, base) in candidates.iter().enumerate() {
-            self.look_at(
-                base,
-                &mut targets,
-                scrape,
-                share(deadline, candidates.len() - index),
-            );
-        }
-        let asked = targets.iter().map(|target| target.id.clone()).collect();
-        for target in targets {
-            self.settle(target, &candidates, scrape);
-        }
-        asked
-    }
-
-    fn target(&self, gateway: &Gateway) -> Target {
-        let address = gateway.gateway_server_address.as_str();
-        let registered_at = match self.hosts.api_of(address) {
-            Ok(base) => Ok((!address.trim().is_empty()).then_some(base)),
-            Err(host) => Err(unknown_host(&host)),
-        };
-        let found_at = self.search.found_at(&gateway.gateway_id);
-        let named = registered_at.as_ref().ok().and_then(Option::as_ref);
-        Target {
-            id: gateway.gateway_id.as_str().into(),
-            first: found_at.or(named).unwrap_or(&self.server).clone(),
-            registered_at,
-            said: None,
-            search_error: None,
-        }
-    }
-
-    /// The clusters where a gateway may be whose registration is no help.
-    fn candidates(&self) -> Vec<BaseUrl> {
-        let addresses = self
-            .list
-            .gateways()
-            .map(|gateway| gateway.gateway_server_address.as_str());
-        let addresses: BTreeSet<&str> = addresses
-            .filter(|address| !address.trim().is_empty())
-            .collect();
-        let named: BTreeSet<BaseUrl> = addresses
-            .iter()
-            .filter_map(|a| self.hosts.api_of(a).ok())
-            .collect();
-        cluster_search::candidates(self.hosts.candidates(), named.iter())
-    }
-
-    /// Looks at one more cluster for those that are not connected where they were looked for.
-    fn look_at(
-        &mut self,
-        base: &BaseUrl,
-        targets: &mut [Target],
-        scrape: &Scrape,
-        deadline: Instant,
-    ) {
-        let search = &self.search;
-        let may_be_there = |target: &Target| {
-            let is_denied = search.is_denied(&target.id, base, scrape.now);
-            target.first != *base && !target.is_connected() && !target.has_failed() && !is_denied
-        };
-        let wanted: BTreeSet<Arc<str>> = targets
-            .iter()
-            .filter(|t| may_be_there(t))
-            .map(|t| t.id.clone())
-            .collect();
-        if !wanted.is_empty() {
-            self.ask(
-                base,
-                targets,
-                |target| wanted.contains(&target.id),
-                scrape,
-                deadline,
-            );
-        }
-    }
-
-    /// Asks one cluster for some of the targets and keeps what it says of them.
-    fn ask(
-        &mut self,
-        base: &BaseUrl,
-        targets: &mut [Target],
-        is_wanted: impl Fn(&Target) -> bool,
-        scrape: &Scrape,
-        deadline: Instant,
-    ) {
-        let wanted: Vec<usize> = (0..targets.len())
-            .filter(|at| is_wanted(&targets[*at]))
-            .collect();
-        let ids: Vec<Arc<str>> = wanted.iter().map(|at| targets[*at].id.clone()).collect();
-        let mut said: BTreeMap<Arc<str>, Outcome> = BTreeMap::new();
-        let (server, now) = (&self.server, scrape.now);
-        let question = Question {
-            base,
-            gateway_ids: &ids,
-            server,
-            now,
-            deadline,
-        };
-        let (known, expiry) = (&self.known, scrape.now + self.ttl);
-        let cluster: Arc<str> = base.host.as_str().into();
-        self.reader
-            .read(&mut self.client, &question, &mut |id, outcome| {
-                // Whoever is connected is certain at once, for clients that cannot wait for the rest.
-                if matches!(&outcome, Ok(Some(stats)) if stats.is_connected()) {
-                    known.insert(id, cluster.clone(), outcome.clone(), expiry);
-                }
-                said.insert(id.clone(), outcome);
-            });
-        match said.values().any(Result::is_ok) {
-            true => self.failing_hosts.remove(&base.host),
-            false => self.failing_hosts.insert(base.host.clone()),
-        };
-        for at in wanted {
-            if let Some(outcome) = said.remove(&targets[at].id) {
-                self.note(&mut targets[at], base, outcome, scrape.now);
-            }
-        }
-    }
-
-    /// What one cluster said of a gateway, beside what others said before.
-    fn note(&mut self, target: &mut Target, base: &BaseUrl, outcome: Outcome, now: Instant) {
-        match &outcome {
-            Err(error) if *base != target.first => {
-                target.search_error.get_or_insert(error.clone());
-                return;
-            }
-            Ok(Some(stats)) if stats.is_connected() => {
-                let registered_at = target.registered_at.as_ref().ok();
-                let registered_at = registered_at.map(|base| base.as_ref().unwrap_or(&self.server));
-                self.search.found(&target.id, base, registered_at);
-            }
-            Ok(_) => self.search.denied(&target.id, base, now),
-            Err(_) => {}
-        }
-        let is_better = match (&target.said, &outcome) {
-            (None, _) => true,
-            (Some((_, Ok(earlier))), Ok(Some(stats))) => stats.is_connected() || earlier.is_none(),
-            _ => false,
-        };
-        if is_better {
-            target.said = Some((base.clone(), outcome));
-        }
-    }
-
-    /// Keeps what is certain of a gateway: it is disconnected only if every cluster where it
-    /// may be said so.
-    fn settle(&mut self, target: Target, candidates: &[BaseUrl], scrape: &Scrape) {
-        let Some((base, outcome)) = target.said else {
-            return;
-        };
-        let is_connected = matches!(&outcome, Ok(Some(stats)) if stats.is_connected());
-        if is_connected {
-            return;
-        }
-        let is_left = |base: &&BaseUrl| !self.search.is_denied(&target.id, base, scrape.now);
-        let outcome = match (outcome, target.registered_at) {
-            (Err(error), _) => Err(error),
-            (Ok(_), _) if candidates.iter().any(|base| is_left(&base)) => match target.search_error
-            {
-                Some(error) => Err(error),
-                None => return,
-            },
-            (Ok(_), Err(unknown_host)) => Err(unknown_host),
-            (Ok(stats), Ok(_)) => match self.list.error() {
-                Some(error) if self.list.is_unregistered(&target.id) => Err(error.clone()),
-                _ => Ok(stats),
-            },
-        };
-        let ended = Instant::now();
-        let expiry = match &outcome {
-            Err(error) if error.reason == Reason::Budget => return,
-            Err(_) => ended + self.ttl.min(FAILURE_TTL_MAX),
-            Ok(_) => scrape.now + self.ttl,
-        };
-        self.known
-            .insert(&target.id, base.host.as_str().into(), outcome, expiry);
-    }
-
     /// Counts and logs what is missing in the end.
     fn finish(&mut self, scrape: &Scrape, start: Instant, has_read_list: bool, asked: &[Arc<str>]) {
         let mut about: About = self.known.about();
@@ -414,15 +192,15 @@ impl Collector {
         about.warnings = self.client.warnings().to_vec();
         self.known.set_about(about);
         let snapshot = self.known.snapshot(scrape);
-        let asked: BTreeSet<&str> = asked.iter().map(AsRef::as_ref).collect();
-        let of_gateways = snapshot.gateways.iter();
-        let of_gateways = of_gateways.filter(|report| asked.contains(&*report.gateway.gateway_id));
-        let errors = of_gateways.filter_map(|report| report.outcome.as_ref().err());
+        let error_of = |id: &Arc<str>| {
+            let reports = &snapshot.gateways;
+            let found = reports.binary_search_by(|report| (*report.gateway.gateway_id).cmp(id));
+            reports[found.ok()?].outcome.as_ref().err()
+        };
         let of_list = snapshot.list_error.iter().filter(|_| has_read_list);
         let field_errors = std::mem::take(&mut self.client.field_errors);
-        let hosts = self.asked_hosts(&snapshot);
         self.known.count(|counters| {
-            for error in errors.chain(of_list) {
+            for error in asked.iter().filter_map(error_of).chain(of_list) {
                 // Fields are counted one by one.
                 if error.reason != Reason::Field {
                     counters.count_error(error.reason);
@@ -431,7 +209,7 @@ impl Collector {
             counters.errors[Reason::Field as usize] += field_errors.total();
             counters
                 .rate_limits
-                .retain(|host, _| hosts.contains(host.as_str()));
+                .retain(|host, _| self.is_asked(host, &snapshot));
             if let Some(error) = snapshot.first_error() {
                 counters.last_error = Some((scrape.at, error.clone()));
             }
@@ -444,9 +222,10 @@ impl Collector {
         self.report(&snapshot, start.elapsed());
     }
 
-    fn asked_hosts<'a>(&'a self, snapshot: &'a Snapshot) -> BTreeSet<&'a str> {
-        let clusters = snapshot.gateways.iter().map(|report| &*report.cluster);
-        clusters.chain([self.server.host.as_str()]).collect()
+    /// Whether this host is one of those that are asked now.
+    fn is_asked(&self, host: &str, snapshot: &Snapshot) -> bool {
+        let mut gateways = snapshot.gateways.iter();
+        host == self.server.host || gateways.any(|report| *report.cluster == *host)
     }
 
     fn report(&mut self, snapshot: &Snapshot, took: Duration) {
@@ -458,18 +237,4 @@ impl Collector {
         }
         log::debug!("collected {} gateways in {took:?}", snapshot.gateways.len());
     }
-}
-
-/// An equal share of the time that is left.
-fn share(deadline: Instant, shares: usize) -> Instant {
-    let now = Instant::now();
-    now + deadline.saturating_duration_since(now) / shares.max(1) as u32
-}
-
-fn unknown_host(host: &str) -> Arc<FetchError> {
-    let context = format!(
-        "the gateway's server address names {host}, and the API key is not sent there: \
-         --allow-host {host} would allow it"
-    );
-    Arc::new(FetchError::new(Reason::UnknownHost, context).of_gateway())
 }

@@ -199,7 +199,7 @@ impl GatewayList {
     fn settle(
         &mut self,
         result: Result<(), FetchError>,
-        reading: Reading,
+        mut reading: Reading,
         start: Instant,
         at: SystemTime,
         deadline: Instant,
@@ -209,7 +209,7 @@ impl GatewayList {
         let is_cut = result.is_err() && deadline.saturating_duration_since(ended) < CUT_MARGIN;
         self.is_slow = is_cut;
         self.error = result.err().map(Arc::new);
-        self.take(&reading);
+        self.take(&mut reading);
         self.next_try = match (&self.error, is_cut) {
             (None, _) => Some(start + self.ttl),
             // The next collection continues.
@@ -229,15 +229,19 @@ impl GatewayList {
 
     /// Makes what was read the list at hand: all of it where it is whole; registrations one by
     /// one; and of a first list whatever there is.
-    fn take(&mut self, reading: &Reading) {
+    fn take(&mut self, reading: &mut Reading) {
         let excluded = |id: &String| self.exclude.contains(id);
         if let Scope::Gateways(_) = self.scope {
             self.unregistered.retain(|id| !reading.settled.contains(id));
             self.gateways.extend(reading.found.clone());
-        } else if self.error.is_none() || self.obtained_at.is_none() {
-            self.gateways = reading.found.clone();
-            self.gateways.retain(|id, _| !excluded(id));
+            return;
         }
+        match (&self.error, self.obtained_at) {
+            (None, _) => self.gateways = std::mem::take(&mut reading.found),
+            (Some(_), None) => self.gateways = reading.found.clone(),
+            (Some(_), Some(_)) => return,
+        }
+        self.gateways.retain(|id, _| !excluded(id));
     }
 }
 

@@ -108,13 +108,14 @@ impl Known {
         change(&mut self.counters.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes over the list: what is no longer in it is forgotten.
+    /// Takes over the list, which is sorted by id: what is no longer in it is forgotten.
     pub(super) fn set_gateways(&self, gateways: Vec<(Arc<Gateway>, Arc<str>)>) {
         let mut state = self.state();
-        let ids: std::collections::HashSet<&str> =
-            gateways.iter().map(|g| &*g.0.gateway_id).collect();
-        state.outcomes.retain(|id| ids.contains(&**id));
-        drop(ids);
+        let is_listed = |id: &Arc<str>| {
+            let found = gateways.binary_search_by(|(gateway, _)| (*gateway.gateway_id).cmp(id));
+            found.is_ok()
+        };
+        state.outcomes.retain(is_listed);
         state.gateways = gateways;
         state.version += 1;
     }
@@ -145,18 +146,16 @@ impl Known {
         state.version += 1;
     }
 
-    /// The gateways of which too little is known for this scrape, in the list's order, those
-    /// first that have been waiting since an earlier one.
-    pub(super) fn missing(&self, scrape: &Scrape) -> Vec<Arc<Gateway>> {
+    /// The gateways of which too little is known for this scrape, sorted by id, and whether
+    /// anything was known of each before.
+    pub(super) fn missing(&self, scrape: &Scrape) -> Vec<(Arc<Gateway>, bool)> {
         let state = self.state();
-        let is_missing = |gateway: &&Arc<Gateway>| state.fetched(gateway, scrape).is_none();
         let gateways = state.gateways.iter().map(|(gateway, _)| gateway);
-        let mut missing: Vec<Arc<Gateway>> = gateways.filter(is_missing).cloned().collect();
-        missing.sort_by_key(|gateway| {
-            let stale = state.outcomes.get(&*gateway.gateway_id);
-            stale.map(|(fetched, _)| fetched.ended)
-        });
+        let missing = gateways.filter(|gateway| state.fetched(gateway, scrape).is_none());
+        let was_known = |gateway: &Gateway| state.outcomes.get(&*gateway.gateway_id).is_some();
         missing
+            .map(|gateway| (gateway.clone(), was_known(gateway)))
+            .collect()
     }
 
     pub(super) fn gateway_count(&self) -> usize {

@@ -5,6 +5,7 @@
 mod cluster_search;
 mod collector;
 mod gateway_list;
+mod gateway_states;
 mod known;
 mod outage_log;
 mod stats;

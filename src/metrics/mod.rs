@@ -45,7 +45,7 @@ const COLLECTION_ROWS: [Row<Snapshot>; 3] = [
         "ttn_up",
         &[],
         "1 if the last collection obtained the list and the state of every gateway, 0 if not",
-        |family, collection| family.sample(&[], collection.is_complete()),
+        |family, collection| family.sample(&[], collection.is_api_up),
     ),
     gauge(
         "ttn_exporter_gateways",

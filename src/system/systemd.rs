@@ -2,23 +2,21 @@
 //! that NOTIFY_SOCKET names. Without that variable nothing happens.
 
 use std::ffi::OsStr;
-use std::os::linux::net::SocketAddrExt;
+#[cfg(target_os = "linux")]
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{env, io};
 
-/// How often the loop wakes up where systemd does not ask whether it is alive.
-const INTERVAL_DEFAULT: Duration = Duration::from_secs(3600);
-/// Requests can come by the thousand, and systemd need not hear of each.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Signs of life are looked for at least this often, also where systemd does not ask for any.
+const INTERVAL_MAX: Duration = Duration::from_secs(3600);
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 pub struct Notifier {
     socket: Option<UnixDatagram>,
     has_watchdog: bool,
     /// A quarter of the time after which systemd would restart the service.
     interval: Duration,
-    last: Option<Instant>,
 }
 
 impl Notifier {
@@ -26,32 +24,31 @@ impl Notifier {
     pub fn from_environment() -> Notifier {
         let watchdog = env::var("WATCHDOG_USEC").ok();
         let watchdog = watchdog.and_then(|microseconds| microseconds.parse::<u64>().ok());
-        let interval = watchdog.map_or(INTERVAL_DEFAULT, |m| Duration::from_micros(m) / 4);
+        let interval = watchdog.map_or(INTERVAL_MAX, |m| Duration::from_micros(m) / 4);
         Notifier {
             socket: connect(),
             has_watchdog: watchdog.is_some(),
-            interval: interval.max(Duration::from_millis(100)),
-            last: None,
+            interval: interval.clamp(INTERVAL_MIN, INTERVAL_MAX),
         }
     }
 
-    /// How long the loop may wait for a request.
+    /// How often [`Notifier::alive`] should be called.
     pub fn interval(&self) -> Duration {
         self.interval
+    }
+
+    /// Whether systemd wants to hear that the service is alive.
+    pub fn has_watchdog(&self) -> bool {
+        self.has_watchdog
     }
 
     pub fn ready(&self) {
         self.send("READY=1");
     }
 
-    /// Says that the loop goes round, if systemd wants to hear it and was not told just now.
-    pub fn alive(&mut self, now: Instant) {
-        let pause = PAUSE_MAX.min(self.interval / 2);
-        let is_time = |last| now.saturating_duration_since(last) >= pause;
-        if self.has_watchdog && self.last.is_none_or(is_time) {
-            self.last = Some(now);
-            self.send("WATCHDOG=1");
-        }
+    /// Says that the service is alive.
+    pub fn alive(&self) {
+        self.send("WATCHDOG=1");
     }
 
     fn send(&self, message: &str) {
@@ -74,12 +71,24 @@ fn connect() -> Option<UnixDatagram> {
 
 fn connect_to(name: &OsStr) -> io::Result<UnixDatagram> {
     let address = match name.as_bytes().strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name),
+        Some(name) => abstract_address(name),
         None => SocketAddr::from_pathname(name),
     };
     let socket = UnixDatagram::unbound()?;
-    // A systemd that does not read must not hold up the loop.
+    // A systemd that does not read must not hold up anything.
     socket.set_nonblocking(true)?;
     socket.connect_addr(&address?)?;
     Ok(socket)
+}
+
+/// An address without a file (unix(7)), which only Linux has.
+#[cfg(target_os = "linux")]
+fn abstract_address(name: &[u8]) -> io::Result<SocketAddr> {
+    use std::os::linux::net::SocketAddrExt;
+    SocketAddr::from_abstract_name(name)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn abstract_address(_: &[u8]) -> io::Result<SocketAddr> {
+    Err(io::ErrorKind::Unsupported.into())
 }

@@ -5,6 +5,7 @@ mod client;
 mod decode;
 mod failure;
 mod hosts;
+mod proxy;
 mod refusal;
 mod resolver;
 mod rights;
@@ -12,6 +13,7 @@ mod tls;
 mod transport;
 
 pub use client::{Client, Settings};
-pub use hosts::{BaseUrl, KnownHosts, normalize};
+pub use hosts::{AllowedHost, BaseUrl, KnownHosts};
+pub use proxy::ProxyRule;
 pub use refusal::CallError;
 pub use transport::Transport;

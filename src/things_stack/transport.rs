@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 use ureq::http::{HeaderValue, Response, header};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::transport::DefaultConnector;
-use ureq::{Agent, Body, Proxy, ProxyProtocol, RequestBuilder};
+use ureq::{Agent, Body, Proxy, RequestBuilder};
 
 use crate::error::FetchError;
 use crate::secret::Secret;
 use crate::things_stack::failure::{classify, is_lost_connection};
 use crate::things_stack::hosts::BaseUrl;
-use crate::things_stack::resolver::CachingResolver;
+use crate::things_stack::proxy::ProxyRule;
+use crate::things_stack::resolver::{CachingResolver, ForgettingConnector};
 use crate::things_stack::tls;
 
 /// A server closes a kept connection after a minute or a few; scrapes come every minute.
@@ -78,9 +79,10 @@ struct Host {
 
 /// The agents, which keep their connections, and the key.
 pub struct Transport {
-    /// For plain HTTP: never through a proxy, which could read the key.
-    plain: Agent,
-    secure: Agent,
+    /// For plain HTTP, which never goes through a proxy that could read the key, and for what
+    /// the proxy's rule leaves out.
+    direct: Agent,
+    proxied: Option<(ProxyRule, Agent)>,
     hosts: BTreeMap<BaseUrl, Host>,
     /// After so much idle time a connection is not used again. A NAT that forgets connections
     /// lowers it, for a while, for all hosts: it is on this machine's side of the network.
@@ -101,17 +103,26 @@ struct Attempt {
 }
 
 impl Transport {
+    /// The certificates of `ca_file` are trusted instead of the built-in ones.
+    ///
     /// # Errors
     /// If `ca_file` cannot be read or holds no certificate.
-    pub fn new(key: &Secret, ca_file: Option<&Path>) -> io::Result<Transport> {
-        let proxy = proxy_from_environment();
+    pub fn new(
+        key: &Secret,
+        ca_file: Option<&Path>,
+        proxy: Option<ProxyRule>,
+    ) -> io::Result<Transport> {
         let roots = match ca_file {
             Some(path) => RootCerts::Specific(Arc::new(read_certificates(path)?)),
             None => RootCerts::WebPki,
         };
+        let proxied = proxy.map(|rule| {
+            let agent = agent(roots.clone(), Some(rule.proxy.clone()));
+            (rule, agent)
+        });
         Ok(Transport {
-            plain: agent(RootCerts::WebPki, None),
-            secure: agent(roots, proxy),
+            direct: agent(roots, None),
+            proxied,
             hosts: BTreeMap::new(),
             idle_max: IDLE_MAX,
             idle_max_until: None,
@@ -215,6 +226,14 @@ impl Transport {
         }
     }
 
+    /// The agent for this host.
+    fn agent(&self, base: &BaseUrl) -> &Agent {
+        match &self.proxied {
+            Some((rule, agent)) if base.is_https && rule.applies_to(&base.host) => agent,
+            _ => &self.direct,
+        }
+    }
+
     fn attempt(
         &mut self,
         base: &BaseUrl,
@@ -251,11 +270,7 @@ impl Transport {
         // A limit of nothing would be no limit; the caller has checked that some time is left.
         let left = attempt.deadline.saturating_duration_since(Instant::now());
         let left = left.max(Duration::from_millis(1));
-        let agent = if base.is_https {
-            &self.secure
-        } else {
-            &self.plain
-        };
+        let agent = self.agent(base);
         let authorization = self.authorization.clone();
         match request.body {
             None => {
@@ -326,20 +341,12 @@ fn agent(roots: RootCerts, proxy: Option<Proxy>) -> Agent {
         .max_response_header_size(RESPONSE_HEADER_BYTES_MAX)
         .tls_config(tls)
         .build();
-    Agent::with_parts(config, DefaultConnector::default(), CachingResolver::new())
-}
-
-/// ALL_PROXY, HTTPS_PROXY or HTTP_PROXY, with NO_PROXY (curl(1)), if ureq can use it as it is
-/// built here: an HTTP proxy, reached over HTTP or HTTPS.
-fn proxy_from_environment() -> Option<Proxy> {
-    let proxy = Proxy::try_from_env()?;
-    match proxy.protocol() {
-        ProxyProtocol::Http | ProxyProtocol::Https => Some(proxy),
-        other => {
-            log::warn!("the proxy of the environment is not used: {other:?} is not supported");
-            None
-        }
-    }
+    let resolver = CachingResolver::default();
+    let connector = ForgettingConnector {
+        connector: DefaultConnector::default(),
+        resolver: resolver.clone(),
+    };
+    Agent::with_parts(config, connector, resolver)
 }
 
 fn read_certificates(path: &Path) -> io::Result<Vec<Certificate<'static>>> {

@@ -7,11 +7,14 @@ mod harness;
 mod exposition_parser;
 
 mod assets;
+// It reads /proc.
+#[cfg(target_os = "linux")]
 mod bench_counts;
 mod browser;
 mod cli;
 mod clusters;
 mod counts;
+mod deadlines;
 mod end_to_end;
 mod failures;
 mod fake_itself;
