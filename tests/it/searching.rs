@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::clusters::{cluster, own_address, start};
 use crate::fake::tls::Authority;
 use crate::fake::{Endpoint, Fake, Fleet, Gateway, Key, Misbehaviour};
-use crate::harness::Setup;
+use crate::harness::{Exporter, Setup};
 
 /// A little more than the time to live that [`start`] sets.
 const REFRESH: Duration = Duration::from_millis(350);
@@ -33,20 +33,15 @@ fn a_gateway_without_an_address_is_found_at_another_cluster_and_remembered_there
     let scrape = exporter.scrape();
     scrape.assert_value("ttn_up", 1.0);
     scrape.assert_of("ttn_gateway_connected", "gw-1", Some(1.0));
-    let batches = || {
-        [
-            home.count(Endpoint::StatsBatch),
-            cluster.count(Endpoint::StatsBatch),
-        ]
-    };
-    assert_eq!(batches(), [1, 1], "{exporter}");
+    let calls = || [&home, &cluster].map(|fake| fake.count(Endpoint::Stats));
+    assert_eq!(calls(), [1, 1], "{exporter}");
     for _ in 0..2 {
         thread::sleep(REFRESH);
         let scrape = exporter.scrape();
         scrape.assert_of("ttn_gateway_connected", "gw-1", Some(1.0));
     }
     assert_eq!(
-        batches(),
+        calls(),
         [1, 3],
         "it is known where the gateway is: {exporter}"
     );
@@ -256,6 +251,18 @@ fn a_gateway_that_left_the_cluster_where_it_was_found_is_disconnected() {
     scrape.assert_value("ttn_up", 1.0);
 }
 
+/// It comes when nobody waits.
+#[track_caller]
+fn wait_for_question_about_key(home: &Fake, exporter: &Exporter) {
+    for _ in 0..100 {
+        if home.count(Endpoint::AuthInfo) > 0 {
+            return;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    panic!("the rights were never asked for\n{exporter}");
+}
+
 #[test]
 fn the_rights_are_asked_for_at_the_server_alone() {
     let Some((home, cluster, authority, far)) =
@@ -268,6 +275,7 @@ fn the_rights_are_asked_for_at_the_server_alone() {
         exporter.scrape().assert_value("ttn_up", 1.0);
         thread::sleep(REFRESH);
     }
+    wait_for_question_about_key(&home, &exporter);
     assert_eq!(home.count(Endpoint::AuthInfo), 1, "{exporter}");
     assert_eq!(cluster.count(Endpoint::AuthInfo), 0, "{exporter}");
 }

@@ -125,7 +125,7 @@ fn what_concerns_single_gateways_leaves_the_api_up() {
     let scrape = start(&fake, &blind).scrape();
     scrape.assert_value("ttn_up", 1.0);
     scrape.assert_of("ttn_gateway_connected", "gw-1", Some(1.0));
-    // The stranger may be read at `--server` too, and is not: there it is not connected.
+    // At `--server`, which was asked too, the stranger is not connected.
     for id in ["gw-secret", "gw-strange"] {
         scrape.assert_of("ttn_gateway_scrape_success", id, Some(0.0));
         scrape.assert_of("ttn_gateway_connected", id, None);
