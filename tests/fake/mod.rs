@@ -12,6 +12,8 @@ pub mod clock;
 pub mod demo;
 pub mod fleet;
 pub mod misbehaviour;
+pub mod network;
+mod state;
 pub mod tls;
 pub mod wire;
 
@@ -27,10 +29,12 @@ use rustls::{ServerConfig, ServerConnection};
 pub use api::Endpoint;
 pub use fleet::{Fleet, Gateway, Holder, Key};
 pub use misbehaviour::Misbehaviour;
+pub use network::{BlackHole, Nat};
 pub use wire::{Answer, Request};
 
 use api::Site;
 use misbehaviour::{Next, Stream, perform};
+use state::{Allowance, MEMORY_ANSWERS_MAX, PlannedChange, Question, Script, State};
 
 /// One running cluster; it ends with its connections when dropped.
 pub struct Fake {
@@ -58,94 +62,6 @@ struct Cluster {
     fleet: Arc<RwLock<Fleet>>,
     state: Mutex<State>,
 }
-
-#[derive(Default)]
-struct State {
-    scripts: Vec<Script>,
-    records: Vec<Record>,
-    requests: usize,
-    connections: usize,
-    sockets: HashMap<usize, TcpStream>,
-    /// Which start of listening this is; an accept loop of an older one ends.
-    generation: usize,
-    is_mute: bool,
-    nat: Nat,
-    /// Connections up to this one are forgotten on the way.
-    forgotten_up_to: usize,
-    /// Requests that were lost on forgotten connections.
-    lost_requests: usize,
-    delay: Duration,
-    allowance: Option<Allowance>,
-    /// The value of `X-Warning`.
-    warning: Option<String>,
-    changes: Vec<PlannedChange>,
-    /// Whole answers of a frozen fleet, by all that they depend on.
-    memory: HashMap<Question, Arc<Vec<u8>>>,
-}
-
-#[derive(PartialEq, Eq, Hash)]
-struct Question {
-    authorization: String,
-    target: String,
-    body: Vec<u8>,
-    takes_gzip: bool,
-}
-
-/// What a NAT between the client and this cluster forgets: the client's bytes are still
-/// accepted on such a connection, no answer and no reset ever comes. New connections work.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Nat {
-    /// Connections that were idle for so long.
-    pub idle_max: Option<Duration>,
-    /// Connections that have carried so many requests.
-    pub requests_max: Option<usize>,
-}
-
-impl Nat {
-    /// Each connection carries one request.
-    pub fn of_one_request() -> Nat {
-        Nat {
-            idle_max: None,
-            requests_max: Some(1),
-        }
-    }
-
-    pub fn of_idle(idle_max: Duration) -> Nat {
-        Nat {
-            idle_max: Some(idle_max),
-            requests_max: None,
-        }
-    }
-}
-
-/// Something that happens to the fleet right after an answer.
-struct PlannedChange {
-    endpoint: Endpoint,
-    /// Answers of this endpoint until then.
-    answers_left: usize,
-    change: Box<dyn FnOnce(&mut Fleet) + Send>,
-}
-
-struct Script {
-    /// None: every endpoint.
-    endpoint: Option<Endpoint>,
-    /// Requests of the endpoint that pass before it begins.
-    skip: usize,
-    /// None: until it is taken back.
-    times_left: Option<usize>,
-    misbehaviour: Misbehaviour,
-}
-
-/// A rate limit as the true server keeps it: so many requests in a window.
-struct Allowance {
-    limit: u64,
-    window: Duration,
-    used: u64,
-    since: Instant,
-}
-
-/// A frozen fleet of 10,000 gateways has 110 different answers, twice with gzip.
-const MEMORY_ANSWERS_MAX: usize = 1_000;
 
 impl Fake {
     /// The home cluster on a free port of 127.0.0.1, without TLS.
@@ -613,96 +529,7 @@ impl Cluster {
     }
 }
 
-impl State {
-    /// The newest script for this endpoint that is not used up.
-    fn next_script(&mut self, endpoint: Endpoint) -> Option<Misbehaviour> {
-        let mut scripts = self.scripts.iter_mut().rev();
-        let script = scripts.find(|script| {
-            script.times_left != Some(0) && script.endpoint.is_none_or(|own| own == endpoint)
-        })?;
-        if script.skip > 0 {
-            script.skip -= 1;
-            return None;
-        }
-        script.times_left = script.times_left.map(|left| left - 1);
-        Some(script.misbehaviour.clone())
-    }
-
-    /// The record may have been forgotten meanwhile.
-    fn note_bytes_out(&mut self, number: usize, bytes_out: usize) {
-        let mut records = self.records.iter_mut().rev();
-        if let Some(record) = records.find(|record| record.number == number) {
-            record.bytes_out = bytes_out;
-        }
-    }
-
-    /// The headers of the rate limit and of the warning for this request; mostly none.
-    fn further_headers(&mut self) -> Vec<(&'static str, String)> {
-        let limits = self.use_allowance().into_iter();
-        let limits = limits.map(|(name, value)| (name, value.to_string()));
-        let warning = self.warning.iter().map(|text| ("X-Warning", text.clone()));
-        limits.chain(warning).collect()
-    }
-
-    /// The headers of the rate limit for this request; none without a limit.
-    fn use_allowance(&mut self) -> Vec<(&'static str, u64)> {
-        let Some(allowance) = &mut self.allowance else {
-            return Vec::new();
-        };
-        if allowance.since.elapsed() >= allowance.window {
-            allowance.since = Instant::now();
-            allowance.used = 0;
-        }
-        allowance.used += 1;
-        let left = allowance.window.saturating_sub(allowance.since.elapsed());
-        let seconds = left.as_secs() + 1;
-        let mut headers = vec![
-            ("X-Rate-Limit-Limit", allowance.limit),
-            (
-                "X-Rate-Limit-Available",
-                allowance.limit.saturating_sub(allowance.used),
-            ),
-            ("X-Rate-Limit-Reset", seconds),
-        ];
-        if allowance.used > allowance.limit {
-            headers.push(("X-Rate-Limit-Retry", seconds));
-        }
-        headers
-    }
-}
-
 fn new_session(config: &Arc<ServerConfig>) -> Box<ServerConnection> {
     let session = ServerConnection::new(Arc::clone(config));
     Box::new(session.expect("the configuration is one of tls.rs"))
-}
-
-/// An address that takes no connection and refuses none: its queue is full, so that a client
-/// waits for its own time limit.
-pub struct BlackHole {
-    listener: TcpListener,
-    /// They fill the queue as long as they live.
-    _waiting: Vec<TcpStream>,
-}
-
-impl BlackHole {
-    pub fn open() -> BlackHole {
-        use std::os::fd::AsRawFd;
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        // SAFETY: listen(2) on an open, listening descriptor only changes its queue; std has
-        // no way to name the queue's length.
-        assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
-        let address = listener.local_addr().expect("it is bound");
-        let brief = Duration::from_millis(200);
-        let tries = (0..64).map(|_| TcpStream::connect_timeout(&address, brief));
-        let waiting: Vec<TcpStream> = tries.map_while(Result::ok).collect();
-        BlackHole {
-            listener,
-            _waiting: waiting,
-        }
-    }
-
-    pub fn url(&self) -> String {
-        let address = self.listener.local_addr().expect("it is bound");
-        format!("http://{address}")
-    }
 }

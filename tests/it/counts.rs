@@ -147,7 +147,9 @@ fn each_request_says_who_asks_and_asks_for_no_more_than_is_used() {
         "{mask}"
     );
     assert_eq!(list.query("limit").as_deref(), Some("1000"));
-    let batch = records[1].request.body_text();
+    let mut batches = records.iter();
+    let batch = batches.find(|record| record.endpoint == Endpoint::StatsBatch);
+    let batch = batch.expect("a batch").request.body_text();
     assert!(
         batch.contains("field_mask") && !batch.contains("advanced"),
         "{batch}"
@@ -208,5 +210,7 @@ fn ten_scrapes_behind_one_hanging_request_are_answered_together() {
     });
     let elapsed = start.elapsed();
     assert!(elapsed < Duration::from_secs(4), "{elapsed:?}\n{exporter}");
-    assert_counts(&fake, 1, 0);
+    // Once more if the question about the key has left a connection.
+    let requests = fake.request_count();
+    assert!(requests <= 2, "{requests} requests\n{exporter}");
 }

@@ -48,7 +48,10 @@ fn check_list(misbehaviour: Misbehaviour, reason: &str) {
     scrape.assert_value("ttn_up", 0.0);
     assert_eq!(scrape.reasons(), [(reason.to_owned(), 1.0)], "{scrape}");
     assert!(scrape.all("ttn_gateway_connected").is_empty(), "{scrape}");
-    assert_eq!(fake.request_count(), 1, "{scrape}");
+    // The question about the key may have left a connection, which may be the one that breaks.
+    let is_sent_again = matches!(reason, "timeout" | "connection_lost");
+    let requests = fake.request_count();
+    assert!(requests <= 1 + usize::from(is_sent_again), "{scrape}");
     fake.behave();
     check_recovery(&exporter);
 }

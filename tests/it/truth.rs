@@ -311,7 +311,7 @@ fn a_malformed_key_is_called_one() {
     let scrape = exporter.scrape();
     scrape.assert_value("ttn_up", 0.0);
     assert_eq!(scrape.reasons(), [("client_error".to_owned(), 1.0)]);
-    exporter.wait_for_log("malformed");
+    exporter.wait_for_log("an API key that is not whole");
 }
 
 #[test]
