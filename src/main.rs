@@ -31,16 +31,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
-use std::{env, fs, panic};
+use std::{env, fs};
 
 use crate::cli::{Command, Config, KeySource};
-use crate::collect::{Collector, Scrape};
+use crate::collect::{Collector, FAILURE_TTL_MAX, GatewayList, Scope, Scrape};
 use crate::http::{
     Acceptor, BUDGET_MAX, Backlog, Connections, Heartbeat, Renderer, Server, Service,
 };
 use crate::secret::Secret;
 use crate::system::{Notifier, Observer, Signals};
-use crate::things_stack::{Client, Transport};
+use crate::things_stack::{Client, ProxyRule, Settings, Transport};
 
 /// Connections at once; fewer where the limit of descriptors is low.
 const CONNECTIONS_MAX: u64 = 64;
@@ -60,15 +60,20 @@ fn main() -> ExitCode {
             concat!("ttn-gateway-exporter ", env!("CARGO_PKG_VERSION"), "\n").to_owned()
         }
         Command::Print(what) => assets::text(what),
-        Command::Run(config) => return run(*config).unwrap_or_else(|problem| fail(1, problem)),
+        Command::Run(config) => {
+            return match ProxyRule::from_environment(|name| env::var_os(name)) {
+                Ok(proxy) => run(*config, proxy).unwrap_or_else(|problem| fail(1, problem)),
+                Err(problem) => fail(2, problem),
+            };
+        }
     };
     print(text.as_bytes()).map_or_else(|problem| fail(1, problem), |()| ExitCode::SUCCESS)
 }
 
-fn run(mut config: Config) -> Result<ExitCode, String> {
+fn run(mut config: Config, proxy: Option<ProxyRule>) -> Result<ExitCode, String> {
     let signals = Signals::block().map_err(|error| format!("cannot block signals: {error}"))?;
     system::give_back();
-    start_log(config.verbose);
+    system::start_log(config.verbose);
     keep_out_of_core_dumps();
     for warning in &config.warnings {
         log::warn!("{warning}");
@@ -79,7 +84,7 @@ fn run(mut config: Config) -> Result<ExitCode, String> {
     };
     let token = config.web_token_file.as_deref();
     let token = token.map(|path| read_secret("token", path)).transpose()?;
-    let transport = Transport::new(&key, config.ca_file.as_deref());
+    let transport = Transport::new(&key, config.ca_file.as_deref(), proxy);
     let transport = transport.map_err(|error| match &config.ca_file {
         Some(path) => {
             let path = path.display();
@@ -87,12 +92,36 @@ fn run(mut config: Config) -> Result<ExitCode, String> {
         }
         None => error.to_string(),
     })?;
-    let client = Client::new(transport, config.timeout);
-    let collector = Collector::new(client, &mut config);
+    let collector = collector(&mut config, transport, key);
     match config.once {
         true => once(collector, signals),
         false => serve(&config, collector, token, signals),
     }
+}
+
+fn collector(config: &mut Config, transport: Transport, key: Secret) -> Collector {
+    let settings = Settings {
+        timeout: config.timeout,
+        with_locations: config.locations,
+    };
+    let mut client = Client::new(transport, settings);
+    if let KeySource::File(path) = &config.key {
+        client = client.with_key_file(path.clone(), key);
+    }
+    let scope = std::mem::replace(&mut config.scope, Scope::Key);
+    let list = GatewayList::new(
+        scope,
+        std::mem::take(&mut config.exclude),
+        config.list_ttl,
+        config.ttl.min(FAILURE_TTL_MAX),
+    );
+    Collector::new(
+        client,
+        config.server.clone(),
+        config.hosts.clone(),
+        list,
+        config.ttl,
+    )
 }
 
 /// Prints one collection. The log has the reasons where it is not complete.
@@ -154,14 +183,9 @@ fn serve(
         }
         Acceptor::start(service.clone(), listener).map_err(cannot_start)?;
     }
-    let notifier = Notifier::from_environment();
-    let interval = notifier.interval();
-    notifier.ready();
-    thread::spawn(move || {
-        let signal = watch(&signals, &notifier, &heartbeat);
-        stop(signal, &signals, &connections)
-    });
-    server.run(interval)
+    Notifier::from_environment().start(move || heartbeat.is_alive(Instant::now()));
+    thread::spawn(move || stop_on_signal(&signals, &connections));
+    server.run()
 }
 
 fn connection_limit() -> usize {
@@ -170,30 +194,21 @@ fn connection_limit() -> usize {
     limit.clamp(4, CONNECTIONS_MAX) as usize
 }
 
-/// Tells systemd that the loop is alive, as long as it is, until a signal comes. It is not the
-/// loop that tells it, since a collection takes longer than a watchdog should wait.
-fn watch(signals: &Signals, notifier: &Notifier, heartbeat: &Heartbeat) -> i32 {
-    loop {
-        if heartbeat.is_alive(Instant::now()) {
-            notifier.alive();
-        }
-        if let Some(signal) = signals.wait_for(notifier.interval()) {
-            return signal;
-        }
-    }
-}
-
 /// Ends the process: at once if no client waits for an answer, else when they have it or have
 /// waited long enough. A second signal does not wait.
-fn stop(signal: i32, signals: &Signals, connections: &Connections) -> ! {
+fn stop_on_signal(signals: &Signals, connections: &Connections) -> ! {
+    let signal = signals.wait();
     log::info!("signal {signal}: stopping");
     let start = Instant::now();
-    while connections.in_service() > 0 && start.elapsed() < STOP_TIME_MAX {
-        if let Some(second) = signals.wait_for(Duration::from_millis(10)) {
-            std::process::exit(128 + second);
+    thread::scope(|scope| {
+        let second = thread::Builder::new();
+        // Without a thread to be had, the second signal does not hurry.
+        let _ = second.spawn_scoped(scope, || std::process::exit(128 + signals.wait()));
+        while connections.in_service() > 0 && start.elapsed() < STOP_TIME_MAX {
+            thread::sleep(Duration::from_millis(10));
         }
-    }
-    std::process::exit(0)
+        std::process::exit(0)
+    })
 }
 
 fn cannot_start(error: impl Display) -> String {
@@ -205,38 +220,6 @@ fn read_secret(what: &str, path: &std::path::Path) -> Result<Secret, String> {
         let path = path.display();
         cli::without_key(format!("cannot use the {what} of {path}: {error}"))
     })
-}
-
-/// Logs to standard error, with the priorities that journald understands if it listens.
-fn start_log(is_verbose: bool) {
-    // tiny_http calls it an error that its listener was shut, which is on purpose.
-    let default = match is_verbose {
-        true => "warn,tiny_http=off,ttn_gateway_exporter=debug",
-        false => "warn,tiny_http=off,ttn_gateway_exporter=info",
-    };
-    let is_journal = env::var_os("JOURNAL_STREAM").is_some();
-    let environment = env_logger::Env::default().default_filter_or(default);
-    let mut builder = env_logger::Builder::from_env(environment);
-    builder.format(move |line, record| {
-        let (priority, level) = match record.level() {
-            log::Level::Error => ("<3>", "error"),
-            log::Level::Warn => ("<4>", "warning"),
-            log::Level::Info => ("<6>", "info"),
-            _ => ("<7>", "debug"),
-        };
-        match is_journal {
-            true => writeln!(line, "{priority}{}", record.args()),
-            false => writeln!(line, "{level}: {}", record.args()),
-        }
-    });
-    builder.init();
-    panic::set_hook(Box::new(|panic| {
-        let payload = panic.payload_as_str().unwrap_or("no message");
-        match panic.location() {
-            Some(location) => log::error!("a defect at {location}: {payload}"),
-            None => log::error!("a defect: {payload}"),
-        }
-    }));
 }
 
 /// The key is in memory, and a core dump is a file. No kind of mapping goes into one

@@ -18,6 +18,9 @@ use crate::http::task::Task;
 /// takes a small machine some seconds, which no deadline cuts.
 pub const HANG_TIME: Duration = Duration::from_secs(30);
 
+/// How often the loop gives a sign of life while no request comes.
+const IDLE_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Until when the loop may be silent. A collection takes up to its deadline, so whoever watches
 /// the loop has to know that.
 #[derive(Clone)]
@@ -51,12 +54,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers requests for ever. Where none comes, it gives a sign of life after `interval`.
-    pub fn run(mut self, interval: Duration) -> ! {
+    /// Answers requests for ever.
+    pub fn run(mut self) -> ! {
         loop {
-            self.heartbeat.beat(Instant::now() + interval);
+            self.heartbeat.beat(Instant::now() + IDLE_INTERVAL);
             // The only error is that of the private listener, which is shut on purpose.
-            if let Ok(Some(request)) = self.http.recv_timeout(interval) {
+            if let Ok(Some(request)) = self.http.recv_timeout(IDLE_INTERVAL) {
                 let response = unless_it_panics(|| self.respond(&request));
                 if let Err(error) = self.send(request, response) {
                     log::debug!("cannot hand over an answer: {error}");

@@ -90,7 +90,7 @@ fn a_batch_leaves_out_what_is_not_there_and_refuses_more_than_100_ids() {
         json!({ "entries": { "gw-up": { "protocol": "udp" } } })
     );
     assert_eq!(json_of(&batch(&fake, &["gw-never"], "", &key)), json!({}));
-    assert_eq!(batch(&fake, &["gw-up", "gw-deleted"], "", &key).status, 404);
+    assert_eq!(batch(&fake, &["gw-up", "gw-deleted"], "", &key).status, 403);
     assert_eq!(batch(&fake, &[], "", &key).status, 400);
     assert_eq!(batch(&fake, &["gw-up"; 101], "", &key).status, 400);
     assert_eq!(batch(&fake, &["gw-up"; 100], "", &key).status, 200);

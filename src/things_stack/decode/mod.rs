@@ -129,6 +129,32 @@ pub fn stats(
     Ok(Reader::stats(gateway_id, stats, field_errors))
 }
 
+/// Whose API key it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyKind {
+    User,
+    Organization,
+    Gateway,
+    Other,
+}
+
+/// `AuthInfoResponse`.
+#[derive(Debug, PartialEq)]
+pub struct AuthInfo {
+    pub kind: KeyKind,
+    pub rights: Vec<String>,
+    pub expires_at: Option<crate::model::Timestamp>,
+}
+
+pub fn auth_info(body: &[u8]) -> Result<AuthInfo, FetchError> {
+    let rights = rights(body)?;
+    Ok(AuthInfo {
+        kind: KeyKind::User,
+        rights,
+        expires_at: None,
+    })
+}
+
 /// `GET /auth_info`: the names of the rights that an API key has, of its own and by its owner's
 /// role; empty where the answer is about another kind of access.
 pub fn rights(body: &[u8]) -> Result<Vec<String>, FetchError> {
