@@ -31,14 +31,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
-use std::{env, fs, panic};
+use std::{env, fs};
 
 use crate::cli::{Command, Config, KeySource};
 use crate::collect::{Collector, Scrape};
 use crate::http::{BUDGET_MAX, Entrance, FrontDoor, Handover, Site};
 use crate::secret::Secret;
 use crate::system::{Notifier, Signals};
-use crate::things_stack::{Client, Transport};
+use crate::things_stack::{Client, ProxyRule, Transport};
 
 /// Visitors at once; fewer where the limit of descriptors is low.
 const PLACES_MAX: u64 = 64;
@@ -58,15 +58,20 @@ fn main() -> ExitCode {
             concat!("ttn-gateway-exporter ", env!("CARGO_PKG_VERSION"), "\n").to_owned()
         }
         Command::Print(what) => assets::text(what),
-        Command::Run(config) => return run(*config).unwrap_or_else(|problem| fail(1, problem)),
+        Command::Run(config) => {
+            return match ProxyRule::from_environment(|name| env::var_os(name)) {
+                Ok(proxy) => run(*config, proxy).unwrap_or_else(|problem| fail(1, problem)),
+                Err(problem) => fail(2, problem),
+            };
+        }
     };
     print(text.as_bytes()).map_or_else(|problem| fail(1, problem), |()| ExitCode::SUCCESS)
 }
 
-fn run(mut config: Config) -> Result<ExitCode, String> {
+fn run(mut config: Config, proxy: Option<ProxyRule>) -> Result<ExitCode, String> {
     let signals = Signals::block().map_err(|error| format!("cannot block signals: {error}"))?;
     system::give_back();
-    start_log(config.verbose);
+    system::start_log(config.verbose);
     keep_out_of_core_dumps();
     for warning in &config.warnings {
         log::warn!("{warning}");
@@ -77,7 +82,7 @@ fn run(mut config: Config) -> Result<ExitCode, String> {
     };
     let token = config.web_token_file.as_deref();
     let token = token.map(|path| read_secret("token", path)).transpose()?;
-    let transport = Transport::new(&key, config.ca_file.as_deref());
+    let transport = Transport::new(&key, config.ca_file.as_deref(), proxy);
     let transport = transport.map_err(|error| match &config.ca_file {
         Some(path) => {
             let path = path.display();
@@ -146,12 +151,15 @@ fn stop_on_signal(signals: &Signals, door: &FrontDoor) -> ! {
     let signal = signals.wait();
     log::info!("signal {signal}: stopping");
     let start = Instant::now();
-    while door.visitors.in_service() > 0 && start.elapsed() < STOP_TIME_MAX {
-        if let Some(second) = signals.wait_for(Duration::from_millis(10)) {
-            std::process::exit(128 + second);
+    thread::scope(|scope| {
+        let second = thread::Builder::new();
+        // If no thread can be started, a second signal has no effect.
+        let _ = second.spawn_scoped(scope, || std::process::exit(128 + signals.wait()));
+        while door.visitors.in_service() > 0 && start.elapsed() < STOP_TIME_MAX {
+            thread::sleep(Duration::from_millis(10));
         }
-    }
-    std::process::exit(0)
+        std::process::exit(0)
+    })
 }
 
 fn read_secret(what: &str, path: &std::path::Path) -> Result<Secret, String> {
@@ -159,38 +167,6 @@ fn read_secret(what: &str, path: &std::path::Path) -> Result<Secret, String> {
         let path = path.display();
         cli::without_key(format!("cannot use the {what} of {path}: {error}"))
     })
-}
-
-/// Logs to standard error, with the priorities that journald understands if it listens.
-fn start_log(is_verbose: bool) {
-    // tiny_http calls it an error that its listener was shut, which is on purpose.
-    let default = match is_verbose {
-        true => "warn,tiny_http=off,ttn_gateway_exporter=debug",
-        false => "warn,tiny_http=off,ttn_gateway_exporter=info",
-    };
-    let is_journal = env::var_os("JOURNAL_STREAM").is_some();
-    let environment = env_logger::Env::default().default_filter_or(default);
-    let mut builder = env_logger::Builder::from_env(environment);
-    builder.format(move |line, record| {
-        let (priority, level) = match record.level() {
-            log::Level::Error => ("<3>", "error"),
-            log::Level::Warn => ("<4>", "warning"),
-            log::Level::Info => ("<6>", "info"),
-            _ => ("<7>", "debug"),
-        };
-        match is_journal {
-            true => writeln!(line, "{priority}{}", record.args()),
-            false => writeln!(line, "{level}: {}", record.args()),
-        }
-    });
-    builder.init();
-    panic::set_hook(Box::new(|panic| {
-        let payload = panic.payload_as_str().unwrap_or("no message");
-        match panic.location() {
-            Some(place) => log::error!("a defect at {place}: {payload}"),
-            None => log::error!("a defect: {payload}"),
-        }
-    }));
 }
 
 /// The key is in memory, and a core dump is a file. No kind of mapping goes into one

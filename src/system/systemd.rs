@@ -2,7 +2,7 @@
 //! that NOTIFY_SOCKET names. Without that variable nothing happens.
 
 use std::ffi::OsStr;
-use std::os::linux::net::SocketAddrExt;
+#[cfg(target_os = "linux")]
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
@@ -73,13 +73,19 @@ fn connect() -> Option<UnixDatagram> {
 }
 
 fn connect_to(name: &OsStr) -> io::Result<UnixDatagram> {
-    let address = match name.as_bytes().strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name),
-        None => SocketAddr::from_pathname(name),
-    };
     let socket = UnixDatagram::unbound()?;
     // A systemd that does not read must not hold up the loop.
     socket.set_nonblocking(true)?;
-    socket.connect_addr(&address?)?;
+    socket.connect_addr(&address_of(name)?)?;
     Ok(socket)
+}
+
+/// A leading `@` stands for an abstract name, which only Linux has (unix(7)).
+fn address_of(name: &OsStr) -> io::Result<SocketAddr> {
+    #[cfg(target_os = "linux")]
+    if let Some(name) = name.as_bytes().strip_prefix(b"@") {
+        use std::os::linux::net::SocketAddrExt;
+        return SocketAddr::from_abstract_name(name);
+    }
+    SocketAddr::from_pathname(name)
 }

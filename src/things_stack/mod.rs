@@ -5,12 +5,14 @@ mod client;
 mod decode;
 mod failure;
 mod hosts;
+mod proxy;
 mod refusal;
 mod resolver;
 mod tls;
 mod transport;
 
 pub use client::Client;
-pub use hosts::{BaseUrl, KnownHosts, normalize};
+pub use hosts::{AllowedHost, BaseUrl, KnownHosts};
+pub use proxy::ProxyRule;
 pub use refusal::CallError;
 pub use transport::Transport;

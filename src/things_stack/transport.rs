@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 use ureq::http::{HeaderValue, Response, header};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::transport::DefaultConnector;
-use ureq::{Agent, Body, Proxy, ProxyProtocol};
+use ureq::{Agent, Body, Proxy};
 
 use crate::error::FetchError;
 use crate::secret::Secret;
-use crate::things_stack::failure::{classify, is_lost_connection, is_unknown_authority};
+use crate::things_stack::failure::{classify, is_lost_connection};
 use crate::things_stack::hosts::BaseUrl;
-use crate::things_stack::resolver::CachingResolver;
+use crate::things_stack::proxy::ProxyRule;
+use crate::things_stack::resolver::{CachingResolver, ForgettingConnector};
 use crate::things_stack::tls;
 
 /// A server closes a kept connection after a minute or a few; scrapes come every minute.
@@ -62,34 +63,41 @@ impl Answer {
 
 /// The agents, which keep their connections, and the key.
 pub struct Transport {
-    /// For plain HTTP: never through a proxy, which could read the key.
-    plain: Agent,
-    /// One for the built-in authorities and one for those of `--ca-file`. ureq takes one set
-    /// or the other, so a host is tried with each; see `answering`.
-    secure: Vec<Agent>,
-    /// Which of `secure` trusts the host, and whether a connection to it may be kept.
-    used: BTreeSet<(BaseUrl, usize)>,
+    /// For plain HTTP, which never goes through a proxy that could read the key, and for what
+    /// the proxy's rule leaves out.
+    direct: Agent,
+    proxied: Option<(ProxyRule, Agent)>,
+    /// The hosts that a connection may be kept to.
+    used: BTreeSet<BaseUrl>,
     authorization: HeaderValue,
     /// Where the next answer goes: fresh memory for each would cost a tenth of a collection.
     spare: Vec<u8>,
 }
 
 impl Transport {
+    /// The certificates of `ca_file` are trusted instead of the built-in ones.
+    ///
     /// # Errors
     /// If `ca_file` cannot be read or holds no certificate.
-    pub fn new(key: &Secret, ca_file: Option<&Path>) -> io::Result<Transport> {
-        let proxy = proxy_from_environment();
-        let mut secure = vec![agent(RootCerts::WebPki, proxy.clone())];
-        if let Some(path) = ca_file {
-            let roots = RootCerts::Specific(Arc::new(read_certificates(path)?));
-            secure.insert(0, agent(roots, proxy));
-        }
+    pub fn new(
+        key: &Secret,
+        ca_file: Option<&Path>,
+        proxy: Option<ProxyRule>,
+    ) -> io::Result<Transport> {
+        let roots = match ca_file {
+            Some(path) => RootCerts::Specific(Arc::new(read_certificates(path)?)),
+            None => RootCerts::WebPki,
+        };
+        let proxied = proxy.map(|rule| {
+            let agent = agent(roots.clone(), Some(rule.proxy.clone()));
+            (rule, agent)
+        });
         let mut authorization = HeaderValue::from_str(&format!("Bearer {}", key.reveal()))
             .map_err(|_| io::Error::other("the API key cannot be sent in a header"))?;
         authorization.set_sensitive(true);
         Ok(Transport {
-            plain: agent(RootCerts::WebPki, None),
-            secure,
+            direct: agent(roots, None),
+            proxied,
             used: BTreeSet::new(),
             authorization,
             spare: Vec::new(),
@@ -106,19 +114,10 @@ impl Transport {
         request: &Request<'_>,
         deadline: Instant,
     ) -> Result<Answer, FetchError> {
-        let mut failure = None;
-        for index in self.answering(base) {
-            match self.send_with(index, base, request, deadline) {
-                Err(error) if is_unknown_authority(&error) => failure = Some(error),
-                Err(error) => return Err(self.describe(base, error)),
-                Ok(answer) => {
-                    self.used.insert((base.clone(), index));
-                    return Ok(answer);
-                }
-            }
-        }
-        let failure = failure.unwrap_or(ureq::Error::ConnectionFailed);
-        Err(self.describe(base, failure))
+        let answer = self.send_with(base, request, deadline);
+        let answer = answer.map_err(|error| self.describe(base, error))?;
+        self.used.insert(base.clone());
+        Ok(answer)
     }
 
     /// Takes back the memory of an answer that is no longer needed.
@@ -128,13 +127,11 @@ impl Transport {
         }
     }
 
-    /// Which agents to try: the one that the host was reached with, else each.
-    fn answering(&self, base: &BaseUrl) -> Vec<usize> {
-        let all = if base.is_https { self.secure.len() } else { 1 };
-        let known = |index: &usize| self.used.contains(&(base.clone(), *index));
-        match (0..all).find(known) {
-            Some(index) => vec![index],
-            None => (0..all).collect(),
+    /// The agent for this host.
+    fn agent(&self, base: &BaseUrl) -> &Agent {
+        match &self.proxied {
+            Some((rule, agent)) if base.is_https && rule.applies_to(&base.host) => agent,
+            _ => &self.direct,
         }
     }
 
@@ -142,19 +139,14 @@ impl Transport {
     /// that the server had closed meanwhile. Every call only reads, so twice does no harm.
     fn send_with(
         &mut self,
-        index: usize,
         base: &BaseUrl,
         request: &Request<'_>,
         deadline: Instant,
     ) -> Result<Answer, ureq::Error> {
         // Removed here and put back after a success, so that only a connection that worked
         // before earns a second try.
-        let was_used = self.used.remove(&(base.clone(), index));
-        let agent = if base.is_https {
-            &self.secure[index]
-        } else {
-            &self.plain
-        };
+        let was_used = self.used.remove(base);
+        let agent = self.agent(base);
         let response = match self.response(agent, base, request, deadline) {
             Err(error) if was_used && is_lost_connection(&error) => {
                 log::debug!("{base}: the kept connection was closed, trying once more");
@@ -228,20 +220,12 @@ fn agent(roots: RootCerts, proxy: Option<Proxy>) -> Agent {
         .max_response_header_size(RESPONSE_HEADER_BYTES_MAX)
         .tls_config(tls)
         .build();
-    Agent::with_parts(config, DefaultConnector::default(), CachingResolver::new())
-}
-
-/// ALL_PROXY, HTTPS_PROXY or HTTP_PROXY, with NO_PROXY (curl(1)), if ureq can use it as it is
-/// built here: an HTTP proxy, reached over HTTP or HTTPS.
-fn proxy_from_environment() -> Option<Proxy> {
-    let proxy = Proxy::try_from_env()?;
-    match proxy.protocol() {
-        ProxyProtocol::Http | ProxyProtocol::Https => Some(proxy),
-        other => {
-            log::warn!("the proxy of the environment is not used: {other:?} is not supported");
-            None
-        }
-    }
+    let resolver = CachingResolver::default();
+    let connector = ForgettingConnector {
+        connector: DefaultConnector::default(),
+        resolver: resolver.clone(),
+    };
+    Agent::with_parts(config, connector, resolver)
 }
 
 fn read_certificates(path: &Path) -> io::Result<Vec<Certificate<'static>>> {
