@@ -202,7 +202,7 @@ fn stop_on_signal(signals: &Signals, connections: &Connections) -> ! {
     let start = Instant::now();
     thread::scope(|scope| {
         let second = thread::Builder::new();
-        // Without a thread to be had, the second signal does not hurry.
+        // If no thread can be started, a second signal has no effect.
         let _ = second.spawn_scoped(scope, || std::process::exit(128 + signals.wait()));
         while connections.in_service() > 0 && start.elapsed() < STOP_TIME_MAX {
             thread::sleep(Duration::from_millis(10));
