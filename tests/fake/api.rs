@@ -175,6 +175,7 @@ fn list(fleet: &Fleet, key: &Key, request: &Request) -> Answer {
         );
     }
     let limit = if limit == 0 { fleet.page_size } else { limit };
+    let limit = limit.min(fleet.page_size_max);
     let page = number(request, "page").unwrap_or(1).max(1);
     let mut gateways: Vec<&Gateway> = fleet.gateways.iter().collect();
     gateways.retain(|gateway| owner.as_deref().is_none_or(|owner| gateway.owner == owner));

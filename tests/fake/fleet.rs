@@ -16,6 +16,8 @@ pub struct Fleet {
     pub keys: Vec<Key>,
     /// The page of a list request that names no limit.
     pub page_size: usize,
+    /// The largest page, whatever limit a list request names.
+    pub page_size_max: usize,
     /// The most ids in a batch. Some servers in the field refuse more than 20.
     pub batch_size_max: usize,
     /// Nothing changes any more: answers may be kept and given again. For benchmarks.
@@ -130,6 +132,7 @@ impl Fleet {
             gateways: gateways.into_iter().collect(),
             keys: vec![Key::user()],
             page_size: 100,
+            page_size_max: 1000,
             batch_size_max: 100,
             ..Fleet::default()
         };
@@ -143,6 +146,12 @@ impl Fleet {
         let mut fleet = Fleet::of((1..=count).map(generated));
         fleet.is_frozen = true;
         fleet
+    }
+
+    /// The same, listed in pages of so many.
+    pub fn in_pages_of(mut self, size: usize) -> Fleet {
+        self.page_size_max = size;
+        self
     }
 
     /// The same, with this key instead.

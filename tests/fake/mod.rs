@@ -527,6 +527,8 @@ impl Cluster {
             let mut fleet = self.fleet.write().expect("no panic in a change");
             (planned.change)(&mut fleet);
             fleet.reindex();
+            drop(fleet);
+            self.state().memory.clear();
         }
     }
 

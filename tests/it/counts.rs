@@ -182,7 +182,11 @@ fn a_connection_that_is_closed_under_the_request_is_tried_once_more() {
     fake.script(Endpoint::StatsBatch, Misbehaviour::CloseUnanswered);
     let scrape = exporter.scrape();
     scrape.assert_value("ttn_up", 0.0);
-    assert_eq!(scrape.errors("connection_lost"), 1.0);
+    assert_eq!(
+        scrape.errors("connection_lost"),
+        2.0,
+        "one for each gateway"
+    );
     assert_counts(&fake, 1, 5);
 }
 

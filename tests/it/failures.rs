@@ -73,7 +73,8 @@ fn check_batch_with(misbehaviour: Misbehaviour, reason: &str, requests_max: usiz
     fake.script(Endpoint::StatsBatch, misbehaviour);
     let scrape = scrape_in_time(&exporter);
     scrape.assert_value("ttn_up", 0.0);
-    assert_eq!(scrape.reasons(), [(reason.to_owned(), 1.0)], "{scrape}");
+    // One for each gateway of which nothing is known.
+    assert_eq!(scrape.reasons(), [(reason.to_owned(), 2.0)], "{scrape}");
     for id in ["gw-1", "gw-2"] {
         scrape.assert_of("ttn_gateway_connected", id, None);
         scrape.assert_of("ttn_gateway_scrape_success", id, Some(0.0));
@@ -312,7 +313,7 @@ fn after_429_there_is_silence_for_as_long_as_the_server_said() {
     thread::sleep(TTL);
     fake.forget();
     fake.script_times(
-        Endpoint::List,
+        Endpoint::StatsBatch,
         1,
         Misbehaviour::RateLimited { retry_seconds: 2 },
     );
@@ -325,7 +326,7 @@ fn after_429_there_is_silence_for_as_long_as_the_server_said() {
         scrape.assert_of("ttn_gateway_connected", "gw-1", None);
         thread::sleep(Duration::from_millis(200));
     }
-    assert_eq!(fake.request_count(), 1, "{exporter}");
+    assert_eq!(fake.count(Endpoint::StatsBatch), 1, "{exporter}");
     check_recovery(&exporter);
     assert!(begin.elapsed() >= Duration::from_secs(2), "{exporter}");
 }
@@ -334,13 +335,17 @@ fn after_429_there_is_silence_for_as_long_as_the_server_said() {
 fn an_allowance_that_is_used_up_is_heeded_before_any_429() {
     let fake = Fake::start(two());
     let kind = Misbehaviour::AllowanceUsedUp { reset_seconds: 2 };
-    fake.script_times(Endpoint::List, 1, kind);
+    fake.script_times(Endpoint::StatsBatch, 1, kind);
     let exporter = start(&fake);
     let scrape = exporter.scrape();
-    scrape.assert_value("ttn_up", 0.0);
+    scrape.assert_value("ttn_up", 1.0);
     scrape.assert_value("ttn_exporter_api_rate_limit_available_requests", 0.0);
     scrape.assert_value("ttn_exporter_api_rate_limit_requests", 60.0);
-    assert_eq!(fake.request_count(), 1, "{scrape}");
+    thread::sleep(TTL + Duration::from_millis(50));
+    let scrape = exporter.scrape();
+    scrape.assert_value("ttn_up", 0.0);
+    scrape.assert(scrape.errors("rate_limited") >= 1.0, "rate_limited");
+    assert_eq!(fake.count(Endpoint::StatsBatch), 1, "{scrape}");
     check_recovery(&exporter);
 }
 
