@@ -9,14 +9,19 @@ ARCHS   := amd64 arm64 armv7 armv6
 OTHERS  := aarch64-apple-darwin x86_64-unknown-freebsd
 
 # What the releases are built with. Zig is the C compiler and the linker for every target; 0.16
-# and newer bring an allocator of their own that keeps its memory, so it stays at 0.15.
-TOOLCHAIN         := 1.99.1
-ZIGBUILD_PACKAGES := cargo-zigbuild==0.24.0 ziglang==0.15.2
+# and newer bring an allocator of their own that keeps its memory, so it stays at 0.15. `deflate` is
+# what compresses the archives and packages to the same bytes on every machine.
+TOOLCHAIN     := 1.99.1
+TOOL_PACKAGES := cargo-zigbuild==0.24.0 ziglang==0.15.2 deflate==0.9.0
+# A file that is there once these very packages are installed.
+empty :=
+space := $(empty) $(empty)
+TOOLS := .tools/installed-$(subst ==,-,$(subst $(space),_,$(TOOL_PACKAGES)))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo run test golden screenshots torture bench bench-quick fuzz size clean dist \
-        image check-dist dist-sbom $(ARCHS:%=dist-%) $(ARCHS:%=test-%) $(OTHERS:%=build-%)
+        image tools check-dist dist-sbom $(ARCHS:%=dist-%) $(ARCHS:%=test-%) $(OTHERS:%=build-%)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z$$].*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -107,7 +112,7 @@ dist-sbom: check-dist
 	@RUSTUP_TOOLCHAIN=$(TOOLCHAIN) python3 -B src/package/sbom.py --toolchain $(TOOLCHAIN) \
 	    --targets $(foreach arch,$(ARCHS),$(target_$(arch))) --epoch $(EPOCH) --dist dist
 
-$(ARCHS:%=dist-%): dist-%: dist-sbom .tools/bin/cargo-zigbuild
+$(ARCHS:%=dist-%): dist-%: dist-sbom $(TOOLS)
 	$(DIST_ENV) cargo zigbuild --locked --release --bin $(NAME) --target $(target_$*) $(BUILD_STD)
 	@.tools/bin/python3 -B src/package/package.py --arch $* --version $(VERSION) --revision $(REVISION) \
 	    --epoch $(EPOCH) --binary target/dist/$(target_$*)/release/$(NAME) --dist dist
@@ -116,13 +121,16 @@ check-dist:
 	@src/package/check-tools.sh $(TOOLCHAIN)
 	@cargo fetch --locked --quiet
 
-.tools/bin/cargo-zigbuild: | check-dist
+$(TOOLS): | check-dist
 	python3 -m venv .tools
-	.tools/bin/pip install --quiet --disable-pip-version-check $(ZIGBUILD_PACKAGES)
+	.tools/bin/pip install --quiet --disable-pip-version-check $(TOOL_PACKAGES)
+	touch $@
+
+tools: $(TOOLS) ## What make dist needs: Rust by rustup, zig and the rest in .tools/
 
 # The program, the tests and the demo for macOS and FreeBSD. The standard library is compiled too,
 # since rustup does not have it for every target; a target folder of its own keeps the rest apart.
-$(OTHERS:%=build-%): build-%: check-dist .tools/bin/cargo-zigbuild
+$(OTHERS:%=build-%): build-%: check-dist $(TOOLS)
 	PATH="$(CURDIR)/.tools/bin:$$PATH" CARGO_ZIGBUILD_PYTHON_PATH="$(CURDIR)/.tools/bin/python3" \
 	    CARGO_TARGET_DIR=target/others CARGO_PROFILE_DEV_DEBUG=0 \
 	    RUSTUP_TOOLCHAIN=$(TOOLCHAIN) RUSTC_BOOTSTRAP=1 \

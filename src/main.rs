@@ -183,31 +183,15 @@ fn serve(
         }
         Acceptor::start(service.clone(), listener).map_err(cannot_start)?;
     }
-    let notifier = Notifier::from_environment();
-    let interval = notifier.interval();
-    notifier.ready();
+    Notifier::from_environment().start(move || heartbeat.is_alive(Instant::now()));
     thread::spawn(move || stop_on_signal(&signals, &connections));
-    if notifier.has_watchdog() {
-        thread::spawn(move || watch(&notifier, &heartbeat));
-    }
-    server.run(interval)
+    server.run()
 }
 
 fn connection_limit() -> usize {
     let descriptors = system::max_fds().unwrap_or(1024);
     let limit = descriptors.saturating_sub(DESCRIPTORS_RESERVED);
     limit.clamp(4, CONNECTIONS_MAX) as usize
-}
-
-/// Tells systemd that the loop is alive, as long as it is. It is not the loop that tells it,
-/// since a collection takes longer than a watchdog should wait.
-fn watch(notifier: &Notifier, heartbeat: &Heartbeat) -> ! {
-    loop {
-        if heartbeat.is_alive(Instant::now()) {
-            notifier.alive();
-        }
-        thread::sleep(notifier.interval());
-    }
 }
 
 /// Ends the process: at once if no client waits for an answer, else when they have it or have
@@ -218,7 +202,7 @@ fn stop_on_signal(signals: &Signals, connections: &Connections) -> ! {
     let start = Instant::now();
     thread::scope(|scope| {
         let second = thread::Builder::new();
-        // Without a thread to be had, the second signal does not hurry.
+        // If no thread can be started, a second signal has no effect.
         let _ = second.spawn_scoped(scope, || std::process::exit(128 + signals.wait()));
         while connections.in_service() > 0 && start.elapsed() < STOP_TIME_MAX {
             thread::sleep(Duration::from_millis(10));

@@ -9,7 +9,7 @@ use crate::collect::collector::{Collector, FAILURE_TTL_MAX, Scrape};
 use crate::collect::stats::Question;
 use crate::error::{FetchError, Reason};
 use crate::model::{Gateway, Outcome};
-use crate::things_stack::BaseUrl;
+use crate::things_stack::{BaseUrl, KnownHosts};
 
 /// Different addresses of registrations that are looked at for further clusters.
 const ADDRESSES_MAX: usize = 64;
@@ -106,10 +106,11 @@ impl Collector {
     }
 
     fn registered_at(&self, address: &str) -> Registration {
-        match self.hosts.api_of(address) {
-            Ok(base) => Ok((!address.trim().is_empty()).then_some(base)),
-            Err(host) => Err(unknown_host(&host)),
+        if !KnownHosts::names_host(address) {
+            return Ok(None);
         }
+        let base = self.hosts.api_of(address);
+        base.map(Some).map_err(|host| unknown_host(&host))
     }
 
     /// The clusters to ask: those that failed before come last, and the large ones after the
@@ -144,7 +145,7 @@ impl Collector {
         let mut addresses: Vec<&str> = Vec::new();
         for gateway in self.list.gateways() {
             let address = gateway.gateway_server_address.trim();
-            if !address.is_empty()
+            if KnownHosts::names_host(address)
                 && !addresses.contains(&address)
                 && addresses.len() < ADDRESSES_MAX
             {

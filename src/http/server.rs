@@ -19,6 +19,9 @@ use crate::http::task::Task;
 /// takes a small machine some seconds, which no deadline cuts.
 pub const HANG_TIME: Duration = Duration::from_secs(30);
 
+/// How often the loop gives a sign of life while no request comes.
+const IDLE_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Until when the loop may be silent. A collection takes up to its deadline, so whoever watches
 /// the loop has to know that.
 #[derive(Clone)]
@@ -52,10 +55,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers requests for ever. Where none comes, it gives a sign of life after `interval`.
-    pub fn run(mut self, interval: Duration) -> ! {
+    /// Answers requests for ever.
+    pub fn run(mut self) -> ! {
         loop {
-            let wait = interval.min(self.collector.time_to_key_info(Instant::now()));
+            let wait = IDLE_INTERVAL.min(self.collector.time_to_key_info(Instant::now()));
             self.heartbeat.beat(Instant::now() + wait);
             // The only error is that of the private listener, which is shut on purpose.
             match self.http.recv_timeout(wait) {

@@ -8,6 +8,9 @@ use std::os::fd::AsRawFd;
 /// whose packet the kernel then drops tries again after a whole second.
 const QUEUE_LENGTH: libc::c_int = 1024;
 
+/// How often a port is sought that is free at all addresses, where any will do.
+const FREE_PORT_TRIES: usize = 10;
+
 /// Opens a listener for each address that is meant: for an empty one all of IPv6 and IPv4,
 /// for a name such as `localhost` everything that it stands for. Port 0 is a free port, the
 /// same for all. An address that this machine does not have, such as any of IPv6, is left out.
@@ -22,10 +25,24 @@ pub fn bind(address: &str, port: u16) -> io::Result<Vec<TcpListener>> {
         ],
         _ => (address, port).to_socket_addrs()?.collect(),
     };
+    // A port that is free at the first address can be in use at the next one.
+    let tries = if port == 0 { FREE_PORT_TRIES } else { 1 };
+    let mut bound = bind_all(&addresses, port);
+    for _ in 1..tries {
+        match &bound {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                bound = bind_all(&addresses, port);
+            }
+            _ => break,
+        }
+    }
+    bound
+}
+
+fn bind_all(addresses: &[SocketAddr], mut port: u16) -> io::Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
-    let mut port = port;
     let mut problem = io::Error::other("the name has no address");
-    for mut address in addresses {
+    for mut address in addresses.iter().copied() {
         address.set_port(port);
         match TcpListener::bind(address) {
             Ok(listener) => {

@@ -6,17 +6,17 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
-use std::{env, io};
+use std::{env, io, thread};
 
-/// Signs of life are looked for at least this often, also where systemd does not ask for any.
-const INTERVAL_MAX: Duration = Duration::from_secs(3600);
+/// systemd need not hear more often than this, whatever it asks for.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// The thread sends datagrams and sleeps.
+const STACK_BYTES: usize = 64 * 1024;
 
 pub struct Notifier {
     socket: Option<UnixDatagram>,
-    has_watchdog: bool,
-    /// A quarter of the time after which systemd would restart the service.
-    interval: Duration,
+    /// A quarter of the time after which systemd would restart the service, if it does.
+    interval: Option<Duration>,
 }
 
 impl Notifier {
@@ -24,31 +24,31 @@ impl Notifier {
     pub fn from_environment() -> Notifier {
         let watchdog = env::var("WATCHDOG_USEC").ok();
         let watchdog = watchdog.and_then(|microseconds| microseconds.parse::<u64>().ok());
-        let interval = watchdog.map_or(INTERVAL_MAX, |m| Duration::from_micros(m) / 4);
-        Notifier {
-            socket: connect(),
-            has_watchdog: watchdog.is_some(),
-            interval: interval.clamp(INTERVAL_MIN, INTERVAL_MAX),
-        }
+        let interval = watchdog.map(|m| (Duration::from_micros(m) / 4).max(INTERVAL_MIN));
+        let socket = connect();
+        Notifier { socket, interval }
     }
 
-    /// How often [`Notifier::alive`] should be called.
-    pub fn interval(&self) -> Duration {
-        self.interval
-    }
-
-    /// Whether systemd wants to hear that the service is alive.
-    pub fn has_watchdog(&self) -> bool {
-        self.has_watchdog
-    }
-
-    pub fn ready(&self) {
+    /// Says that the service is ready and, where systemd wants to hear it, from now on that it
+    /// is alive, as long as it is. That is a thread of its own: what may take long, such as a
+    /// collection, is no reason for a restart.
+    pub fn start(self, is_alive: impl Fn() -> bool + Send + 'static) {
         self.send("READY=1");
-    }
-
-    /// Says that the service is alive.
-    pub fn alive(&self) {
-        self.send("WATCHDOG=1");
+        let (Some(interval), Some(_)) = (self.interval, &self.socket) else {
+            return;
+        };
+        let builder = thread::Builder::new().stack_size(STACK_BYTES);
+        let started = builder.name("watchdog".to_owned()).spawn(move || {
+            loop {
+                if is_alive() {
+                    self.send("WATCHDOG=1");
+                }
+                thread::sleep(interval);
+            }
+        });
+        if let Err(error) = started {
+            log::warn!("cannot start the thread that notifies systemd: {error}");
+        }
     }
 
     fn send(&self, message: &str) {
@@ -70,25 +70,19 @@ fn connect() -> Option<UnixDatagram> {
 }
 
 fn connect_to(name: &OsStr) -> io::Result<UnixDatagram> {
-    let address = match name.as_bytes().strip_prefix(b"@") {
-        Some(name) => abstract_address(name),
-        None => SocketAddr::from_pathname(name),
-    };
     let socket = UnixDatagram::unbound()?;
     // A systemd that does not read must not hold up anything.
     socket.set_nonblocking(true)?;
-    socket.connect_addr(&address?)?;
+    socket.connect_addr(&address_of(name)?)?;
     Ok(socket)
 }
 
-/// An address without a file (unix(7)), which only Linux has.
-#[cfg(target_os = "linux")]
-fn abstract_address(name: &[u8]) -> io::Result<SocketAddr> {
-    use std::os::linux::net::SocketAddrExt;
-    SocketAddr::from_abstract_name(name)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn abstract_address(_: &[u8]) -> io::Result<SocketAddr> {
-    Err(io::ErrorKind::Unsupported.into())
+/// A leading `@` stands for an abstract name, which only Linux has (unix(7)).
+fn address_of(name: &OsStr) -> io::Result<SocketAddr> {
+    #[cfg(target_os = "linux")]
+    if let Some(name) = name.as_bytes().strip_prefix(b"@") {
+        use std::os::linux::net::SocketAddrExt;
+        return SocketAddr::from_abstract_name(name);
+    }
+    SocketAddr::from_pathname(name)
 }

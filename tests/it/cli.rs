@@ -467,3 +467,15 @@ fn priorities_are_for_the_journal_alone() {
         finished.assert_stderr_has("warning: --password");
     }
 }
+
+#[test]
+fn a_time_to_live_of_zero_keeps_nothing_for_the_next_scrape() {
+    let fake = Fake::start(one());
+    let arguments = ["--ttl", "0", "--list-ttl", "0", "--timeout", "300"];
+    let exporter = Setup::against(&fake).args(arguments).start();
+    for count in 1..=3 {
+        exporter.scrape().assert_value("ttn_up", 1.0);
+        let counts = (fake.count(Endpoint::List), fake.count(Endpoint::Stats));
+        assert_eq!(counts, (count, count), "{exporter}");
+    }
+}

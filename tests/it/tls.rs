@@ -207,9 +207,18 @@ fn the_variables_of_a_proxy_are_those_of_curl() {
 /// tried twice. What else is trusted then is only what the file names.
 #[test]
 fn a_file_of_authorities_replaces_the_built_in_ones() {
-    let authority = Authority::new();
     let fake = Fake::start_tls(two(), Authority::new().server(HOST));
-    let finished = setup(&fake, &authority).run_once();
-    finished.assert_code(1);
-    assert_eq!(fake.connection_count(), 1, "{finished}");
+    let (proxy, tunnels) = start_proxy();
+    // With a name of its own, so that it is not taken for the one that signed.
+    let key = rcgen::KeyPair::generate().expect("a key pair");
+    let params = rcgen::CertificateParams::new(["other.example.com".to_owned()]);
+    let other = params.and_then(|params| params.self_signed(&key));
+    let setup = Setup::against(&fake)
+        .args_with_file("--ca-file", &other.expect("a certificate").pem())
+        .variable("https_proxy", &proxy);
+    setup
+        .run_once()
+        .assert_code(1)
+        .assert_stderr_has("--ca-file");
+    assert_eq!(tunnels.load(Ordering::Relaxed), 1);
 }
