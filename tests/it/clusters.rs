@@ -186,7 +186,6 @@ fn look_alikes_of_the_server_are_strangers() {
         "127.0.0.1\nevil.example",
         "...",
         "@",
-        "://",
     ];
     let gateways = addresses.iter().enumerate().map(|(at, address)| {
         let mut gateway = Gateway::new(&format!("gw-{at}"))

@@ -140,7 +140,9 @@ fn each_request_says_who_asks_and_asks_for_no_more_than_is_used() {
         assert_eq!(request.header("User-Agent"), Some(agent));
         assert!(request.header_has("Accept-Encoding", "gzip"), "{request:?}");
     }
-    let list = &records[0].request;
+    let mut lists = records.iter();
+    let list = lists.find(|record| record.endpoint == Endpoint::List);
+    let list = &list.expect("a list").request;
     let mask = list.query("field_mask").expect("a field mask");
     assert!(
         mask.contains("gateway_server_address") && !mask.contains("attributes"),
