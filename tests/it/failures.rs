@@ -132,7 +132,7 @@ fn an_answer_that_does_not_come_whole_in_time_is_a_timeout() {
         Misbehaviour::Delay(Duration::from_secs(2)),
     ] {
         check_list(misbehaviour.clone(), "timeout");
-        check_batch(misbehaviour, "timeout");
+        check_batch_with(misbehaviour, "timeout", 2);
     }
 }
 
