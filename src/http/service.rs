@@ -63,7 +63,7 @@ impl Service {
             _ => {
                 let header = |name| request.header(name);
                 match Task::new(&request.target, header, arrived, self.budget) {
-                    Some(task) => return self.ask(request, &task, connection),
+                    Some(task) => return self.ask(request, task, connection),
                     None => Response::text("404 Not Found", "not here: /metrics or /\n"),
                 }
             }
@@ -76,7 +76,7 @@ impl Service {
     fn ask(
         &self,
         request: &Request,
-        task: &Task,
+        mut task: Task,
         connection: &Connection,
     ) -> io::Result<(Response, Option<Turn<'_>>)> {
         connection.enter(Phase::Waiting);
@@ -92,7 +92,9 @@ impl Service {
                 return Ok((response, None));
             }
         }
-        let response = unless_it_panics(|| self.renderer.render(task, &task.scrape()));
+        // miniz_oxide may move its tables over the stack, for which that of a worker is too small.
+        task.takes_gzip = false;
+        let response = unless_it_panics(|| self.renderer.render(&task, &task.scrape()));
         Ok((response, turn))
     }
 }

@@ -127,7 +127,7 @@ fn a_late_answer_goes_to_nobody_else() {
     let accepts = [(SCRAPE_TIMEOUT, "0.2"), ("Accept-Encoding", "gzip")];
     for _ in 0..3 {
         let packed = exporter.get_with_headers("/metrics", &accepts);
-        assert_eq!(packed.header("Content-Encoding"), Some("gzip"), "{packed}");
+        assert!(packed.text().starts_with("# HELP "), "{packed}");
         let page = exporter.get_with_headers("/", &[HTML]);
         assert!(page.text().starts_with("<!doctype html>"), "{page}");
         let plain = exporter.get_with_headers("/metrics", &[(SCRAPE_TIMEOUT, "0.2")]);
@@ -138,7 +138,7 @@ fn a_late_answer_goes_to_nobody_else() {
 
 #[test]
 fn ten_clients_in_a_hurry_make_one_collection_and_the_next_finds_its_result() {
-    let fake = fake();
+    let fake = Fake::start(Fleet::generated(3));
     fake.set_delay(Duration::from_millis(500));
     let exporter = Setup::against(&fake).args(["--ttl", "60"]).start();
     for _ in 0..10 {
