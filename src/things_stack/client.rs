@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use crate::collect::TtlMap;
 use crate::error::{FetchError, Reason};
 use crate::model::{ConnectionStats, Counters, Endpoint, Gateway, RateLimit};
-use crate::things_stack::decode::{self, ListPage};
-use crate::things_stack::decode::{FieldErrors, printable};
 use crate::things_stack::hosts::BaseUrl;
+use crate::things_stack::messages::{self, ListPage};
+use crate::things_stack::messages::{FieldErrors, printable};
 use crate::things_stack::refusal::{self, CallError};
 use crate::things_stack::transport::{Answer, Request, Transport};
 
@@ -78,7 +78,7 @@ impl Client {
         let request = get(&path, LIST_BYTES_MAX);
         let answer = self.call(Endpoint::List, base, &request, deadline)?;
         let total = answer.number("x-total-count");
-        let page = decode::gateway_list(&answer.body, &mut self.field_errors);
+        let page = messages::gateway_list(&answer.body, &mut self.field_errors);
         let page = page.and_then(|page| {
             // No gateway at all is `{}`; anything else without gateways is somebody else's.
             let is_foreign = page.entries == 0 && total.is_none() && answer.body.len() > 4;
@@ -98,7 +98,7 @@ impl Client {
         let path = format!("/gateways/{gateway_id}?field_mask={LIST_FIELDS}");
         let request = get(&path, STATS_BYTES_MAX);
         let answer = self.call(Endpoint::Gateway, base, &request, deadline)?;
-        let gateway = decode::gateway(&answer.body, &mut self.field_errors);
+        let gateway = messages::gateway(&answer.body, &mut self.field_errors);
         self.finished(base, answer, gateway)
     }
 
@@ -124,7 +124,7 @@ impl Client {
             answer_bytes_max: STATS_BYTES_MAX,
         };
         let answer = self.call(Endpoint::StatsBatch, base, &request, deadline)?;
-        let entries = decode::stats_batch(&answer.body, &mut self.field_errors);
+        let entries = messages::stats_batch(&answer.body, &mut self.field_errors);
         self.finished(base, answer, entries)
     }
 
@@ -138,7 +138,7 @@ impl Client {
         let path = format!("/gs/gateways/{gateway_id}/connection/stats");
         let request = get(&path, STATS_BYTES_MAX);
         let answer = self.call(Endpoint::Stats, base, &request, deadline)?;
-        let stats = decode::stats(gateway_id, &answer.body, &mut self.field_errors);
+        let stats = messages::stats(gateway_id, &answer.body, &mut self.field_errors);
         self.finished(base, answer, stats)
     }
 
@@ -146,7 +146,8 @@ impl Client {
     pub fn rights(&mut self, base: &BaseUrl, deadline: Instant) -> Result<Vec<String>, CallError> {
         let request = get("/auth_info", STATS_BYTES_MAX);
         let answer = self.call(Endpoint::AuthInfo, base, &request, deadline)?;
-        let rights = decode::rights(&answer.body);
+        let info = messages::auth_info(&answer.body);
+        let rights = info.map(|info| info.rights);
         self.finished(base, answer, rights)
     }
 
