@@ -2,7 +2,7 @@
 //!
 //! One scrape, in reading order: `acceptor` and `service` take a request, `backlog` passes it to
 //! the loop in `server`, `collector` decides what is still fresh, `list` and `connection_stats` decide which
-//! requests bring the rest, `client` knows the API's calls, `transport` sends them, `decode`
+//! requests bring the rest, `client` knows the API's calls, `transport` sends them, `messages`
 //! reads the answers, `metrics` and `page` write what goes back. Arrows only point down.
 
 mod assets;
@@ -21,6 +21,9 @@ mod secret;
 #[cfg(test)]
 #[path = "../tests/it/exposition_parser.rs"]
 mod exposition_parser;
+#[cfg(test)]
+#[path = "../tests/unit/fuzz.rs"]
+mod fuzz;
 #[cfg(test)]
 #[path = "../tests/unit/random.rs"]
 mod random;

@@ -19,7 +19,7 @@ use crate::http::service::Service;
 /// first one closes, and one more, so that none has to be started.
 const IDLE_WORKERS: usize = 3;
 /// Calls are shallow, and the buffers on it take a few KiB.
-const STACK_BYTES: usize = 512 * 1024;
+const STACK_BYTES: usize = 128 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// A flood fails hundreds of times a second, and a log on an SD card should last for years.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use crate::error::{FetchError, Reason};
 use crate::model::{ConnectionStats, Counters, Endpoint, Gateway, KeyInfo, RateLimit};
 use crate::secret::Secret;
-use crate::things_stack::decode::{self, ListPage};
-use crate::things_stack::decode::{FieldErrors, printable};
 use crate::things_stack::hosts::BaseUrl;
+use crate::things_stack::messages::{self, ListPage};
+use crate::things_stack::messages::{FieldErrors, printable};
 use crate::things_stack::refusal::{self, CallError};
 use crate::things_stack::rights;
 use crate::things_stack::transport::{Answer, Request, Transport};
@@ -161,7 +161,7 @@ impl Client {
         let request = get(&path, LIST_BYTES_MAX);
         let answer = self.call(Endpoint::List, base, &request, deadline)?;
         let total = answer.number("x-total-count");
-        let page = decode::gateway_list(&answer.body, &mut self.field_errors);
+        let page = messages::gateway_list(&answer.body, &mut self.field_errors);
         let page = self.finished(base, answer, page)?;
         let total = total.ok_or_else(|| {
             let context = format!(
@@ -186,7 +186,7 @@ impl Client {
         let path = format!("/gateways/{gateway_id}?field_mask={}", self.list_fields());
         let request = get(&path, STATS_BYTES_MAX);
         let answer = self.call(Endpoint::Gateway, base, &request, deadline)?;
-        let gateway = decode::gateway(&answer.body, &mut self.field_errors);
+        let gateway = messages::gateway(&answer.body, &mut self.field_errors);
         self.finished(base, answer, gateway)
     }
 
@@ -212,7 +212,7 @@ impl Client {
             };
             client.call(Endpoint::StatsBatch, base, &request, deadline)
         })?;
-        let entries = decode::stats_batch(&answer.body, &mut self.field_errors);
+        let entries = messages::stats_batch(&answer.body, &mut self.field_errors);
         self.finished(base, answer, entries)
     }
 
@@ -227,7 +227,7 @@ impl Client {
         let path = format!("/gs/gateways/{gateway_id}/connection/stats");
         let request = get(&path, STATS_BYTES_MAX);
         let answer = self.call(Endpoint::Stats, base, &request, deadline)?;
-        let stats = decode::stats(gateway_id, &answer.body, &mut self.field_errors);
+        let stats = messages::stats(gateway_id, &answer.body, &mut self.field_errors);
         let mut stats = self.finished(base, answer, stats)?;
         if !self.settings.with_locations
             && let Some(status) = &mut stats.last_status
@@ -246,7 +246,7 @@ impl Client {
     ) -> Result<KeyInfo, CallError> {
         let request = get("/auth_info", STATS_BYTES_MAX);
         let answer = self.call(Endpoint::AuthInfo, base, &request, deadline)?;
-        let info = decode::auth_info(&answer.body);
+        let info = messages::auth_info(&answer.body);
         let info = self.finished(base, answer, info)?;
         Ok(rights::key_info(&info, needs_list))
     }

@@ -2,9 +2,9 @@
 //! the model has them, or the reason why not. The only room that sees JSON, TLS and the API key.
 
 mod client;
-mod decode;
 mod failure;
 mod hosts;
+mod messages;
 mod proxy;
 mod refusal;
 mod resolver;

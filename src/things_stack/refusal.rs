@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::error::{FetchError, Reason};
 use crate::model::Endpoint;
-use crate::things_stack::decode;
-use crate::things_stack::decode::printable;
 use crate::things_stack::hosts::BaseUrl;
+use crate::things_stack::messages;
+use crate::things_stack::messages::printable;
 use crate::things_stack::transport::Answer;
 
 /// How long a server may silence the exporter, and for how long it does where it names no time.
@@ -68,7 +68,7 @@ pub fn of(endpoint: Endpoint, base: &BaseUrl, answer: &Answer) -> Option<CallErr
         400..500 => Reason::ClientError,
         _ => Reason::ServerError,
     };
-    let details = decode::api_error(&answer.body);
+    let details = messages::api_error(&answer.body);
     let said = match (&details, answer.header("location")) {
         (Some(details), _) => format!(": {}", details.message),
         (None, Some(location)) if reason == Reason::Redirect => {

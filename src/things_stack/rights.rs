@@ -1,21 +1,21 @@
 //! What the rights of an API key mean to the exporter. Pure.
 
 use crate::model::KeyInfo;
-use crate::things_stack::decode::{AuthInfo, KeyKind};
+use crate::things_stack::messages::{AccessKind, AuthInfo};
 
 /// What is missing among the rights of a key, in the console's words, and when it expires.
 /// `needs_list` where the gateways come from a list (without `--gateway`).
 pub fn key_info(info: &AuthInfo, needs_list: bool) -> KeyInfo {
     let list = match info.kind {
-        KeyKind::User => Some((
+        AccessKind::UserKey => Some((
             "RIGHT_USER_GATEWAYS_LIST",
             "list gateways the user is a collaborator of",
         )),
-        KeyKind::Organization => Some((
+        AccessKind::OrganizationKey => Some((
             "RIGHT_ORGANIZATION_GATEWAYS_LIST",
             "list gateways the organization is a collaborator of",
         )),
-        KeyKind::Gateway | KeyKind::Other => None,
+        AccessKind::GatewayKey | AccessKind::Other | AccessKind::None => None,
     };
     let status = Some(("RIGHT_GATEWAY_STATUS_READ", "view gateway status"));
     let needed = list.filter(|_| needs_list).into_iter().chain(status);
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(kind: KeyKind, rights: &[&str], needs_list: bool, missing: &[&str]) {
+    fn check(kind: AccessKind, rights: &[&str], needs_list: bool, missing: &[&str]) {
         let info = AuthInfo {
             kind,
             rights: rights.iter().map(ToString::to_string).collect(),
@@ -55,24 +55,39 @@ mod tests {
     fn a_key_lacks_a_right_only_if_its_rights_are_known_and_none_covers_it() {
         let status = "view gateway status";
         let list = "list gateways the user is a collaborator of";
-        check(KeyKind::User, &[], true, &[]);
+        check(AccessKind::UserKey, &[], true, &[]);
         check(
-            KeyKind::User,
+            AccessKind::UserKey,
             &["RIGHT_GATEWAY_STATUS_READ", "RIGHT_USER_GATEWAYS_LIST"],
             true,
             &[],
         );
-        check(KeyKind::User, &["RIGHT_USER_INFO", "RIGHT_ALL"], true, &[]);
         check(
-            KeyKind::User,
+            AccessKind::UserKey,
+            &["RIGHT_USER_INFO", "RIGHT_ALL"],
+            true,
+            &[],
+        );
+        check(
+            AccessKind::UserKey,
             &["RIGHT_GATEWAY_INFO"],
             true,
             &[list, status],
         );
-        check(KeyKind::User, &["RIGHT_GATEWAY_INFO"], false, &[status]);
-        check(KeyKind::Gateway, &["RIGHT_GATEWAY_INFO"], true, &[status]);
         check(
-            KeyKind::Organization,
+            AccessKind::UserKey,
+            &["RIGHT_GATEWAY_INFO"],
+            false,
+            &[status],
+        );
+        check(
+            AccessKind::GatewayKey,
+            &["RIGHT_GATEWAY_INFO"],
+            true,
+            &[status],
+        );
+        check(
+            AccessKind::OrganizationKey,
             &["RIGHT_GATEWAY_STATUS_READ"],
             true,
             &["list gateways the organization is a collaborator of"],

@@ -241,23 +241,22 @@ impl Transport {
         attempt: Attempt,
     ) -> Result<Answer, ureq::Error> {
         let start = Instant::now();
-        if let Some(host) = self.hosts.get_mut(base) {
-            host.kept_since = None;
-        }
-        let response = self.response(base, request, &attempt)?;
-        let answer = read_answer(
-            response,
-            request.answer_bytes_max,
-            mem::take(&mut self.spare),
-        )?;
+        let answer = self.response(base, request, &attempt);
+        let answer = answer.and_then(|response| {
+            let spare = mem::take(&mut self.spare);
+            read_answer(response, request.answer_bytes_max, spare)
+        });
         let now = Instant::now();
         let host = self.hosts.entry(base.clone()).or_insert(Host {
             kept_since: None,
             usual_time: Duration::ZERO,
         });
-        host.kept_since = Some(now);
-        host.usual_time = (now - start).max(host.usual_time * 9 / 10);
-        Ok(answer)
+        // What did not come in time would have taken longer still.
+        if matches!(answer, Ok(_) | Err(ureq::Error::Timeout(_))) {
+            host.usual_time = (now - start).max(host.usual_time * 9 / 10);
+        }
+        host.kept_since = answer.is_ok().then_some(now);
+        answer
     }
 
     fn response(

@@ -179,6 +179,20 @@ fn an_answer_of_another_form_is_recognized() {
 }
 
 #[test]
+fn json_of_somebody_else_is_no_answer_of_the_api() {
+    for body in [
+        r#"{"status":"maintenance"}"#,
+        r#"{"detail":"Service Unavailable","status":503}"#,
+        r#"{"code":503}"#,
+        r#"{"entries":null,"gateways":null}"#,
+        "null",
+    ] {
+        check_list(Misbehaviour::json(200, body), "shape");
+        check_batch(Misbehaviour::json(200, body), "shape");
+    }
+}
+
+#[test]
 fn json_as_deep_as_a_well_is_refused() {
     let deep = "[".repeat(200_000);
     check_list(

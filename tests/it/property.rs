@@ -156,7 +156,7 @@ fn property_random_documents_in_place_of_an_answer_never_end_the_exporter() {
         scrape.assert(scrape.errors("internal") == 0.0, &format!("seed {seed}"));
         fake.behave();
     }
-    // A random object without gateways was a true answer: that there are none.
+    // An empty object was a true answer: that there are no gateways.
     exporter.scrape_until("recovery", |scrape| {
         scrape.find_of("ttn_gateway_connected", "gw-1") == Some(1.0)
             && scrape.value("ttn_up") == 1.0
