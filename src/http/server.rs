@@ -173,7 +173,9 @@ impl Site {
         ];
         let collection = self.collector.collect(&asked.scrape(self.budget));
         let now = SystemTime::now();
-        let html = page::render(&collection, self.collector.counters(), now);
+        let url = asked.request.url().split('#').next().unwrap_or_default();
+        let query = url.split_once('?').map_or("", |(_, query)| query);
+        let html = page::render(&collection, self.collector.counters(), query, now);
         let body = Body::new(html.into_bytes());
         self.answer_with(asked, page::CONTENT_TYPE, HEADERS, body)
     }

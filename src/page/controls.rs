@@ -51,7 +51,9 @@ pub fn totals(collection: &Snapshot, query: &Query) -> String {
         html.push_str(&state_tile(collection.count(state), state, query));
     }
     let known = collection.gateways.iter().map(|g| g.uplinks_per_hour);
-    let sum = known.flatten().fold(None, |sum, rate| Some(sum.unwrap_or(0.0) + rate));
+    let sum = known
+        .flatten()
+        .fold(None, |sum, rate| Some(sum.unwrap_or(0.0) + rate));
     let rate = PerHour(sum);
     html + &format!(
         "<li><p><b>{rate}</b> <span>uplinks per hour</span></p></li>\n</ul>\n</section>\n"
@@ -95,7 +97,11 @@ pub fn selection(query: &Query, window: Window) -> String {
     if query.state.is_none() && query.text.is_empty() {
         return String::new();
     }
-    let noun = if window.total == 1 { "gateway" } else { "gateways" };
+    let noun = if window.total == 1 {
+        "gateway"
+    } else {
+        "gateways"
+    };
     let state = query.state.map(|state| format!("{} ", state_name(state)));
     let text = match query.text.as_str() {
         "" => String::new(),
@@ -158,8 +164,14 @@ mod tests {
         let query = query("state=connected&q=a+b&page=2&refresh=0");
         let html = pager(&query, Window::new(&query, 250));
         let rest = "/?state=connected&amp;q=a%20b";
-        assert!(html.contains(&format!("\"{rest}&amp;refresh=0\">Previous")), "{html}");
-        assert!(html.contains(&format!("\"{rest}&amp;page=3&amp;refresh=0\">Next")), "{html}");
+        assert!(
+            html.contains(&format!("\"{rest}&amp;refresh=0\">Previous")),
+            "{html}"
+        );
+        assert!(
+            html.contains(&format!("\"{rest}&amp;page=3&amp;refresh=0\">Next")),
+            "{html}"
+        );
         assert!(html.contains("101–200 of 250"), "{html}");
         assert_eq!(pager(&query, Window::new(&query, 100)), "");
     }
@@ -168,9 +180,15 @@ mod tests {
     fn a_search_text_is_shown_as_text() {
         let query = query("q=%22%3E%3Cscript%3E&state=unknown&refresh=0");
         let html = search(&query) + &selection(&query, Window::new(&query, 1));
-        assert!(html.contains("value=\"&quot;&gt;&lt;script&gt;\""), "{html}");
+        assert!(
+            html.contains("value=\"&quot;&gt;&lt;script&gt;\""),
+            "{html}"
+        );
         assert!(html.contains("name=\"state\" value=\"unknown\""), "{html}");
-        assert!(html.contains("1 unknown gateway with “<bdi>&quot;&gt;&lt;script"), "{html}");
+        assert!(
+            html.contains("1 unknown gateway with “<bdi>&quot;&gt;&lt;script"),
+            "{html}"
+        );
         assert!(html.contains("\"/?refresh=0\">Show all gateways"), "{html}");
     }
 
