@@ -78,10 +78,10 @@ impl Renderer {
         }
     }
 
-    fn page(&self, snapshot: &Snapshot, _query: &str, scrape: &Scrape) -> String {
+    fn page(&self, snapshot: &Snapshot, query: &str, scrape: &Scrape) -> String {
         // The collection may have taken a while since the clock was read.
         let now = scrape.at + scrape.now.elapsed();
-        page::render(snapshot, &self.known.counters(), now)
+        page::render(snapshot, &self.known.counters(), query, now)
     }
 
     /// The whole exposition: the part of the snapshot is made once for all who ask while it is

@@ -6,7 +6,7 @@
 use crate::metrics::number::Value;
 use crate::metrics::text_format::{Family, Label, Row, counter, gauge};
 use crate::model::{ConnectionStats, GatewayReport, GatewayStatus, Location};
-use crate::model::{State, SubBand, Timestamp};
+use crate::model::{RoundTripTimes, State, SubBand, Timestamp};
 
 /// What the label `gateway_id` is called everywhere.
 const ID: &[&str] = &["gateway_id"];
@@ -101,31 +101,31 @@ pub const GATEWAY_ROWS: [Row<GatewayReport>; 28] = [
     gauge(
         "ttn_gateway_round_trip_time_min_seconds",
         ID,
-        "Shortest recent round trip between server and gateway",
-        |family, report| stat(family, report, |stats| Some(stats.round_trip_times?.min)),
+        "Shortest recent round trip between server and gateway, while it is connected",
+        |family, report| round_trip(family, report, |times| times.min),
     ),
     gauge(
         "ttn_gateway_round_trip_time_median_seconds",
         ID,
         "Median recent round trip between server and gateway",
-        |family, report| stat(family, report, |stats| Some(stats.round_trip_times?.median)),
+        |family, report| round_trip(family, report, |times| times.median),
     ),
     gauge(
         "ttn_gateway_round_trip_time_max_seconds",
         ID,
         "Longest recent round trip between server and gateway",
-        |family, report| stat(family, report, |stats| Some(stats.round_trip_times?.max)),
+        |family, report| round_trip(family, report, |times| times.max),
     ),
     gauge(
         "ttn_gateway_round_trip_time_samples",
         ID,
         "Round trips behind the other figures: at most 20, of the last 30 minutes",
-        |family, report| stat(family, report, |stats| Some(stats.round_trip_times?.count)),
+        |family, report| round_trip(family, report, |times| times.count),
     ),
     gauge(
         "ttn_gateway_sub_band_downlink_utilization_ratio",
         SUB_BAND,
-        "Fraction of time in which the gateway transmits in this band",
+        "Fraction of time in which the connected gateway transmits in this band",
         |family, report| sub_bands(family, report, |band| band.downlink_utilization),
     ),
     gauge(
@@ -241,6 +241,21 @@ fn stat<V: Into<Value>>(
     sample(family, report, report.stats().and_then(value));
 }
 
+/// The stats of a gateway that is connected. The server keeps those of one that left for 48 hours,
+/// and its round trips and sub-bands say nothing about now.
+fn live(report: &GatewayReport) -> Option<&ConnectionStats> {
+    (report.state() == State::Connected).then(|| report.stats())?
+}
+
+fn round_trip<V: Into<Value>>(
+    family: &mut Family<'_>,
+    report: &GatewayReport,
+    value: fn(&RoundTripTimes) -> V,
+) {
+    let times = live(report).and_then(|stats| stats.round_trip_times.as_ref());
+    sample(family, report, times.map(value));
+}
+
 fn uplinks(stats: &ConnectionStats) -> Option<u64> {
     stats
         .is_readable("uplink_count")
@@ -279,7 +294,7 @@ fn connection_info(family: &mut Family<'_>, report: &GatewayReport) {
 
 /// A band that is named twice counts once: a series must not appear twice.
 fn sub_bands(family: &mut Family<'_>, report: &GatewayReport, value: fn(&SubBand) -> f64) {
-    let bands = report.stats().map_or(&[][..], |stats| &stats.sub_bands);
+    let bands = live(report).map_or(&[][..], |stats| &stats.sub_bands);
     let range = |band: &SubBand| (band.min_frequency, band.max_frequency);
     for (index, band) in bands.iter().enumerate() {
         let (min, max) = range(band);
@@ -294,7 +309,10 @@ fn sub_bands(family: &mut Family<'_>, report: &GatewayReport, value: fn(&SubBand
 /// registered one, since a series must not appear twice.
 fn antennas(family: &mut Family<'_>, report: &GatewayReport, value: fn(&Location) -> f64) {
     let reported = status(report).map_or(&[][..], |status| &status.antenna_locations);
-    let all = || report.gateway.antennas.iter().chain(reported);
+    // The registration has an older copy of what a GPS says.
+    let of_gps = || reported.iter().filter(|location| location.source == "gps");
+    let registered = &report.gateway.antennas;
+    let all = || of_gps().chain(registered).chain(reported);
     for (index, location) in all().enumerate() {
         if !all()
             .take(index)

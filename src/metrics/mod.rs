@@ -9,6 +9,8 @@ mod gateway;
 mod number;
 mod text_format;
 
+use std::time::UNIX_EPOCH;
+
 use crate::metrics::gateway::GATEWAY_ROWS;
 use crate::metrics::text_format::{Family, Label, Row, gauge};
 use crate::model::{Snapshot, State};
@@ -40,18 +42,30 @@ pub fn render_gateways(collection: &Snapshot) -> Vec<u8> {
     output
 }
 
-const COLLECTION_ROWS: [Row<Snapshot>; 3] = [
+const COLLECTION_ROWS: [Row<Snapshot>; 5] = [
     gauge(
         "ttn_up",
         &[],
-        "1 if the last collection obtained the list and the state of every gateway, 0 if not",
+        "1 if the API gave the list and answered every request of the last collection, 0 if not",
         |family, collection| family.sample(&[], collection.is_api_up),
     ),
     gauge(
         "ttn_exporter_gateways",
         &["state"],
-        "Gateways by state: connected, disconnected, or unknown because the API failed",
+        "Gateways by state: connected, disconnected, or unknown where it could not be obtained",
         gateways_by_state,
+    ),
+    gauge(
+        "ttn_exporter_list_timestamp_seconds",
+        &[],
+        "When the list of gateways was last obtained whole, since the Unix epoch",
+        list_timestamp,
+    ),
+    gauge(
+        "ttn_exporter_api_key_expiry_timestamp_seconds",
+        &[],
+        "When the API key expires, since the Unix epoch; absent for a key that does not",
+        key_expiry,
     ),
     gauge(
         "ttn_exporter_scrape_duration_seconds",
@@ -68,6 +82,19 @@ fn gateways_by_state(family: &mut Family<'_>, collection: &Snapshot) {
         (State::Unknown, "unknown"),
     ] {
         family.sample(&[Label::Text(label)], collection.count(state) as u64);
+    }
+}
+
+fn list_timestamp(family: &mut Family<'_>, collection: &Snapshot) {
+    let obtained_at = collection.list_obtained_at;
+    if let Some(since) = obtained_at.and_then(|at| at.duration_since(UNIX_EPOCH).ok()) {
+        family.sample(&[], since);
+    }
+}
+
+fn key_expiry(family: &mut Family<'_>, collection: &Snapshot) {
+    if let Some(expires_at) = collection.key.as_ref().and_then(|key| key.expires_at) {
+        family.sample(&[], expires_at);
     }
 }
 
@@ -90,13 +117,13 @@ pub fn catalogue() -> Vec<&'static crate::metrics::text_format::Metric> {
 mod tests {
     use std::collections::{BTreeSet, HashSet};
     use std::sync::Arc;
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::Duration;
 
     use super::*;
     use crate::error::{FetchError, Reason};
     use crate::exposition_parser;
     use crate::metrics::text_format::Kind;
-    use crate::model::{ConnectionStats, Endpoint, Gateway, GatewayReport, GatewayStatus};
+    use crate::model::{ConnectionStats, Endpoint, Gateway, GatewayReport, GatewayStatus, KeyInfo};
     use crate::model::{
         Counters, Location, Outcome, RateLimit, RoundTripTimes, SubBand, Timestamp,
     };
@@ -231,12 +258,20 @@ mod tests {
     fn every_state() -> Snapshot {
         let mut all = report("all", Ok(Some(Arc::new(full_stats()))));
         all.gateway = Arc::new(full_gateway());
-        collection(vec![
-            all,
-            report("failed", Err(failure())),
-            report("gone", Ok(Some(Arc::new(gone_stats())))),
-            report("never", Ok(None)),
-        ])
+        let key = KeyInfo {
+            expires_at: at(1_800_000_000, 0),
+            missing_rights: Vec::new(),
+        };
+        Snapshot {
+            list_obtained_at: Some(UNIX_EPOCH + Duration::from_millis(1_700_000_060_250)),
+            key: Some(Arc::new(key)),
+            ..collection(vec![
+                all,
+                report("failed", Err(failure())),
+                report("gone", Ok(Some(Arc::new(gone_stats())))),
+                report("never", Ok(None)),
+            ])
+        }
     }
 
     fn busy_counters() -> Counters {
@@ -388,24 +423,48 @@ mod tests {
         ];
         let empty = Arc::new(ConnectionStats::default());
         check_families(Ok(Some(empty)), &[&always[..], &with_stats].concat());
-        let stateless = Arc::new(ConnectionStats {
-            unreadable: vec!["connected_at", "uplink_count"],
-            downlink_count: 5,
+        let unreadable = Arc::new(ConnectionStats {
+            unreadable: vec!["downlink_count", "tx_acknowledgment_count"],
             ..ConnectionStats::default()
         });
-        let without_state = ["info", "scrape_success", "connection_info"];
-        let counts = ["downlink_messages_total", "tx_acknowledgments_total"];
-        let outcome = Ok(Some(stateless));
-        check_families(outcome, &[&without_state[..], &counts].concat());
+        let counted = ["connection_info", "uplink_messages_total"];
+        let outcome = Ok(Some(unreadable));
+        check_families(outcome, &[&always[..], &counted].concat());
     }
 
     #[test]
-    fn the_list_failing_is_not_up_and_leaves_the_gateways() {
-        let mut collection = collection(vec![report("g", Ok(None))]);
+    fn up_is_what_the_api_did_and_not_what_one_gateway_was_refused() {
+        let mut collection = collection(vec![report("g", Err(failure()))]);
         assert!(gateways_as_text(&collection).contains("\nttn_up 1\n"));
-        collection.list_error = Some(failure());
+        collection.gateways = vec![report("g", Ok(None))];
+        collection.is_api_up = false;
         let text = gateways_as_text(&collection);
         assert!(text.contains("\nttn_up 0\n"));
         assert!(text.contains("\nttn_gateway_connected{gateway_id=\"g\"} 0\n"));
+    }
+
+    #[test]
+    fn what_is_not_known_of_list_and_key_is_absent() {
+        let mut collection = collection(vec![]);
+        collection.key = Some(Arc::new(KeyInfo::default()));
+        let text = gateways_as_text(&collection);
+        assert!(!text.contains("list_timestamp"), "{text}");
+        assert!(!text.contains("key_expiry"), "{text}");
+    }
+
+    #[test]
+    fn round_trips_and_sub_bands_of_a_gateway_that_left_are_absent() {
+        let left = |disconnected_at| ConnectionStats {
+            disconnected_at,
+            ..full_stats()
+        };
+        let of_now = |name: &String| name.contains("round_trip") || name.contains("sub_band");
+        let shown = |stats| {
+            families_of(Ok(Some(Arc::new(stats))))
+                .into_iter()
+                .filter(of_now)
+        };
+        assert_eq!(shown(left(None)).count(), 6);
+        assert_eq!(shown(left(at(1_800_000_000, 0))).count(), 0);
     }
 }

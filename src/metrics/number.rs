@@ -68,12 +68,7 @@ pub fn push_value(output: &mut Vec<u8>, value: Value) {
 }
 
 pub fn push_integer(output: &mut Vec<u8>, value: u64) {
-    // Most samples are 0 or 1.
-    if value < 10 {
-        output.push(b'0' + value as u8);
-    } else {
-        output.extend_from_slice(decimal(value, &mut [0; 20]));
-    }
+    output.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 fn push_fraction(output: &mut Vec<u8>, nanoseconds: u32) {
@@ -81,37 +76,11 @@ fn push_fraction(output: &mut Vec<u8>, nanoseconds: u32) {
     if nanoseconds == 0 {
         return;
     }
-    // The billion keeps the leading zeros; its own digit makes room for the point.
-    let mut buffer = [0; 20];
-    let digits = decimal(1_000_000_000 + u64::from(nanoseconds), &mut buffer);
-    let zeros = digits.iter().rev().take_while(|digit| **digit == b'0');
-    let end = digits.len() - zeros.count();
+    // The billion keeps the leading zeros; its own digit gives way to the point.
+    let mut buffer = itoa::Buffer::new();
+    let digits = buffer.format(1_000_000_000 + nanoseconds);
     output.push(b'.');
-    output.extend_from_slice(&digits[1..end]);
-}
-
-/// The digits of a number, at the end of the buffer: 2^64−1 has 20. Most samples are integers,
-/// and this takes a fraction of the time of `write!`.
-fn decimal(mut value: u64, buffer: &mut [u8; 20]) -> &[u8] {
-    const BILLION: u64 = 1_000_000_000;
-    let mut start = buffer.len();
-    // A 32-bit processor divides 64 bits in hundreds of steps: twice is enough.
-    while value >= BILLION {
-        push_digits_before(buffer, &mut start, (value % BILLION) as u32, 9);
-        value /= BILLION;
-    }
-    push_digits_before(buffer, &mut start, value as u32, 1);
-    &buffer[start..]
-}
-
-/// At least so many digits, with zeros in front.
-fn push_digits_before(buffer: &mut [u8], start: &mut usize, mut value: u32, count_min: usize) {
-    let end = *start;
-    while value > 0 || end - *start < count_min {
-        *start -= 1;
-        buffer[*start] = b'0' + (value % 10) as u8;
-        value /= 10;
-    }
+    output.extend_from_slice(digits[1..].trim_end_matches('0').as_bytes());
 }
 
 fn push_float(output: &mut Vec<u8>, value: f64) {
@@ -128,8 +97,7 @@ fn push_float(output: &mut Vec<u8>, value: f64) {
         }
         push_integer(output, value.abs() as u64);
     } else {
-        // JSON's numbers are spelled like this too, and this takes a quarter of `write!`'s time.
-        serde_json::to_writer(output, &value).expect("writing to memory cannot fail");
+        output.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
     }
 }
 

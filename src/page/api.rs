@@ -1,18 +1,22 @@
-//! How the API does, on the status page: what is wrong and what to do about it, and
-//! the figures of the exporter's work with the API. It stands above the table, since whoever
-//! sees an unknown gateway asks for it first.
+//! The API on the status page: what is wrong and what to do about it, above the table, and the
+//! figures of the exporter's requests, below it.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use crate::error::{FetchError, Reason};
-use crate::model::{Counters, Snapshot};
+use crate::model::{Counters, KeyInfo, Snapshot};
 
-use super::text::{Grouped, Host, Isolated, Tense, Took, When, amount, timestamp, unix_seconds};
+use super::text::{
+    Escaped, Grouped, Host, Isolated, Tense, Took, Utc, When, amount, timestamp, unix_seconds,
+};
 
 /// A clock that is further behind than this makes the ages on the page wrong.
 const CLOCK_TOLERANCE_SECONDS: i64 = 120;
+
+/// A key that expires sooner than this is a problem.
+const KEY_EXPIRY_SOON_SECONDS: i64 = 14 * 86_400;
 
 /// What is wrong with the API, and what to do about it; nothing where all is well.
 pub fn problems(collection: &Snapshot, now: SystemTime) -> String {
@@ -20,7 +24,15 @@ pub fn problems(collection: &Snapshot, now: SystemTime) -> String {
         .into_iter()
         .flatten()
         .collect();
+    if let Some(key) = &collection.key {
+        items.extend(rights_problem(key));
+        items.extend(expiry_problem(key, now));
+    }
     items.extend(gateway_problems(collection));
+    items.extend(collection.warnings.iter().map(|warning| {
+        let warning = Isolated(warning);
+        format!("<li><p><b>The server sent a warning:</b> {warning}</p></li>\n")
+    }));
     if items.is_empty() {
         return String::new();
     }
@@ -49,6 +61,36 @@ fn advice(reason: Reason) -> String {
         }
     });
     words.collect::<Vec<_>>().join(" ")
+}
+
+fn rights_problem(key: &KeyInfo) -> Option<String> {
+    let rights: Vec<_> = key
+        .missing_rights
+        .iter()
+        .map(|right| format!("“{}”", Escaped(right)))
+        .collect();
+    let what = match rights.len() {
+        0 => return None,
+        1 => "The API key lacks a right that this exporter needs:",
+        _ => "The API key lacks rights that this exporter needs:",
+    };
+    Some(format!(
+        "<li><p><b>{what}</b> {}. Grant it in the console, under API keys.</p></li>\n",
+        rights.join(", ")
+    ))
+}
+
+fn expiry_problem(key: &KeyInfo, now: SystemTime) -> Option<String> {
+    let (at, tense) = (key.expires_at?, Tense::Event);
+    let left = at.seconds.saturating_sub(unix_seconds(now));
+    let verb = if left < 0 { "expired" } else { "expires" };
+    (left < KEY_EXPIRY_SOON_SECONDS).then(|| {
+        format!(
+            "<li><p><b>The API key {verb} {}.</b> Make a new one in the console, under API keys, \
+             and give it to this exporter.</p></li>\n",
+            When { at, now, tense }
+        )
+    })
 }
 
 fn list_problem(collection: &Snapshot) -> Option<String> {
@@ -97,23 +139,25 @@ fn clock_problem(collection: &Snapshot, now: SystemTime) -> Option<String> {
     })
 }
 
-/// How the API does.
+/// The figures of the last collection and of all requests.
 pub fn facts(collection: &Snapshot, counters: &Counters, now: SystemTime) -> String {
     let (at, tense) = (timestamp(collection.at), Tense::Event);
-    let complete = match collection.is_complete() {
-        true => "everything was read",
-        false => "something is missing",
+    let answered = match collection.is_api_up {
+        true => "the API answered every request",
+        false => "the API did not answer every request",
     };
     let collected = format!(
-        "{} <small>took {}; {complete}</small>",
+        "{} <small>took {}; {answered}</small>",
         When { at, now, tense },
         Took(collection.duration)
     );
     let mut html = "<section aria-labelledby=\"api\">\n<h2 id=\"api\">The Things Stack API</h2>\n\
-                    <dl>\n"
+                    <dl class=\"facts\">\n"
         .to_string();
     for (term, description) in [
         ("Last collection", collected),
+        ("Gateway list", list_age(collection, now)),
+        ("API key", key_life(collection.key.as_deref(), now)),
         ("Rate limit left", rate_limits(counters)),
         ("Since start", since_start(counters)),
         ("Last error", last_error(counters, now)),
@@ -123,6 +167,32 @@ pub fn facts(collection: &Snapshot, counters: &Counters, now: SystemTime) -> Str
         ));
     }
     html + "</dl>\n</section>\n"
+}
+
+fn list_age(collection: &Snapshot, now: SystemTime) -> String {
+    let (at, tense) = (collection.list_obtained_at.map(timestamp), Tense::Event);
+    match at {
+        Some(at) => format!("read whole {}", When { at, now, tense }),
+        None => "not read whole yet".to_string(),
+    }
+}
+
+fn key_life(key: Option<&KeyInfo>, now: SystemTime) -> String {
+    let Some(key) = key else {
+        return "expiry not known".to_string();
+    };
+    let (at, tense) = (key.expires_at, Tense::Event);
+    match at {
+        None => "does not expire".to_string(),
+        Some(at) if at.seconds < unix_seconds(now) => {
+            format!("expired {}", When { at, now, tense })
+        }
+        Some(at) => format!(
+            "expires {} <small>{}</small>",
+            When { at, now, tense },
+            Utc(at)
+        ),
+    }
 }
 
 /// By the host that announced it.
@@ -240,5 +310,45 @@ mod tests {
         counters.rate_limits.insert("eu1.example".into(), rate);
         let told = "1,180 of 1,200 <small><bdi>eu1.<wbr>example</bdi></small>";
         check(&collection(vec![]), &counters, &[told]);
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_key_is_told_before_it_fails() {
+        let mut one = collection(vec![connected()]);
+        check(
+            &one,
+            &Counters::default(),
+            &["expiry not known", "not read whole yet"],
+        );
+        one.key = Some(Arc::new(KeyInfo::default()));
+        one.list_obtained_at = Some(now() - Duration::from_secs(600));
+        check(
+            &one,
+            &Counters::default(),
+            &["does not expire", ">10 min ago</time></dd>"],
+        );
+        one.key = Some(Arc::new(KeyInfo {
+            expires_at: Some(timestamp(now() + Duration::from_secs(5 * 86_400))),
+            missing_rights: vec!["view gateway status"],
+        }));
+        let words = [
+            "lacks a right that this exporter needs:</b> “view gateway status”.",
+            "<b>The API key expires <time",
+            ">in 5 d</time>.</b> Make a new one",
+            "2026-11-27 17:13:59 UTC</small>",
+        ];
+        check(&one, &Counters::default(), &words);
+    }
+
+    #[test]
+    fn a_warning_of_the_server_is_shown_as_text() {
+        let mut one = collection(vec![connected()]);
+        one.warnings = vec!["<b>old</b>".into()];
+        one.is_api_up = false;
+        let words = [
+            "The server sent a warning:</b> <bdi>&lt;b&gt;old&lt;/b&gt;</bdi>",
+            "the API did not answer every request",
+        ];
+        check(&one, &Counters::default(), &words);
     }
 }

@@ -5,6 +5,9 @@
 //! the text with the headers below.
 
 mod api;
+mod controls;
+mod details;
+mod query;
 mod table;
 mod text;
 
@@ -14,16 +17,19 @@ use crate::assets;
 use crate::model::{Counters, Snapshot, State};
 
 use api::{facts, problems};
-use table::{WORST_FIRST, table};
-use text::{Count, Utc, timestamp};
+use controls::{Window, pager, search, selection, totals};
+use query::Query;
+use table::{WORST_FIRST, selected, table};
+use text::{Utc, timestamp};
 
 pub const CONTENT_TYPE: &str = "text/html; charset=utf-8";
 
-/// Nothing may load or run but this page's own style and the pictures inside it. The hash is
+/// Nothing may load or run but this page's own style and the pictures inside it; its form
+/// comes back here alone. The hash is
 /// that of assets/page.css; a test says the new one when that file changes.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
      style-src 'sha256-1N84vkl4cJXr4yjrbG0JbC4RZ8yFYr91/AlyxJDsFCA='; \
-     img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+     img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// `X-Content-Type-Options`
 pub const CONTENT_TYPE_OPTIONS: &str = "nosniff";
@@ -39,31 +45,49 @@ const REPOSITORY: &str = env!("CARGO_PKG_REPOSITORY");
 /// The server stores what it knows of a gateway about every 30 s.
 const REFRESH_SECONDS: u32 = 30;
 
-/// The page for `collection`, with ages as of `now`.
-pub fn render(collection: &Snapshot, counters: &Counters, now: SystemTime) -> String {
+/// The page for `collection`, with ages as of `now`. `query` is what stands in the address
+/// between `?` and `#`.
+pub fn render(collection: &Snapshot, counters: &Counters, query: &str, now: SystemTime) -> String {
+    let query = Query::parse(query);
     let verdict = verdict(collection);
-    let gateways = match collection.gateways.is_empty() {
-        true => nothing(collection),
-        false => table(&collection.gateways, now),
-    };
     [
-        head(collection, &verdict),
-        header(collection, &verdict, now),
+        head(collection, &verdict, &query),
+        header(collection, &verdict, &query, now),
         "<main>\n".to_string(),
         problems(collection, now),
-        totals(collection),
+        totals(collection, &query),
+        gateways(collection, &query, now),
         facts(collection, counters, now),
-        format!(
-            "<section aria-labelledby=\"gateways\">\n\
-             <h2 id=\"gateways\">Gateways</h2>\n{gateways}</section>\n"
-        ),
         "</main>\n".to_string(),
         footer(),
     ]
     .concat()
 }
 
-/// The style class and anchor of a state.
+fn gateways(collection: &Snapshot, query: &Query, now: SystemTime) -> String {
+    let content = match collection.gateways.is_empty() {
+        true => nothing(collection),
+        false => view(collection, query, now),
+    };
+    format!(
+        "<section aria-labelledby=\"gateways\">\n\
+         <h2 id=\"gateways\">Gateways</h2>\n{content}</section>\n"
+    )
+}
+
+/// The part of the gateways that is asked for.
+fn view(collection: &Snapshot, query: &Query, now: SystemTime) -> String {
+    let rows = selected(&collection.gateways, query, now);
+    let window = Window::new(query, rows.len());
+    let table = match rows.get(window.start()..window.end()) {
+        Some(rows) if !rows.is_empty() => table(rows, now),
+        _ => "<div class=\"empty\"><p>No gateway is like that.</p></div>\n".to_string(),
+    };
+    let pager = pager(query, window);
+    search(query) + &selection(query, window) + &pager + &table + &pager
+}
+
+/// The style class of a state, and its name in an address.
 fn state_name(state: State) -> &'static str {
     match state {
         State::Connected => "connected",
@@ -96,15 +120,22 @@ fn verdict(collection: &Snapshot) -> String {
     }
 }
 
-fn head(collection: &Snapshot, verdict: &str) -> String {
+fn head(collection: &Snapshot, verdict: &str, query: &Query) -> String {
+    // With its address: a browser does not run a refresh without one after a click on `#…`.
+    let refresh = match query.is_refreshing {
+        true => format!(
+            "<meta http-equiv=\"refresh\" content=\"{REFRESH_SECONDS};url={}\">\n",
+            query.link()
+        ),
+        false => String::new(),
+    };
     let icon = icon(worst(collection));
     let style = assets::style();
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n\
-         <meta http-equiv=\"refresh\" content=\"{REFRESH_SECONDS}\">\n\
-         <title>{verdict} – {NAME}</title>\n\
+         {refresh}<title>{verdict} – {NAME}</title>\n\
          <link rel=\"icon\" href=\"{icon}\">\n\
          <style>{style}</style>\n</head>\n<body>\n"
     )
@@ -125,53 +156,29 @@ fn icon(worst: Option<State>) -> String {
     )
 }
 
-fn header(collection: &Snapshot, verdict: &str, now: SystemTime) -> String {
+fn header(collection: &Snapshot, verdict: &str, query: &Query, now: SystemTime) -> String {
     let state = worst(collection).map(state_name).unwrap_or_default();
     let time = Utc(timestamp(now)).time_of_day();
+    let other = query.with_refresh(!query.is_refreshing).link();
+    let refresh = match query.is_refreshing {
+        true => format!(
+            "This page refreshes every {REFRESH_SECONDS}\u{a0}s. <a href=\"{other}\">Stop refreshing</a>"
+        ),
+        false => format!(
+            "This page does not refresh. <a href=\"{other}\">Refresh every {REFRESH_SECONDS}\u{a0}s</a>"
+        ),
+    };
     format!(
         "<header class=\"{state}\">\n<p class=\"product\">{NAME}</p>\n<h1>{verdict}</h1>\n\
-         <p>As of {time} UTC; this page refreshes itself every {REFRESH_SECONDS} s.</p>\n\
-         </header>\n"
+         <p>As of {time} UTC. {refresh}</p>\n</header>\n"
     )
-}
-
-/// How many gateways are in each state, linked to their rows, and what they carried.
-fn totals(collection: &Snapshot) -> String {
-    if collection.gateways.is_empty() {
-        return String::new();
-    }
-    let mut html = "<section aria-label=\"Totals\">\n<ul class=\"totals\">\n".to_string();
-    for state in WORST_FIRST {
-        let (count, name) = (collection.count(state), state_name(state));
-        let tile = format!("<b>{}</b> <span>{name}</span>", Count(count as u64));
-        html.push_str(&match count {
-            0 => format!("<li class=\"none\"><p>{tile}</p></li>\n"),
-            _ => format!("<li class=\"{name}\"><a href=\"#{name}\">{tile}</a></li>\n"),
-        });
-    }
-    let connected = collection
-        .gateways
-        .iter()
-        .filter(|g| g.state() == State::Connected);
-    let (mut uplinks, mut downlinks) = (0_u64, 0_u64);
-    for stats in connected.filter_map(|g| g.stats()) {
-        uplinks = uplinks.saturating_add(stats.uplink_count);
-        downlinks = downlinks.saturating_add(stats.downlink_count);
-    }
-    for (count, what) in [(uplinks, "uplinks"), (downlinks, "downlinks")] {
-        let count = Count(count);
-        html.push_str(&format!(
-            "<li><p><b>{count}</b> <span>{what}</span></p></li>\n"
-        ));
-    }
-    html + "</ul>\n</section>\n"
 }
 
 /// Why there may be nothing to show.
 fn nothing(collection: &Snapshot) -> String {
     if collection.list_error.is_some() {
-        return "<div class=\"empty\"><p>The gateways appear here as soon as their list could \
-                be read. It is tried again by itself.</p></div>\n"
+        return "<div class=\"empty\"><p>The gateways appear here once their list can be read. The \
+                exporter keeps trying.</p></div>\n"
             .to_string();
     }
     "<div class=\"empty\">\n<p>The API answered, but it lists no gateway for this API key.</p>\n\
@@ -252,7 +259,7 @@ mod tests {
 
     #[track_caller]
     pub fn check(collection: &Snapshot, counters: &Counters, expected: &[&str]) {
-        let html = render(collection, counters, now()).replace('\u{a0}', " ");
+        let html = render(collection, counters, "", now()).replace('\u{a0}', " ");
         for part in expected {
             assert!(html.contains(part), "{part} is missing in {html}");
         }
@@ -268,7 +275,7 @@ mod tests {
     #[test]
     fn nothing_on_the_page_runs_or_loads_anything() {
         let collection = collection(vec![connected(), Ok(None), unknown(Reason::Timeout)]);
-        let html = render(&collection, &Counters::default(), now());
+        let html = render(&collection, &Counters::default(), "", now());
         for forbidden in [
             "<script", "<iframe", "<img", " src=", " style=", "@import", "url(",
         ] {
@@ -315,17 +322,45 @@ mod tests {
                 "The list of gateways is missing because the API does not accept the API key.",
                 Reason::Unauthorized.advice(),
                 "HTTP 401",
-                "as soon as",
+                "once their list can be read",
             ],
         );
     }
 
     #[test]
-    fn five_hundred_gateways_are_half_a_megabyte() {
+    fn five_hundred_gateways_are_five_pages_with_the_counts_of_all() {
         let many = collection((0..500).map(|_| connected()).collect());
-        let html = render(&many, &Counters::default(), now());
+        let page = |query| render(&many, &Counters::default(), query, now());
+        let html = page("page=2");
         assert!(html.len() < 500_000, "{} bytes", html.len());
-        assert_eq!(html.matches("<tr class=\"connected\">").count(), 500);
-        assert!(html.contains("<b>500,<wbr>000</b> <span>uplinks</span>"));
+        assert_eq!(html.matches("<tr class=\"gateway\">").count(), 100);
+        assert!(html.contains("<b>500</b> <span>connected</span>"));
+        assert!(html.contains("101–200 of 500"));
+        let found = page("q=GATEWAY-0499");
+        assert_eq!(found.matches("<tr class=\"gateway\">").count(), 1);
+        assert!(found.contains("<b>500</b> <span>connected</span>"));
+        assert!(page("q=none").contains("No gateway is like that."));
+    }
+
+    #[test]
+    fn a_refresh_keeps_the_view_and_can_be_stopped() {
+        let one = collection(vec![connected()]);
+        let page = |query| render(&one, &Counters::default(), query, now());
+        let html = page("state=connected&page=9");
+        let view = "/?state=connected&amp;page=9";
+        assert!(
+            html.contains(&format!("content=\"30;url={view}\">")),
+            "{html}"
+        );
+        assert!(
+            html.contains(&format!("\"{view}&amp;refresh=0\">Stop")),
+            "{html}"
+        );
+        let html = page("state=connected&refresh=0");
+        assert!(!html.contains("http-equiv"), "{html}");
+        assert!(
+            html.contains("\"/?state=connected\">Refresh every"),
+            "{html}"
+        );
     }
 }

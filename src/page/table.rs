@@ -7,42 +7,75 @@
 //! their duty cycle, else by id, so that the rows keep their places from refresh to refresh.
 
 use std::cmp::Reverse;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::model::{ConnectionStats, GatewayReport, RoundTripTimes, State, SubBand, Timestamp};
 
+use super::details::details;
+use super::query::Query;
 use super::state_name;
-use super::text::{Band, Count, Grouped, Host, Isolated, Percent, Tense, Took, When, unix_seconds};
+use super::text::{Band, Host, Isolated, PerHour, Percent, Tense, Took, When, unix_seconds};
 
 /// A connected gateway that was not heard for this long is shown first among its peers.
 /// Idle ones still send a status every few minutes, but for some Basics Stations.
 const SILENCE_SECONDS: i64 = 3_600;
 
-/// The part of a band's limit from which it deserves a look.
+/// The part of a band's limit from which the alert `TTNGatewayDutyCycleNearLimit` fires.
 const NEAR_LIMIT: f64 = 0.8;
+
+/// The median from which the alert `TTNGatewayRoundTripHigh` fires, and the fewest samples that
+/// it takes for one.
+const SLOW_ROUND_TRIP: Duration = Duration::from_secs(3);
+const ROUND_TRIP_SAMPLES_MIN: u64 = 5;
 
 /// The order of the states, worst first.
 pub const WORST_FIRST: [State; 3] = [State::Disconnected, State::Unknown, State::Connected];
 
 /// Heading and style class of each column; on a narrow screen the heading labels the value.
-const COLUMNS: [(&str, &str); 8] = [
+const COLUMNS: [(&str, &str); 7] = [
     ("State", "state"),
     ("Gateway", "name"),
     ("Last seen", "seen"),
-    ("Uplinks", "number"),
-    ("Downlinks", "number"),
+    ("Uplinks per hour", "number rate"),
     ("Round trip", "number"),
     ("Busiest sub-band", "band"),
-    ("Protocol, cluster", "cluster"),
+    ("Protocol, server", "cluster"),
 ];
 
-/// The whole table: a body for each state that occurs, named by it.
-pub fn table(gateways: &[GatewayReport], now: SystemTime) -> String {
-    let mut html = String::with_capacity(2_000 + 1_500 * gateways.len());
+/// The gateways that the query selects, worst first.
+pub fn selected<'a>(
+    gateways: &'a [GatewayReport],
+    query: &Query,
+    now: SystemTime,
+) -> Vec<&'a GatewayReport> {
+    let text = query.lower_text();
+    let rows = gateways
+        .iter()
+        .filter(|report| query.selects(report, &text));
+    let mut rows: Vec<_> = rows.map(|report| (rank(report, now), report)).collect();
+    // Stable: what is equal stays sorted by id.
+    rows.sort_by_key(|(rank, _)| *rank);
+    rows.into_iter().map(|(_, report)| report).collect()
+}
+
+/// The smallest comes first: by state, then who needs attention, then the newest loss.
+fn rank(report: &GatewayReport, now: SystemTime) -> (u8, bool, Reverse<Option<Timestamp>>) {
+    match (report.state(), report.stats()) {
+        (State::Disconnected, stats) => (0, false, Reverse(stats.and_then(|s| s.disconnected_at))),
+        (State::Unknown, _) => (1, false, Reverse(None)),
+        (State::Connected, stats) => {
+            let is_fine = !stats.is_some_and(|stats| needs_attention(stats, now));
+            (2, is_fine, Reverse(None))
+        }
+    }
+}
+
+/// The table of these gateways: a body for each, with its row and one that opens to the rest.
+pub fn table(rows: &[&GatewayReport], now: SystemTime) -> String {
+    let mut html = String::with_capacity(2_000 + 4_000 * rows.len());
     html.push_str(
-        "<table>\n<caption>Worst first. Uplinks and downlinks count from the moment the \
-         gateway connected; the round trip is the median of its last 30 minutes.\
-         </caption>\n<thead><tr>",
+        "<table>\n<caption>Disconnected gateways come first, then unknown ones. A round trip is \
+         the median of the last 30 minutes.</caption>\n<thead><tr>",
     );
     for (heading, class) in COLUMNS {
         html.push_str(&format!(
@@ -50,33 +83,16 @@ pub fn table(gateways: &[GatewayReport], now: SystemTime) -> String {
         ));
     }
     html.push_str("</tr></thead>\n");
-    for state in WORST_FIRST {
-        let rows = in_state(gateways, state, now);
-        if rows.is_empty() {
-            continue;
-        }
-        html.push_str(&format!("<tbody id=\"{}\">\n", state_name(state)));
-        rows.iter().for_each(|g| html.push_str(&row(g, now)));
-        html.push_str("</tbody>\n");
-    }
+    rows.iter()
+        .for_each(|report| html.push_str(&body(report, now)));
     html.push_str("</table>\n");
     html
 }
 
-/// The gateways in one state, those first that need attention most.
-fn in_state(gateways: &[GatewayReport], state: State, now: SystemTime) -> Vec<&GatewayReport> {
-    let mut rows: Vec<_> = gateways.iter().filter(|g| g.state() == state).collect();
-    // Stable: what is equal stays sorted by id.
-    rows.sort_by_key(|g| match (g.state(), g.stats()) {
-        (State::Disconnected, stats) => (false, Reverse(stats.and_then(|s| s.disconnected_at))),
-        (State::Connected, Some(stats)) => (!needs_attention(stats, now), Reverse(None)),
-        _ => (false, Reverse(None)),
-    });
-    rows
-}
-
 fn needs_attention(stats: &ConnectionStats, now: SystemTime) -> bool {
-    is_silent(stats, now) || busiest(&stats.sub_bands).is_some_and(|band| load(&band) >= NEAR_LIMIT)
+    is_silent(stats, now)
+        || stats.sub_bands.iter().any(is_full)
+        || stats.round_trip_times.is_some_and(is_slow)
 }
 
 /// Whether a gateway has not been heard for an hour; the start of its connection counts.
@@ -85,35 +101,62 @@ fn is_silent(stats: &ConnectionStats, now: SystemTime) -> bool {
     heard.is_some_and(|at| unix_seconds(now).saturating_sub(at.seconds) >= SILENCE_SECONDS)
 }
 
-/// The used part of what the band allows; not a number where it has no limit.
-fn load(band: &SubBand) -> f64 {
-    band.downlink_utilization / band.downlink_utilization_limit
+fn is_slow(times: RoundTripTimes) -> bool {
+    times.median >= SLOW_ROUND_TRIP && times.count >= ROUND_TRIP_SAMPLES_MIN
 }
 
-/// The band that is nearest to its limit.
-fn busiest(bands: &[SubBand]) -> Option<SubBand> {
-    let limited = bands.iter().filter(|band| !load(band).is_nan());
-    limited.max_by(|a, b| load(a).total_cmp(&load(b))).copied()
+/// Whether a band is near its limit.
+pub fn is_full(band: &SubBand) -> bool {
+    load(band).is_some_and(|load| load >= NEAR_LIMIT)
+}
+
+/// The used part of what the band allows; nothing where it has no limit.
+fn load(band: &SubBand) -> Option<f64> {
+    let load = band.downlink_utilization / band.downlink_utilization_limit;
+    (band.downlink_utilization_limit > 0.0 && !load.is_nan()).then_some(load)
+}
+
+/// The band that is nearest to its limit, and how near.
+fn busiest(bands: &[SubBand]) -> Option<(SubBand, f64)> {
+    let limited = bands.iter().filter_map(|band| Some((*band, load(band)?)));
+    limited.max_by(|(_, a), (_, b)| a.total_cmp(b))
+}
+
+fn body(report: &GatewayReport, now: SystemTime) -> String {
+    let columns = COLUMNS.len();
+    format!(
+        "<tbody class=\"{}\">\n{}<tr class=\"more\"><td colspan=\"{columns}\"><details>\
+         <summary>Details</summary>\n<dl>\n{}</dl>\n</details></td></tr>\n</tbody>\n",
+        state_name(report.state()),
+        row(report, now),
+        details(report, now)
+    )
 }
 
 fn row(report: &GatewayReport, now: SystemTime) -> String {
     let stats = report.stats();
+    // What the server still says of a gateway that left is not about now.
+    let live = stats.filter(|_| report.state() == State::Connected);
     let warn = |it: bool| if it { " warn" } else { "" };
-    let connected = report.state() == State::Connected;
-    let silent = connected && stats.is_some_and(|s| is_silent(s, now));
-    let band = stats.and_then(|s| busiest(&s.sub_bands));
-    let near = band.is_some_and(|b| load(&b) >= NEAR_LIMIT);
+    let silent = live.is_some_and(|s| is_silent(s, now));
+    let times = live.and_then(|s| s.round_trip_times);
+    let band = live.and_then(|s| busiest(&s.sub_bands));
     let cells = [
         (state_cell(report, now), ""),
         (name_cell(report), ""),
         (seen_cell(stats, now), warn(silent)),
-        (count_cell(stats.map(|s| s.uplink_count)), ""),
-        (count_cell(stats.map(|s| s.downlink_count)), ""),
-        (round_trip_cell(stats.and_then(|s| s.round_trip_times)), ""),
-        (band.map(band_cell).unwrap_or_default(), warn(near)),
+        (rate_cell(report), ""),
+        (
+            times.map(round_trip_cell).unwrap_or_default(),
+            warn(times.is_some_and(is_slow)),
+        ),
+        (
+            band.map(band_cell).unwrap_or_default(),
+            warn(band.is_some_and(|(band, _)| is_full(&band))),
+        ),
         (cluster_cell(report), ""),
     ];
-    let mut html = format!("<tr class=\"{}\">", state_name(report.state()));
+    let mut html = "<tr class=\"gateway\">".to_string();
     for ((label, class), (content, warn)) in COLUMNS.into_iter().zip(cells) {
         // The name is what a screen reader says before each value of the row.
         let (open, close) = match class {
@@ -160,28 +203,36 @@ fn seen_cell(stats: Option<&ConnectionStats>, now: SystemTime) -> String {
         .unwrap_or_default()
 }
 
-fn count_cell(count: Option<u64>) -> String {
-    count.map(|n| Count(n).to_string()).unwrap_or_default()
+/// Only a connected gateway has a rate; "–" where there is none yet.
+fn rate_cell(report: &GatewayReport) -> String {
+    match report.state() {
+        State::Connected => PerHour(report.uplinks_per_hour).to_string(),
+        _ => String::new(),
+    }
 }
 
-fn round_trip_cell(times: Option<RoundTripTimes>) -> String {
-    let Some(times) = times else {
-        return String::new();
-    };
-    let (median, min, max) = (Took(times.median), Took(times.min), Took(times.max));
-    let samples = Grouped(times.count);
-    format!("<span title=\"{min} to {max}, {samples} samples\">{median}</span>")
+fn round_trip_cell(times: RoundTripTimes) -> String {
+    match is_slow(times) {
+        true => format!("{} <small>slow</small>", Took(times.median)),
+        false => Took(times.median).to_string(),
+    }
 }
 
-fn band_cell(band: SubBand) -> String {
-    let width = (load(&band) * 100.0).clamp(0.0, 100.0);
+fn band_cell((band, load): (SubBand, f64)) -> String {
+    let width = (load * 100.0).clamp(0.0, 100.0);
     format!(
-        "{} of {} <small><svg viewBox=\"0 0 100 4\" preserveAspectRatio=\"none\" \
+        "{} <small><svg viewBox=\"0 0 100 4\" preserveAspectRatio=\"none\" \
          aria-hidden=\"true\"><rect width=\"{width:.1}\" height=\"4\"/></svg>{}</small>",
-        Percent(band.downlink_utilization),
-        Percent(band.downlink_utilization_limit),
+        band_figures(&band),
         Band(band)
     )
+}
+
+/// "0.31 % of 1 %"
+pub fn band_figures(band: &SubBand) -> String {
+    let (used, limit) = (band.downlink_utilization, band.downlink_utilization_limit);
+    let mark = if is_full(band) { ", nearly full" } else { "" };
+    format!("{} of {}{mark}", Percent(used), Percent(limit))
 }
 
 fn cluster_cell(report: &GatewayReport) -> String {
@@ -195,7 +246,7 @@ fn cluster_cell(report: &GatewayReport) -> String {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
 
     use super::*;
     use crate::error::{FetchError, Reason};
@@ -280,9 +331,8 @@ mod tests {
             disconnected("g-left-now", 60),
             connected("h-fine", 9, vec![]),
         ];
-        let html = table(&gateways, now());
-        let mut ids: Vec<_> = gateways.iter().map(|g| &g.gateway.gateway_id).collect();
-        ids.sort_by_key(|id| html.find(&format!("<small><bdi>{id}<")));
+        let rows = selected(&gateways, &Query::default(), now());
+        let ids: Vec<_> = rows.iter().map(|g| &g.gateway.gateway_id).collect();
         let expected = [
             "g-left-now",
             "e-left-long-ago",
@@ -300,12 +350,9 @@ mod tests {
     fn a_row_says_its_state_in_words() {
         check(
             connected("a", 9, vec![]),
-            &[">Connected<", ">for 3 d<", ">9,<wbr>043<"],
+            &[">Connected<", ">for 3 d<", "per hour\">–<"],
         );
-        check(
-            disconnected("b", 7_200),
-            &[">Disconnected<", ">for 2 h<", ">0<"],
-        );
+        check(disconnected("b", 7_200), &[">Disconnected<", ">for 2 h<"]);
         check(
             report("c", Ok(None)),
             &["Disconnected", "over 48 h, or never seen"],
@@ -325,9 +372,9 @@ mod tests {
         };
         let mut report = report(hostile, Ok(Some(Arc::new(stats))));
         report.cluster = hostile.into();
-        let html = row(&report, now());
+        let html = body(&report, now());
         assert!(!html.contains("<script"), "{html}");
-        assert_eq!(html.matches("&lt;script&gt;alert(1)").count(), 4, "{html}");
+        assert_eq!(html.matches("&lt;script&gt;alert(1)").count(), 5, "{html}");
     }
 
     #[test]
@@ -348,10 +395,35 @@ mod tests {
                 "868–868.6 MHz",
             ],
         );
+        let full = connected("a", 9, vec![band(0.5, 0.1)]);
         check(
-            connected("a", 9, vec![band(0.5, 0.1)]),
-            &["width=\"100.0\"", "band warn"],
+            full,
+            &["width=\"100.0\"", "band warn", "50 % of 10 %, nearly full"],
         );
-        assert_eq!(busiest(&[band(0.0, 0.0)]), None);
+        assert_eq!(busiest(&[band(0.0, 0.0), band(0.5, 0.0)]), None);
+    }
+
+    #[test]
+    fn a_band_and_a_round_trip_are_marked_where_the_alert_fires() {
+        assert!(!is_full(&band(0.0079, 0.01)));
+        assert!(is_full(&band(0.0081, 0.01)));
+        let times = |seconds, count| RoundTripTimes {
+            median: Duration::from_millis(seconds),
+            count,
+            ..RoundTripTimes::default()
+        };
+        assert!(!is_slow(times(2_999, 20)));
+        assert!(!is_slow(times(9_000, 4)));
+        assert!(is_slow(times(3_000, 5)));
+    }
+
+    #[test]
+    fn a_gateway_that_left_is_not_marked_for_what_it_did_before() {
+        let mut left = connected("a", 9, vec![band(0.009, 0.01)]);
+        if let Ok(Some(stats)) = &mut left.outcome {
+            Arc::make_mut(stats).disconnected_at = ago(0);
+        }
+        let html = row(&left, now());
+        assert!(!html.contains("warn") && !html.contains("<svg"), "{html}");
     }
 }

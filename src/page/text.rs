@@ -1,8 +1,8 @@
 //! How the status page writes its values: text from the API escaped and isolated, ages,
 //! moments, numbers, frequencies. Each is a `Display`, so that it can stand in a `format!`.
 //!
-//! All markup that holds a value from the API goes through [`Escaped`] or [`Isolated`]; it
-//! is never put into an attribute, which no element could isolate.
+//! All markup that holds a value from the API goes through [`Escaped`] or [`Isolated`]; in an
+//! attribute it stands only as a part of a URL, percent-encoded.
 
 use std::fmt::{self, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -194,6 +194,24 @@ impl fmt::Display for Count {
     }
 }
 
+/// A rate: "1,800", "2.4"; a dash where it is not known yet.
+pub struct PerHour(pub Option<f64>);
+
+impl fmt::Display for PerHour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(rate) if rate >= 9.95 => Count(rate.round() as u64).fmt(f),
+            Some(rate) if rate > 0.0 && rate < 0.05 => f.write_str("&lt;0.1"),
+            Some(rate) if rate > 0.0 => {
+                let rounded = format!("{rate:.1}");
+                f.write_str(rounded.trim_end_matches(".0"))
+            }
+            Some(rate) if rate <= 0.0 => f.write_char('0'),
+            _ => f.write_char('–'),
+        }
+    }
+}
+
 /// A duration to three digits: "69 ms", "4.27 s".
 pub struct Took(pub Duration);
 
@@ -341,6 +359,13 @@ mod tests {
         check(Grouped(9_043), "9,043");
         check(Count(9_043), "9,<wbr>043");
         check(Grouped(u64::MAX), "18,446,744,073,709,551,615");
+        check(PerHour(None), "–");
+        check(PerHour(Some(f64::NAN)), "–");
+        check(PerHour(Some(0.0)), "0");
+        check(PerHour(Some(0.01)), "&lt;0.1");
+        check(PerHour(Some(2.0)), "2");
+        check(PerHour(Some(2.44)), "2.4");
+        check(PerHour(Some(1_799.6)), "1,<wbr>800");
         check(Took(Duration::from_micros(68_913)), "69 ms");
         check(Took(Duration::from_micros(420)), "0.4 ms");
         check(Took(Duration::from_micros(999_600)), "1.00 s");
