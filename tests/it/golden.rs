@@ -124,8 +124,8 @@ fn golden_of_an_api_that_is_down() {
 }
 
 #[test]
-fn golden_of_once_is_that_of_a_scrape() {
+fn golden_of_once_is_that_of_a_scrape_without_a_question_about_the_key() {
     let fake = Fake::start(still());
     let finished = Setup::against(&fake).run_once();
-    check("demo.prom", &finished.assert_code(1).scrape());
+    check("once.prom", &finished.assert_code(1).scrape());
 }

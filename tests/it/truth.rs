@@ -323,7 +323,9 @@ fn a_warning_of_the_server_reaches_the_page_and_the_log_once() {
         exporter.scrape().assert_value("ttn_up", 1.0);
         thread::sleep(REFRESH);
     }
-    let page = exporter.get("/").text();
+    let page = exporter
+        .get_with_headers("/", &[("Accept", "text/html")])
+        .text();
     assert!(page.contains("this field &lt;goes&gt; away"), "{page}");
     assert_eq!(exporter.stderr().matches("goes").count(), 1, "{exporter}");
 }
