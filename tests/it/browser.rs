@@ -9,7 +9,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::fake::{Fake, Fleet, Gateway, Key, Misbehaviour, clock, demo};
 use crate::harness::{Exporter, PATIENCE, Setup};
@@ -85,6 +85,31 @@ fn five() -> Fleet {
         .gateways
         .retain(|gateway| shown.contains(&gateway.id.as_str()));
     fleet.reindex();
+    fleet
+}
+
+/// As many as a page cannot hold, every fortieth of them down.
+fn five_hundred() -> Fleet {
+    let now = clock::now_seconds();
+    let mut fleet = Fleet::generated(500);
+    let old = std::mem::take(&mut fleet.gateways);
+    let dated = old.into_iter().zip(1..).map(|(gateway, number)| {
+        let mut times = json!({
+            "connected_at": clock::rfc3339(now - 9_000 * number),
+            "last_status_received_at": clock::rfc3339(now - 20),
+            "last_uplink_received_at": clock::rfc3339(now - number),
+        });
+        if number % 40 == 0 {
+            times = json!({
+                "connected_at": null,
+                "disconnected_at": clock::rfc3339(now - 60 * number),
+                "last_status_received_at": clock::rfc3339(now - 61 * number),
+                "last_uplink_received_at": clock::rfc3339(now - 61 * number),
+            });
+        }
+        gateway.stats_with(times)
+    });
+    fleet.gateways = dated.collect();
     fleet
 }
 
@@ -388,7 +413,7 @@ fn wait_for(browser: &Browser, script: &str) {
 #[test]
 fn five_and_five_hundred_gateways_fit_on_every_screen() {
     let Some(browser) = browser() else { return };
-    for (count, fleet) in [(5, five()), (500, Fleet::generated(500))] {
+    for (count, fleet) in [(5, five()), (500, five_hundred())] {
         let fake = Fake::start(fleet);
         let exporter = Setup::against(&fake).args(["--ttl", "300"]).start();
         for (width, height) in [(360, 780), (1280, 900)] {
