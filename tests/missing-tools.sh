@@ -10,6 +10,7 @@ without() {
 
 without prometheus prometheus 'the exporter under a real Prometheus, and the alerts end to end'
 without promtool prometheus 'the check of the metrics, the rules and their scenarios'
+without amtool prometheus-alertmanager 'the check of the Alertmanager configuration in README'
 without chromium chromium 'the status page in a real browser'
 without chromedriver chromium-driver 'the status page in a real browser'
 without python3 python3 'the changelog against the tag of a release'

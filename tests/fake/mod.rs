@@ -11,6 +11,7 @@ pub mod api;
 pub mod clock;
 pub mod demo;
 pub mod fleet;
+pub mod hostile;
 pub mod misbehaviour;
 pub mod network;
 mod state;

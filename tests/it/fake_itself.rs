@@ -187,8 +187,8 @@ fn the_demo_moves() {
             .stats_at(now)
             .unwrap()
     };
-    assert_eq!(at(0)["uplink_count"], "9043");
-    assert_eq!(at(60)["uplink_count"], "9063");
+    assert_eq!(at(0)["uplink_count"], "40000");
+    assert_eq!(at(60)["uplink_count"], "40012");
     assert_eq!(at(60)["last_uplink_received_at"], "1970-01-01T00:01:00Z");
     assert_eq!(
         at(1_732_082_400)["last_status"]["time"],

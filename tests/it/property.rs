@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use crate::fake::{Fake, Fleet, Gateway, clock, demo};
+use crate::fake::{Fake, Fleet, Gateway, clock, hostile};
 use crate::harness::Setup;
 use crate::random::Random;
 
@@ -85,9 +85,9 @@ impl Random {
     }
 }
 
-/// The demo's gateways with spoilt fields, and one that is as it should be.
+/// The hostile fleet with spoilt fields, and one that is as it should be.
 fn spoilt_fleet(random: &mut Random) -> Fleet {
-    let mut gateways = demo::fleet(1_732_104_000).gateways;
+    let mut gateways = hostile::fleet(1_732_104_000).gateways;
     for gateway in &mut gateways {
         gateway.motion = None;
         gateway.host = Some(String::new());
