@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::fake::{Fake, Fleet, Gateway, Key, Misbehaviour, clock, hostile};
+use crate::fake::{Fake, Fleet, Gateway, Key, Misbehaviour, clock, demo, hostile};
 use crate::harness::{Exporter, PATIENCE, Setup};
 use crate::webdriver::{Browser, View};
 
@@ -76,10 +76,10 @@ fn five() -> Fleet {
     let mut fleet = demo::fleet(clock::now_seconds());
     let shown = [
         "rooftop-kerlink-01",
+        "water-tower",
         "library-laird-rg1xx",
         "harbour-rak7268",
-        "flapping-and-back",
-        "spare-in-the-drawer",
+        "uncle-in-ohio",
     ];
     fleet
         .gateways
