@@ -1,8 +1,7 @@
 //! What it tells systemd: that it listens, and that it lives.
 
 use std::net::TcpStream;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 use crate::fake::{Fake, Fleet, Misbehaviour};
@@ -49,8 +48,13 @@ fn systemd_hears_that_it_listens_and_that_it_lives() {
     check_messages(&socket, &exporter);
 }
 
+/// Linux alone has such sockets, and systemd.
+#[cfg(target_os = "linux")]
 #[test]
 fn a_socket_without_a_file_is_as_good() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::SocketAddr;
+
     let fake = Fake::start(Fleet::generated(1));
     let name = format!("ttn-gateway-exporter-test-{}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).expect("a name");
