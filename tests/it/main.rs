@@ -12,6 +12,7 @@ mod browser;
 mod cli;
 mod clusters;
 mod counts;
+mod dashboard_models;
 mod end_to_end;
 mod failures;
 mod fake_itself;
