@@ -195,7 +195,7 @@ impl Transport {
 
     /// On a kept connection a request waits for an answer only as long as leaves time for a
     /// second one. Where the host is too slow for two, the connection has to be new, unless it
-    /// was in use just now.
+    /// was in use just now and no NAT is known to forget such.
     fn first_attempt(&mut self, base: &BaseUrl, deadline: Instant, now: Instant) -> Attempt {
         if self.idle_max_until.is_some_and(|until| until <= now) {
             self.idle_max = IDLE_MAX;
@@ -207,7 +207,8 @@ impl Transport {
         };
         let left = deadline.saturating_duration_since(now);
         let silence_max = silence_max(host.usual_time, left);
-        if idle >= self.idle_max || (silence_max.is_none() && idle > IDLE_SAFE) {
+        let is_safe = idle <= IDLE_SAFE && self.idle_max == IDLE_MAX;
+        if idle >= self.idle_max || (silence_max.is_none() && !is_safe) {
             return Attempt::fresh(deadline);
         }
         Attempt {
@@ -241,6 +242,7 @@ impl Transport {
         attempt: Attempt,
     ) -> Result<Answer, ureq::Error> {
         let start = Instant::now();
+        let is_fresh = attempt.idle_max.is_zero();
         let answer = self.response(base, request, &attempt);
         let answer = answer.and_then(|response| {
             let spare = mem::take(&mut self.spare);
@@ -251,8 +253,9 @@ impl Transport {
             kept_since: None,
             usual_time: Duration::ZERO,
         });
-        // What did not come in time would have taken longer still.
-        if matches!(answer, Ok(_) | Err(ureq::Error::Timeout(_))) {
+        // What did not come in time on a new connection would have taken longer still.
+        let is_late = is_fresh && matches!(answer, Err(ureq::Error::Timeout(_)));
+        if answer.is_ok() || is_late {
             host.usual_time = (now - start).max(host.usual_time * 9 / 10);
         }
         host.kept_since = answer.is_ok().then_some(now);

@@ -46,10 +46,17 @@ fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
         .unwrap_or_default()
 }
 
+/// Every panel, also those inside of collapsed rows.
+fn panels(dashboard: &Value) -> Vec<&Value> {
+    let panels = array(dashboard, "/panels").iter();
+    let panels = panels.flat_map(|panel| std::iter::once(panel).chain(array(panel, "/panels")));
+    panels.collect()
+}
+
 /// Every query of every panel.
 pub fn queries() -> Vec<Query> {
     let dashboard = dashboard();
-    let queries = array(&dashboard, "/panels").iter().flat_map(|panel| {
+    let queries = panels(&dashboard).into_iter().flat_map(|panel| {
         array(panel, "/targets").iter().map(|target| Query {
             place: text(panel, "/title").to_owned(),
             expression: text(target, "/expr").to_owned(),
@@ -74,15 +81,16 @@ fn selectors(expression: &str) -> Vec<&str> {
         .collect()
 }
 
-/// Whether each range of an expression is `[$__rate_interval]`.
-fn has_only_the_rate_interval(expression: &str) -> bool {
+/// Whether each range is one that the user chooses, or the hour of figures "per hour".
+fn has_only_chosen_ranges(expression: &str) -> bool {
+    let known = ["$__rate_interval]", "$__range]", "$__range:$step]", "1h]"];
     let mut ranges = expression.split('[').skip(1);
-    ranges.all(|range| range.starts_with("$__rate_interval]"))
+    ranges.all(|range| known.iter().any(|known| range.starts_with(known)))
 }
 
 #[test]
 fn every_panel_has_a_title_a_description_a_unit_and_a_query() {
-    for panel in array(&dashboard(), "/panels") {
+    for panel in panels(&dashboard()) {
         let title = text(panel, "/title");
         assert!(!title.is_empty(), "{panel}");
         if panel["type"] == "row" {
@@ -104,7 +112,7 @@ fn every_panel_has_a_title_a_description_a_unit_and_a_query() {
 fn panels_have_their_own_ids_and_do_not_overlap() {
     let mut ids = BTreeSet::new();
     let mut taken = BTreeSet::new();
-    for panel in array(&dashboard(), "/panels") {
+    for panel in panels(&dashboard()) {
         assert!(ids.insert(panel["id"].as_u64()), "{}", panel["id"]);
         let [x, y, w, h] = ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64());
         let [x, y, w, h] = [x, y, w, h].map(|side| side.expect("a whole number"));
@@ -135,8 +143,8 @@ fn no_data_source_is_baked_in() {
     }
     let dashboard = dashboard();
     check(&dashboard);
-    for panel in array(&dashboard, "/panels")
-        .iter()
+    for panel in panels(&dashboard)
+        .into_iter()
         .filter(|panel| panel["type"] != "row")
     {
         assert!(panel["datasource"].is_object(), "{}", panel["title"]);
@@ -147,24 +155,32 @@ fn no_data_source_is_baked_in() {
     let variables: Vec<&str> = variables.collect();
     assert_eq!(
         variables,
-        ["datasource", "job", "instance", "gateway", "metric"]
+        [
+            "datasource",
+            "job",
+            "instance",
+            "gateway",
+            "metric",
+            "step",
+            "server"
+        ]
     );
     assert!(dashboard.get("id").is_none() && dashboard.get("__inputs").is_none());
 }
 
 #[test]
-fn every_query_is_about_the_chosen_jobs_instances_and_gateways() {
+fn every_query_is_about_the_chosen_jobs_and_instances() {
     for query in queries() {
         let (place, expression) = (&query.place, &query.expression);
         let selectors = selectors(expression);
         assert!(!selectors.is_empty(), "{place}: {expression}");
         for selector in selectors {
             assert!(selector.contains(CHOSEN), "{place}: {{{selector}}}");
-            if expression.contains("ttn_gateway_") {
-                assert!(
-                    selector.contains(r#"gateway_id=~"$gateway""#),
-                    "{place}: {{{selector}}}"
-                );
+            if place.contains("$gateway") && !selector.contains("__name__") {
+                let is_for_the_name =
+                    expression.contains(&format!("ttn_gateway_info{{{selector}}}"));
+                let is_of_gateway = selector.contains(r#"gateway_id=~"$gateway""#);
+                assert!(is_of_gateway || is_for_the_name, "{place}: {{{selector}}}");
             }
         }
         let metrics = metrics_named_in(expression);
@@ -183,25 +199,27 @@ fn every_query_is_about_the_chosen_jobs_instances_and_gateways() {
 /// Grafana takes four steps for `$__rate_interval`, and 15 s for a step unless the query has its
 /// own: with a scrape each minute that is a rate of one sample, which is none.
 #[test]
-fn every_rate_is_over_the_rate_interval_of_at_least_four_scrapes() {
+fn every_query_has_the_step_that_the_user_chooses() {
     for query in queries() {
         let (place, expression) = (&query.place, &query.expression);
-        assert!(
-            has_only_the_rate_interval(expression),
-            "{place}: {expression}"
-        );
-        if expression.contains("rate(") || expression.contains("increase(") {
-            assert!(
-                expression.contains("[$__rate_interval]"),
-                "{place}: {expression}"
-            );
-            let step = query.step.as_deref();
-            assert!(
-                matches!(step, Some("1m" | "15m")),
-                "{place}: the step is {step:?}"
-            );
-        }
+        assert!(has_only_chosen_ranges(expression), "{place}: {expression}");
+        assert_eq!(query.step.as_deref(), Some("$step"), "{place}");
     }
+}
+
+/// Two tenants with equal ids are two gateways.
+#[test]
+fn no_query_and_no_rule_joins_gateways_of_two_jobs() {
+    for query in queries() {
+        let is_of_one = query.place.contains("$gateway");
+        let (place, expression) = (&query.place, &query.expression);
+        assert!(
+            is_of_one || !expression.contains("by (gateway_id"),
+            "{place}"
+        );
+        assert!(!expression.contains("on (gateway_id"), "{place}");
+    }
+    assert!(!ALERTS.contains("by (gateway_id") && !ALERTS.contains("on (gateway_id"));
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod browser;
 mod cli;
 mod clusters;
 mod counts;
+mod dashboard_models;
 mod deadlines;
 mod end_to_end;
 mod failures;
