@@ -28,7 +28,7 @@ pub const CONTENT_TYPE: &str = "text/html; charset=utf-8";
 /// comes back here alone. The hash is
 /// that of assets/page.css; a test says the new one when that file changes.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
-     style-src 'sha256-QjiYcAfEOVVgv/+SRFflgQ3WC5Dk7odPCsygux4NG94='; \
+     style-src 'sha256-DkwBJmUzrjnSuQl+LQj1hxM9M3BNDNs6nrFIBq5jyXk='; \
      img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// `X-Content-Type-Options`

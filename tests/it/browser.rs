@@ -125,7 +125,7 @@ fn save(browser: &Browser, name: &str) {
 }
 
 /// What of the page is not as it should be; each script returns what offends.
-const FAULTS: [(&str, &str); 6] = [
+const FAULTS: [(&str, &str); 7] = [
     (
         "the page is wider than the screen",
         "const page = document.documentElement;
@@ -146,6 +146,15 @@ const FAULTS: [(&str, &str); 6] = [
              .filter(element => element.checkVisibility())
              .filter(element => element.scrollWidth > element.clientWidth + 1)
              .map(element => element.outerHTML.slice(0, 200));",
+    ),
+    (
+        "a disclosure that is not one line inside of its card",
+        "return [...document.querySelectorAll('summary')].filter(summary => {
+             const own = summary.getBoundingClientRect();
+             const card = summary.closest('tbody').getBoundingClientRect();
+             return own.left < card.left + 100 || own.right > card.right || own.height > 40
+                 || own.top < card.top || own.bottom > card.bottom;
+         }).map(summary => summary.closest('tbody').outerHTML.slice(0, 200));",
     ),
     (
         "text with less contrast than 4.5 to 1",
