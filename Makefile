@@ -1,23 +1,32 @@
 # ttn-gateway-exporter. `make` lists the targets; nothing here installs anything outside of the
 # user's own folders: cargo's, rustup's, target/, dist/ and .tools/ (a Python virtual environment).
+# It needs GNU make: `gmake` on FreeBSD.
 
 NAME    := ttn-gateway-exporter
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 ARCHS   := amd64 arm64 armv7 armv6
+# Where developers sit, besides Linux: compiled and linked here, and run there.
+OTHERS  := aarch64-apple-darwin x86_64-unknown-freebsd
 
 # What the releases are built with. Zig is the C compiler and the linker for every target; 0.16
-# and newer bring an allocator of their own that keeps its memory, so it stays at 0.15.
-TOOLCHAIN         := 1.99.1
-ZIGBUILD_PACKAGES := cargo-zigbuild==0.24.0 ziglang==0.15.2
+# and newer bring an allocator of their own that keeps its memory, so it stays at 0.15. `deflate` is
+# what compresses the archives and packages to the same bytes on every machine.
+TOOLCHAIN     := 1.99.1
+TOOL_PACKAGES := cargo-zigbuild==0.24.0 ziglang==0.15.2 deflate==0.9.0
+# A file that is there once these very packages are installed.
+empty :=
+space := $(empty) $(empty)
+TOOLS := .tools/installed-$(subst ==,-,$(subst $(space),_,$(TOOL_PACKAGES)))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo run test golden screenshots torture bench bench-quick fuzz size clean dist \
-        check-dist $(ARCHS:%=dist-%) $(ARCHS:%=test-%)
+        image tools check-dist dist-sbom $(ARCHS:%=dist-%) $(ARCHS:%=test-%) $(OTHERS:%=build-%)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z$$].*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 	@echo "  make dist-ARCH      One of them; make test-ARCH tests it. ARCH: $(ARCHS)"
+	@echo "  make build-TARGET   Compiles for macOS or FreeBSD. TARGET: $(OTHERS)"
 
 # --- Trying and using it ------------------------------------------------------------------------
 
@@ -41,8 +50,8 @@ test: ## Format, lints and all tests; says what a missing tool kept from running
 golden: ## Write the golden files anew; look at the difference before you commit it
 	UPDATE_GOLDEN=1 cargo test golden
 
-screenshots: ## Pictures of the status page, for a person to look at
-	SCREENSHOTS=$(CURDIR)/target/screenshots cargo test --test it browser -- --nocapture
+screenshots: ## Pictures of the status page in .github/, which README shows
+	SCREENSHOTS=$(CURDIR)/.github cargo test --test it browser -- --nocapture
 
 torture: ## Every attack at full length against the release binary (about half an hour)
 	TORTURE=full cargo test --release --test torture -- --nocapture --test-threads=1
@@ -92,21 +101,40 @@ BUILD_STD := -Z build-std=std,panic_unwind -Z build-std-features=panic-unwind,op
 REVISION := $(or $(shell git rev-parse --short=12 HEAD 2>/dev/null),unknown)
 EPOCH    := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),1767225600)
 
-dist: clean-dist $(ARCHS:%=dist-%) ## Binary, .tar.gz and .deb for every target, in dist/
+dist: clean-dist $(ARCHS:%=dist-%) ## Binary, .tar.gz and .deb of every target, bill of materials, in dist/
 	@echo "Checked by: cd dist && sha256sum --check SHA256SUMS"
 
-$(ARCHS:%=dist-%): dist-%: check-dist .tools/bin/cargo-zigbuild
+image: $(ARCHS:%=dist-%) ## Container images of all targets (docker, podman or buildah)
+	@src/package/image.sh $(VERSION) $(ARCHS)
+
+# One for all targets, and beside every release.
+dist-sbom: check-dist
+	@RUSTUP_TOOLCHAIN=$(TOOLCHAIN) python3 -B src/package/sbom.py --toolchain $(TOOLCHAIN) \
+	    --targets $(foreach arch,$(ARCHS),$(target_$(arch))) --epoch $(EPOCH) --dist dist
+
+$(ARCHS:%=dist-%): dist-%: dist-sbom $(TOOLS)
 	$(DIST_ENV) cargo zigbuild --locked --release --bin $(NAME) --target $(target_$*) $(BUILD_STD)
-	@.tools/bin/python3 src/package/package.py --arch $* --version $(VERSION) --epoch $(EPOCH) \
-	    --binary target/dist/$(target_$*)/release/$(NAME) --dist dist
+	@.tools/bin/python3 -B src/package/package.py --arch $* --version $(VERSION) --revision $(REVISION) \
+	    --epoch $(EPOCH) --binary target/dist/$(target_$*)/release/$(NAME) --dist dist
 
 check-dist:
 	@src/package/check-tools.sh $(TOOLCHAIN)
 	@cargo fetch --locked --quiet
 
-.tools/bin/cargo-zigbuild: | check-dist
+$(TOOLS): | check-dist
 	python3 -m venv .tools
-	.tools/bin/pip install --quiet --disable-pip-version-check $(ZIGBUILD_PACKAGES)
+	.tools/bin/pip install --quiet --disable-pip-version-check $(TOOL_PACKAGES)
+	touch $@
+
+tools: $(TOOLS) ## What make dist needs: Rust by rustup, zig and the rest in .tools/
+
+# The program, the tests and the demo for macOS and FreeBSD. The standard library is compiled too,
+# since rustup does not have it for every target; a target folder of its own keeps the rest apart.
+$(OTHERS:%=build-%): build-%: check-dist $(TOOLS)
+	PATH="$(CURDIR)/.tools/bin:$$PATH" CARGO_ZIGBUILD_PYTHON_PATH="$(CURDIR)/.tools/bin/python3" \
+	    CARGO_TARGET_DIR=target/others CARGO_PROFILE_DEV_DEBUG=0 \
+	    RUSTUP_TOOLCHAIN=$(TOOLCHAIN) RUSTC_BOOTSTRAP=1 \
+	    cargo zigbuild --locked --all-targets --target $* -Z build-std=std,panic_unwind
 
 # The black-box tests against a release, on the oldest processor that it is for.
 qemu = $(or $(shell command -v qemu-$(1)-static),qemu-$(1))

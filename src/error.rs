@@ -158,6 +158,8 @@ pub struct FetchError {
     pub reason: Reason,
     /// What happened, for a person: which request, and what came instead of the answer.
     pub context: String,
+    /// Whether it concerns one gateway alone, and the API did its part.
+    pub is_of_gateway: bool,
 }
 
 impl FetchError {
@@ -165,6 +167,16 @@ impl FetchError {
         FetchError {
             reason,
             context: context.into(),
+            is_of_gateway: false,
+        }
+    }
+
+    /// The same, as a matter of one gateway: a right that is missing on it, its deletion, the
+    /// server that it names.
+    pub fn of_gateway(self) -> FetchError {
+        FetchError {
+            is_of_gateway: true,
+            ..self
         }
     }
 }

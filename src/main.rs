@@ -1,8 +1,8 @@
 //! ttn-gateway-exporter: every gateway of an API key of The Things Stack, for Prometheus.
 //!
-//! One scrape, in reading order: `entrance` and `front_door` let a request in, `server` makes it
-//! a route, `collector` decides what is still fresh, `list` and `connection_stats` decide which
-//! requests bring the rest, `client` knows the API's calls, `transport` sends them, `decode`
+//! One scrape, in reading order: `acceptor` and `service` take a request, `backlog` passes it to
+//! the loop in `server`, `collector` decides what is still fresh, `list` and `connection_stats` decide which
+//! requests bring the rest, `client` knows the API's calls, `transport` sends them, `messages`
 //! reads the answers, `metrics` and `page` write what goes back. Arrows only point down.
 
 mod assets;
@@ -22,6 +22,9 @@ mod secret;
 #[path = "../tests/it/exposition_parser.rs"]
 mod exposition_parser;
 #[cfg(test)]
+#[path = "../tests/unit/fuzz.rs"]
+mod fuzz;
+#[cfg(test)]
 #[path = "../tests/unit/random.rs"]
 mod random;
 
@@ -31,17 +34,19 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
-use std::{env, fs, panic};
+use std::{env, fs};
 
 use crate::cli::{Command, Config, KeySource};
-use crate::collect::{Collector, Scrape};
-use crate::http::{BUDGET_MAX, Entrance, FrontDoor, Handover, Site};
+use crate::collect::{Collector, FAILURE_TTL_MAX, GatewayList, Scope, Scrape};
+use crate::http::{
+    Acceptor, BUDGET_MAX, Backlog, Connections, Heartbeat, Renderer, Server, Service,
+};
 use crate::secret::Secret;
-use crate::system::{Notifier, Signals};
-use crate::things_stack::{Client, Transport};
+use crate::system::{Notifier, Observer, Signals};
+use crate::things_stack::{Client, ProxyRule, Settings, Transport};
 
-/// Visitors at once; fewer where the limit of descriptors is low.
-const PLACES_MAX: u64 = 64;
+/// Connections at once; fewer where the limit of descriptors is low.
+const CONNECTIONS_MAX: u64 = 64;
 /// Descriptors for everything else: the API, the names, /proc, the listeners.
 const DESCRIPTORS_RESERVED: u64 = 24;
 /// How long a scrape under way may hold up the end.
@@ -58,15 +63,20 @@ fn main() -> ExitCode {
             concat!("ttn-gateway-exporter ", env!("CARGO_PKG_VERSION"), "\n").to_owned()
         }
         Command::Print(what) => assets::text(what),
-        Command::Run(config) => return run(*config).unwrap_or_else(|problem| fail(1, problem)),
+        Command::Run(config) => {
+            return match ProxyRule::from_environment(|name| env::var_os(name)) {
+                Ok(proxy) => run(*config, proxy).unwrap_or_else(|problem| fail(1, problem)),
+                Err(problem) => fail(2, problem),
+            };
+        }
     };
     print(text.as_bytes()).map_or_else(|problem| fail(1, problem), |()| ExitCode::SUCCESS)
 }
 
-fn run(mut config: Config) -> Result<ExitCode, String> {
+fn run(mut config: Config, proxy: Option<ProxyRule>) -> Result<ExitCode, String> {
     let signals = Signals::block().map_err(|error| format!("cannot block signals: {error}"))?;
     system::give_back();
-    start_log(config.verbose);
+    system::start_log(config.verbose);
     keep_out_of_core_dumps();
     for warning in &config.warnings {
         log::warn!("{warning}");
@@ -77,7 +87,7 @@ fn run(mut config: Config) -> Result<ExitCode, String> {
     };
     let token = config.web_token_file.as_deref();
     let token = token.map(|path| read_secret("token", path)).transpose()?;
-    let transport = Transport::new(&key, config.ca_file.as_deref());
+    let transport = Transport::new(&key, config.ca_file.as_deref(), proxy);
     let transport = transport.map_err(|error| match &config.ca_file {
         Some(path) => {
             let path = path.display();
@@ -85,73 +95,127 @@ fn run(mut config: Config) -> Result<ExitCode, String> {
         }
         None => error.to_string(),
     })?;
-    let client = Client::new(transport, config.timeout);
-    let collector = Collector::new(client, &mut config);
-    let site = Site::new(collector, config.timeout, token);
+    let collector = collector(&mut config, transport, key);
     match config.once {
-        true => once(site, signals),
-        false => serve(&config, site, signals),
+        true => once(collector, signals),
+        false => serve(&config, collector, token, signals),
     }
 }
 
+fn collector(config: &mut Config, transport: Transport, key: Secret) -> Collector {
+    let settings = Settings {
+        timeout: config.timeout,
+        with_locations: config.locations,
+    };
+    let mut client = Client::new(transport, settings);
+    if let KeySource::File(path) = &config.key {
+        client = client.with_key_file(path.clone(), key);
+    }
+    let scope = std::mem::replace(&mut config.scope, Scope::Key);
+    let list = GatewayList::new(
+        scope,
+        std::mem::take(&mut config.exclude),
+        config.list_ttl,
+        config.ttl.min(FAILURE_TTL_MAX),
+    );
+    Collector::new(
+        client,
+        config.server.clone(),
+        config.hosts.clone(),
+        list,
+        config.ttl,
+    )
+}
+
 /// Prints one collection. The log has the reasons where it is not complete.
-fn once(mut site: Site, signals: Signals) -> Result<ExitCode, String> {
+fn once(mut collector: Collector, signals: Signals) -> Result<ExitCode, String> {
     thread::spawn(move || std::process::exit(128 + signals.wait()));
     let now = Instant::now();
-    let text = site.text(&Scrape {
+    let scrape = Scrape {
         arrived: now,
         deadline: now + BUDGET_MAX,
         now,
         at: SystemTime::now(),
-    });
-    print(&text.shared)
-        .and_then(|()| print(&text.own))
+    };
+    collector.collect(&scrape);
+    let known = collector.known();
+    let snapshot = known.snapshot(&scrape);
+    let exporter = metrics::render_exporter(&known.counters(), &Observer::new().read());
+    print(&metrics::render_gateways(&snapshot))
+        .and_then(|()| print(&exporter))
         .map_err(|error| error.to_string())?;
-    Ok(match site.is_complete() {
+    Ok(match snapshot.is_complete() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
 }
 
-fn serve(config: &Config, site: Site, signals: Signals) -> Result<ExitCode, String> {
+fn serve(
+    config: &Config,
+    collector: Collector,
+    token: Option<Secret>,
+    signals: Signals,
+) -> Result<ExitCode, String> {
     let (address, port) = &config.listen;
     let listeners = system::bind(address, *port)
         .map_err(|error| format!("cannot listen on {address}:{port}: {error}"))?;
-    let descriptors = system::max_fds().unwrap_or(1024);
-    let places = descriptors.saturating_sub(DESCRIPTORS_RESERVED);
-    let places = places.clamp(4, PLACES_MAX) as usize;
-    let bodies = Handover::default();
-    let (door, private) = FrontDoor::new(places, bodies.clone()).map_err(cannot_start)?;
-    let server = tiny_http::Server::from_listener(private, None).map_err(cannot_start)?;
-    let door = Arc::new(door);
-    let notifier = Notifier::from_environment();
+    let connections = Arc::new(Connections::new(connection_limit()));
+    let renderer = Arc::new(Renderer::new(collector.known(), connections.clone()));
+    let (listener, private) = http::connect().map_err(cannot_start)?;
+    let backlog = Backlog::new(private);
+    let heartbeat = Heartbeat::new();
+    let budget = (2 * config.timeout).min(BUDGET_MAX);
+    let server = Server {
+        http: tiny_http::Server::from_listener(listener, None).map_err(cannot_start)?,
+        collector,
+        renderer: renderer.clone(),
+        bodies: backlog.bodies(),
+        heartbeat: heartbeat.clone(),
+        budget,
+    };
+    let service = Arc::new(Service {
+        connections: connections.clone(),
+        backlog,
+        renderer,
+        token,
+        budget,
+    });
     for listener in listeners {
         if let Ok(address) = listener.local_addr() {
             log::info!("listening on http://{address}");
         }
-        Entrance::open(door.clone(), listener).map_err(cannot_start)?;
+        Acceptor::start(service.clone(), listener).map_err(cannot_start)?;
     }
-    notifier.ready();
-    thread::spawn(move || stop_on_signal(&signals, &door));
-    site.serve(&server, &bodies, notifier)
+    Notifier::from_environment().start(move || heartbeat.is_alive(Instant::now()));
+    thread::spawn(move || stop_on_signal(&signals, &connections));
+    server.run()
+}
+
+fn connection_limit() -> usize {
+    let descriptors = system::max_fds().unwrap_or(1024);
+    let limit = descriptors.saturating_sub(DESCRIPTORS_RESERVED);
+    limit.clamp(4, CONNECTIONS_MAX) as usize
+}
+
+/// Ends the process: at once if no client waits for an answer, else when they have it or have
+/// waited long enough. A second signal does not wait.
+fn stop_on_signal(signals: &Signals, connections: &Connections) -> ! {
+    let signal = signals.wait();
+    log::info!("signal {signal}: stopping");
+    let start = Instant::now();
+    thread::scope(|scope| {
+        let second = thread::Builder::new();
+        // If no thread can be started, a second signal has no effect.
+        let _ = second.spawn_scoped(scope, || std::process::exit(128 + signals.wait()));
+        while connections.in_service() > 0 && start.elapsed() < STOP_TIME_MAX {
+            thread::sleep(Duration::from_millis(10));
+        }
+        std::process::exit(0)
+    })
 }
 
 fn cannot_start(error: impl Display) -> String {
     format!("cannot start the server: {error}")
-}
-
-/// Ends the process: at once if nobody waits for an answer, else when they have it or have
-/// waited long enough. A second signal does not wait.
-fn stop_on_signal(signals: &Signals, door: &FrontDoor) -> ! {
-    let signal = signals.wait();
-    log::info!("signal {signal}: stopping");
-    let start = Instant::now();
-    while door.visitors.in_service() > 0 && start.elapsed() < STOP_TIME_MAX {
-        if let Some(second) = signals.wait_for(Duration::from_millis(10)) {
-            std::process::exit(128 + second);
-        }
-    }
-    std::process::exit(0)
 }
 
 fn read_secret(what: &str, path: &std::path::Path) -> Result<Secret, String> {
@@ -159,38 +223,6 @@ fn read_secret(what: &str, path: &std::path::Path) -> Result<Secret, String> {
         let path = path.display();
         cli::without_key(format!("cannot use the {what} of {path}: {error}"))
     })
-}
-
-/// Logs to standard error, with the priorities that journald understands if it listens.
-fn start_log(is_verbose: bool) {
-    // tiny_http calls it an error that its listener was shut, which is on purpose.
-    let default = match is_verbose {
-        true => "warn,tiny_http=off,ttn_gateway_exporter=debug",
-        false => "warn,tiny_http=off,ttn_gateway_exporter=info",
-    };
-    let is_journal = env::var_os("JOURNAL_STREAM").is_some();
-    let environment = env_logger::Env::default().default_filter_or(default);
-    let mut builder = env_logger::Builder::from_env(environment);
-    builder.format(move |line, record| {
-        let (priority, level) = match record.level() {
-            log::Level::Error => ("<3>", "error"),
-            log::Level::Warn => ("<4>", "warning"),
-            log::Level::Info => ("<6>", "info"),
-            _ => ("<7>", "debug"),
-        };
-        match is_journal {
-            true => writeln!(line, "{priority}{}", record.args()),
-            false => writeln!(line, "{level}: {}", record.args()),
-        }
-    });
-    builder.init();
-    panic::set_hook(Box::new(|panic| {
-        let payload = panic.payload_as_str().unwrap_or("no message");
-        match panic.location() {
-            Some(place) => log::error!("a defect at {place}: {payload}"),
-            None => log::error!("a defect: {payload}"),
-        }
-    }));
 }
 
 /// The key is in memory, and a core dump is a file. No kind of mapping goes into one

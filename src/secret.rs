@@ -15,17 +15,18 @@ const FILE_BYTES_MAX: u64 = 4096;
 pub struct Secret(String);
 
 impl Secret {
-    /// Takes text that can go into an HTTP header: visible ASCII, after trailing white space
-    /// is cut off. The error never repeats the text.
+    /// Takes text that can go into an HTTP header: visible ASCII. White space around it is no
+    /// part of it, nor is the mark that some editors put at the beginning of a file.
+    ///
+    /// # Errors
+    /// What is wrong with the text, without the text. What stands around a key by mistake is
+    /// told here, since the server would answer only that the key is invalid.
     pub fn new(text: &str) -> Result<Secret, &'static str> {
-        let text = text.trim_end();
-        if text.is_empty() {
-            return Err("is empty");
+        let text = text.trim_start_matches('\u{feff}').trim();
+        match problem_of(text) {
+            Some(problem) => Err(problem),
+            None => Ok(Secret(text.to_owned())),
         }
-        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("has characters that cannot be sent in an HTTP header");
-        }
-        Ok(Secret(text.to_owned()))
     }
 
     /// Reads the secret from a file, whose name the caller puts into its message.
@@ -58,6 +59,28 @@ impl Secret {
                     difference | usize::from(byte ^ other.get(index).copied().unwrap_or(0))
                 });
         std::hint::black_box(difference) == 0
+    }
+}
+
+fn problem_of(text: &str) -> Option<&'static str> {
+    let scheme = text.get(..7).unwrap_or_default();
+    let is_quoted = |quote| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
+    if text.is_empty() {
+        Some("is empty")
+    } else if text.contains(['\n', '\r']) {
+        Some("has more than one line")
+    } else if text.starts_with("export ") || text.contains("TTN_API_KEY=") {
+        Some("has the name of a variable before it: only the value belongs there")
+    } else if scheme.eq_ignore_ascii_case("bearer ") {
+        Some("begins with Bearer: leave that out")
+    } else if is_quoted('"') || is_quoted('\'') {
+        Some("stands in quotes: leave them out")
+    } else if text.contains(char::is_whitespace) {
+        Some("has white space in it, which cannot be sent in an HTTP header")
+    } else if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Some("has characters that cannot be sent in an HTTP header")
+    } else {
+        None
     }
 }
 
@@ -94,8 +117,31 @@ mod tests {
     }
 
     #[test]
-    fn trailing_white_space_is_no_part_of_it() {
-        assert_eq!(Secret::new("key \r\n").unwrap().reveal(), "key");
+    fn white_space_around_it_is_no_part_of_it() {
+        for text in ["key \r\n", " \t\nkey", "\u{feff}key\n\n", "\u{feff} key"] {
+            assert_eq!(Secret::new(text).unwrap().reveal(), "key", "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_stands_around_it_by_mistake_is_named() {
+        for (text, word) in [
+            ("one\ntwo\n", "line"),
+            ("one\rtwo", "line"),
+            ("\"key\"\n", "quotes"),
+            ("'key'", "quotes"),
+            ("Bearer key", "Bearer"),
+            ("bearer key", "Bearer"),
+            ("TTN_API_KEY=key", "variable"),
+            ("export TTN_API_KEY=key", "variable"),
+            ("two words", "white space"),
+        ] {
+            let problem = Secret::new(text).unwrap_err();
+            assert!(problem.contains(word), "{text:?}: {problem}");
+        }
+        for text in ["dGVzdA==", "it's", "\"", "bearer"] {
+            assert_eq!(Secret::new(text).unwrap().reveal(), text);
+        }
     }
 
     #[test]

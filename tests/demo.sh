@@ -43,7 +43,10 @@ cat <<END
 
 END
 
-wait -n
-status=$?
-echo "make demo: one of the two ended by itself (exit $status), so the other one is ended too." >&2
+# Not `wait -n`, which the bash of macOS does not have.
+while kill -0 "${pids[0]}" 2>/dev/null && kill -0 "${pids[1]}" 2>/dev/null; do
+    sleep 1 &
+    wait $!
+done
+echo "make demo: one of the two ended by itself, so the other one is ended too." >&2
 finish 1

@@ -1,6 +1,7 @@
 //! What the command line and its environment variables ask for, validated. Pure: opening
 //! what the text names comes later.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use crate::cli::flags::{self, Given, KEY_PREFIX, UsageError, Value};
 use crate::collect::Scope;
 use crate::secret::Secret;
-use crate::things_stack::{self, BaseUrl, KnownHosts};
+use crate::things_stack::{AllowedHost, BaseUrl, KnownHosts};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -36,10 +37,18 @@ pub struct Config {
     pub server: BaseUrl,
     pub hosts: KnownHosts,
     pub scope: Scope,
+    /// Gateways that are neither asked for nor shown.
+    pub exclude: BTreeSet<String>,
+    /// Whether to read and show where gateways are.
+    pub locations: bool,
+    /// The authorities to trust instead of the built-in ones.
     pub ca_file: Option<PathBuf>,
     pub web_token_file: Option<PathBuf>,
+    /// How long stats are kept; zero: no longer than for one scrape.
     pub ttl: Duration,
+    /// How long the list of gateways is kept; zero: no longer than for one scrape.
     pub list_ttl: Duration,
+    /// The limit for one request to the API, 0.1 to 300 s.
     pub timeout: Duration,
     pub once: bool,
     pub verbose: bool,
@@ -59,10 +68,10 @@ pub fn parse(
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Command, UsageError> {
     let given = Given::from_command_line(arguments)?;
-    if given.has("help") {
+    if given.is_on("help") {
         return Ok(Command::Help);
     }
-    if given.has("version") {
+    if given.is_on("version") {
         return Ok(Command::Version);
     }
     if let Some(what) = given.text("print")? {
@@ -72,7 +81,7 @@ pub fn parse(
             UsageError::new(format!("--print {what:?}: is none of {known}"))
         });
     }
-    let config = given.or_from_environment(variable).into_config()?;
+    let config = given.or_from_environment(variable)?.into_config()?;
     Ok(Command::Run(Box::new(config)))
 }
 
@@ -80,25 +89,29 @@ pub fn parse(
 impl Given {
     fn into_config(self) -> Result<Config, UsageError> {
         let server = self.server()?;
-        let allowed = self.all("allow-host").iter().map(Value::host);
+        let allowed = self.all("allow-host").iter();
+        let allowed = allowed.map(|value| self.allowed_host(value));
         let hosts = KnownHosts::new(server.clone(), allowed.collect::<Result<_, _>>()?);
         let mut warnings = Vec::new();
         if self.has("password") {
             warnings.push("--password is ignored: it never had a use".to_owned());
         }
+        let scope = self.scope()?;
         Ok(Config {
             listen: self.listen()?,
             key: self.key()?,
             server,
             hosts,
-            scope: self.scope()?,
+            exclude: self.exclude(&scope)?,
+            scope,
+            locations: !self.is_on("no-locations"),
             ca_file: self.path("ca-file"),
             web_token_file: self.path("web-token-file"),
-            ttl: self.seconds("ttl", 86_400.0)?,
-            list_ttl: self.seconds("list-ttl", 86_400.0)?,
-            timeout: self.seconds("timeout", 50.0)?,
-            once: self.has("once"),
-            verbose: self.has("verbose"),
+            ttl: self.seconds("ttl", 0.0, 86_400.0)?,
+            list_ttl: self.seconds("list-ttl", 0.0, 86_400.0)?,
+            timeout: self.seconds("timeout", 0.1, 300.0)?,
+            once: self.is_on("once"),
+            verbose: self.is_on("verbose"),
             warnings,
         })
     }
@@ -132,6 +145,9 @@ impl Given {
             return Ok((String::new(), 9714));
         };
         let text = value.as_str()?;
+        if text.parse::<u16>().is_ok() {
+            return Err(value.problem(&format!("is a port alone; use :{text}")));
+        }
         let problem = || value.problem("is not ADDRESS:PORT, such as :9714 or 127.0.0.1:9714");
         let (address, port) = text.rsplit_once(':').ok_or_else(problem)?;
         let port = port.parse().map_err(|_| problem())?;
@@ -147,19 +163,35 @@ impl Given {
             let default = BaseUrl::parse(flags::default_of("server"));
             return default.map_err(|problem| UsageError::new(problem.to_owned()));
         };
-        // A URL with user information is not repeated: it holds a password.
-        let url = BaseUrl::parse(value.as_str()?).map_err(|problem| {
-            match value.text.to_string_lossy().contains('@') {
-                true => UsageError::new(format!("{}: the URL {problem}", value.source)),
-                false => value.problem(problem),
-            }
-        })?;
-        if !url.is_https && !url.is_loopback() && !self.has("insecure-http") {
-            return Err(value.problem(
-                "would send the API key unencrypted; use https, or --insecure-http if you must",
-            ));
-        }
+        let url = BaseUrl::parse(value.as_str()?).map_err(|problem| value.url_problem(problem))?;
+        self.check_scheme(value, &url)?;
         Ok(url)
+    }
+
+    fn allowed_host(&self, value: &Value) -> Result<AllowedHost, UsageError> {
+        let allowed = AllowedHost::parse(value.as_str()?);
+        let allowed = allowed.map_err(|problem| value.url_problem(problem))?;
+        self.check_scheme(value, &allowed.api)?;
+        Ok(allowed)
+    }
+
+    fn check_scheme(&self, value: &Value, url: &BaseUrl) -> Result<(), UsageError> {
+        match url.is_https || url.is_loopback() || self.is_on("insecure-http") {
+            true => Ok(()),
+            false => Err(value.problem(
+                "would send the API key unencrypted; use https, or --insecure-http if you must",
+            )),
+        }
+    }
+
+    fn exclude(&self, scope: &Scope) -> Result<BTreeSet<String>, UsageError> {
+        let values = self.all("exclude");
+        if let Scope::Gateways(ids) = scope
+            && let Some(value) = values.iter().find(|v| ids.iter().any(|id| v.text == **id))
+        {
+            return Err(value.problem("is a gateway that is to be watched as well"));
+        }
+        values.iter().map(Value::id).collect()
     }
 
     fn scope(&self) -> Result<Scope, UsageError> {
@@ -178,14 +210,14 @@ impl Given {
         }
     }
 
-    fn seconds(&self, name: &'static str, max: f64) -> Result<Duration, UsageError> {
+    fn seconds(&self, name: &'static str, min: f64, max: f64) -> Result<Duration, UsageError> {
         let text = self.text(name)?.unwrap_or(flags::default_of(name));
         match text.parse::<f64>() {
-            Ok(seconds) if (0.1..=max).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+            Ok(seconds) if (min..=max).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
             _ => {
                 let source = self.last(name).map_or(name, |value| value.source.as_str());
                 let problem =
-                    format!("{source} {text:?}: is no number of seconds from 0.1 to {max}");
+                    format!("{source} {text:?}: is no number of seconds from {min} to {max}");
                 Err(UsageError::new(problem))
             }
         }
@@ -202,10 +234,13 @@ impl Value {
         }
     }
 
-    fn host(&self) -> Result<String, UsageError> {
-        let host = self.as_str()?;
-        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-        things_stack::normalize(bare.unwrap_or(host)).ok_or_else(|| self.problem("is no host name"))
+    /// What is wrong with this URL. With user information it is not repeated: that holds a
+    /// password.
+    fn url_problem(&self, problem: &str) -> UsageError {
+        match self.text.to_string_lossy().contains('@') {
+            true => UsageError::new(format!("{}: the URL {problem}", self.source)),
+            false => self.problem(problem),
+        }
     }
 }
 
@@ -267,6 +302,7 @@ mod tests {
                 "print" => "unit",
                 "ttl" | "list-ttl" | "timeout" => "7",
                 "key" | "key-file" => "key",
+                "allow-host" => "stack=https://stack:8885",
                 _ => "some",
             };
             let value = flag.value.map_or("", |_| value);
@@ -328,7 +364,20 @@ mod tests {
                 other => assert!(line.contains("noisy"), "{line}: {other:?}"),
             }
         }
-        assert!(!config("--key k --verbose=false", &[]).verbose);
+        for (argument, is_verbose) in [
+            ("--verbose=True", true),
+            ("-verbose=T", true),
+            ("--verbose=1", true),
+            ("--noverbose --verbose", true),
+            ("--verbose=False", false),
+            ("--verbose=f", false),
+            ("--verbose --noverbose", false),
+            ("-v -noverbose", false),
+        ] {
+            let config = config(&format!("--key k {argument}"), &[]);
+            assert_eq!(config.verbose, is_verbose, "{argument}");
+        }
+        assert!(!config("--key k --nohelp --noversion", &[]).once);
         assert_eq!(config("--key k -password p", &[]).warnings.len(), 1);
         let KeySource::Given(key) = config("-key -listen", &[]).key else {
             panic!("the value of a flag is no flag");
@@ -340,7 +389,7 @@ mod tests {
     fn bad_usage_names_the_flag_and_the_value() {
         check_refused(
             "--key k --listen 9714",
-            r#"--listen "9714": is not ADDRESS:PORT, such as :9714 or 127.0.0.1:9714"#,
+            r#"--listen "9714": is a port alone; use :9714"#,
         );
         check_refused(
             "--key k --listen ::1:9714",
@@ -348,11 +397,11 @@ mod tests {
         );
         check_refused(
             "--key k --ttl soon",
-            r#"--ttl "soon": is no number of seconds from 0.1 to 86400"#,
+            r#"--ttl "soon": is no number of seconds from 0 to 86400"#,
         );
         check_refused(
             "--key k --timeout inf",
-            r#"--timeout "inf": is no number of seconds from 0.1 to 50"#,
+            r#"--timeout "inf": is no number of seconds from 0.1 to 300"#,
         );
         check_refused(
             "--key k --gateway A/B",
@@ -384,7 +433,7 @@ mod tests {
         );
         check_refused(
             "--key k --once=maybe",
-            r#"--once "maybe": takes no value but true or false"#,
+            r#"--once "maybe": is neither true nor false"#,
         );
         check_refused(
             "--print nothing",
@@ -393,6 +442,87 @@ mod tests {
         check_refused("--key k --unknown", "invalid option '--unknown'");
         check_refused("--key k extra", r#"unexpected argument "extra""#);
         check_refused("--key", "missing argument for option '--key'");
+    }
+
+    #[track_caller]
+    fn check_variable_refused(name: &str, value: &str, expected: &str) {
+        match parse_line("--key k", &[(name, value)]) {
+            Err(error) => assert_eq!(error.to_string(), expected),
+            other => panic!("{name}={value}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_variable_that_says_nothing_is_an_error_and_an_empty_one_is_none() {
+        for name in ["TTN_GATEWAY", "TTN_EXCLUDE", "TTN_ALLOW_HOST"] {
+            for value in [" , ", " ", ","] {
+                let expected = format!("{name} {value:?}: is set but names nothing");
+                check_variable_refused(name, value, &expected);
+            }
+            config("--key k", &[(name, "")]);
+        }
+        for name in ["TTN_INSECURE_HTTP", "TTN_NO_LOCATIONS"] {
+            for value in ["maybe", " "] {
+                let expected = format!("{name} {value:?}: is neither true nor false");
+                check_variable_refused(name, value, &expected);
+            }
+        }
+        check_refused(
+            "--key k --gateway=",
+            r#"--gateway "": is no identifier: 2 to 36 of a-z, 0-9 and -"#,
+        );
+    }
+
+    #[test]
+    fn switches_have_variables_and_flags_win_over_them() {
+        let http = "--key k --server http://10.0.0.1";
+        config(http, &[("TTN_INSECURE_HTTP", "true")]);
+        config(http, &[("TTN_INSECURE_HTTP", "1")]);
+        for value in ["false", "0", ""] {
+            assert!(parse_line(http, &[("TTN_INSECURE_HTTP", value)]).is_err());
+        }
+        let line = format!("{http} --noinsecure-http");
+        assert!(parse_line(&line, &[("TTN_INSECURE_HTTP", "1")]).is_err());
+        assert!(config("--key k", &[]).locations);
+        assert!(!config("--key k --no-locations", &[]).locations);
+        assert!(!config("--key k", &[("TTN_NO_LOCATIONS", "1")]).locations);
+    }
+
+    #[test]
+    fn excluded_gateways_are_a_set_of_identifiers() {
+        let from_flags = config("--key k --exclude gw-2 --exclude gw-1 --exclude gw-2", &[]);
+        let expected = BTreeSet::from(["gw-1".to_owned(), "gw-2".to_owned()]);
+        assert_eq!(from_flags.exclude, expected);
+        let from_variable = config("--key k", &[("TTN_EXCLUDE", "gw-1, gw-2,")]);
+        assert_eq!(from_variable.exclude, expected);
+        check_refused(
+            "--key k --exclude A",
+            r#"--exclude "A": is no identifier: 2 to 36 of a-z, 0-9 and -"#,
+        );
+        check_refused(
+            "--key k --gateway gw-1 --exclude gw-1",
+            r#"--exclude "gw-1": is a gateway that is to be watched as well"#,
+        );
+    }
+
+    #[test]
+    fn no_memory_and_long_timeouts_can_be_asked_for() {
+        let config = config("--key k --ttl 0 --list-ttl 0 --timeout 300", &[]);
+        assert_eq!((config.ttl, config.list_ttl), Default::default());
+        assert_eq!(config.timeout, Duration::from_secs(300));
+    }
+
+    #[test]
+    fn an_allowed_host_over_http_needs_the_flag_and_a_password_is_not_repeated() {
+        let line = "--key k --allow-host a=http://10.0.0.1:1885";
+        let problem = parse_line(line, &[]).unwrap_err().to_string();
+        assert!(problem.contains("--insecure-http"), "{problem}");
+        let hosts = config(&format!("{line} --insecure-http"), &[]).hosts;
+        let api = hosts.api_of("a").unwrap().to_string();
+        assert_eq!(api, "http://10.0.0.1:1885");
+        let line = "--key k --allow-host a=https://u:hunter2@b";
+        let problem = parse_line(line, &[]).unwrap_err().to_string();
+        assert!(!problem.contains("hunter2"), "{problem}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! command line and the environment give them. Pure; it knows nothing of what a value means.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -63,39 +63,46 @@ const fn value_flag(
     }
 }
 
-const fn switch(name: &'static str, short: Option<char>, help: &'static str) -> Flag {
+const fn switch(
+    name: &'static str,
+    short: Option<char>,
+    variable: Option<&'static str>,
+    help: &'static str,
+) -> Flag {
     Flag {
         name,
         short,
         value: None,
-        variable: None,
+        variable,
         default: None,
         help,
     }
 }
 
-/// Every flag but `--print` and `--password` can be given by its variable as well.
+/// What configures a service has a variable; what is for one run by hand has none.
 #[rustfmt::skip]
-pub const FLAGS: [Flag; 20] = [
+pub const FLAGS: [Flag; 22] = [
     value_flag("listen", "ADDRESS:PORT", "TTN_LISTEN", Some(":9714"), "where to serve /metrics; without an address on all interfaces"),
-    value_flag("key", "KEY", "TTN_API_KEY", None, "API key; every user of this machine can see it in the process list: better use --key-file"),
+    value_flag("key", "KEY", "TTN_API_KEY", None, "API key; every user of this machine can see it in the process list, so use --key-file instead"),
     value_flag("key-file", "FILE", "TTN_API_KEY_FILE", None, "file with the API key"),
     value_flag("server", "URL", "TTN_SERVER", Some("https://eu1.cloud.thethings.network"), "the cluster that lists the gateways"),
-    value_flag("gateway", "ID", "TTN_GATEWAY", None, "watch only this gateway (repeatable); needed for a gateway's own API key, which can list nothing"),
+    value_flag("gateway", "ID", "TTN_GATEWAY", None, "watch only this gateway (repeatable); required for a gateway's own API key, which cannot list gateways"),
     value_flag("organization", "ID", "TTN_ORGANIZATION", None, "watch the gateways of this organization"),
     value_flag("user", "ID", "TTN_USER", None, "watch the gateways of this user"),
-    value_flag("allow-host", "HOST", "TTN_ALLOW_HOST", None, "a further host that the API key may be sent to (repeatable)"),
-    switch("insecure-http", None, "allow http:// for --server beyond this machine: anyone on the way can read the API key"),
-    value_flag("ca-file", "FILE", "TTN_CA_FILE", None, "PEM file with authorities to trust besides the built-in ones"),
-    value_flag("ttl", "SECONDS", "TTN_TTL", Some("10"), "how long stats are served from memory"),
-    value_flag("list-ttl", "SECONDS", "TTN_LIST_TTL", Some("300"), "how long the list of gateways is"),
-    value_flag("timeout", "SECONDS", "TTN_TIMEOUT", Some("5"), "one request to the API; a scrape that names no timeout of its own may take twice that"),
+    value_flag("exclude", "ID", "TTN_EXCLUDE", None, "do not watch this gateway (repeatable)"),
+    switch("no-locations", None, Some("TTN_NO_LOCATIONS"), "do not read or show where gateways are"),
+    value_flag("allow-host", "HOST[:PORT]|NAME=URL", "TTN_ALLOW_HOST", None, "another host that the API key may be sent to (repeatable): https://HOST[:PORT] for gateways whose server address is HOST, or URL for gateways whose server address is NAME"),
+    switch("insecure-http", None, Some("TTN_INSECURE_HTTP"), "allow http:// URLs beyond this machine; anyone on the way can read the API key"),
+    value_flag("ca-file", "FILE", "TTN_CA_FILE", None, "PEM file with the certificate authorities to trust instead of the built-in ones"),
+    value_flag("ttl", "SECONDS", "TTN_TTL", Some("10"), "how long stats are kept; 0 reads them anew for each scrape"),
+    value_flag("list-ttl", "SECONDS", "TTN_LIST_TTL", Some("300"), "how long the list of gateways is kept; 0 reads it anew for each scrape"),
+    value_flag("timeout", "SECONDS", "TTN_TIMEOUT", Some("5"), "limit for one request to the API, at most 300; a scrape without a timeout of its own may take twice that"),
     value_flag("web-token-file", "FILE", "TTN_WEB_TOKEN_FILE", None, "file with a token that clients must send: Authorization: Bearer TOKEN"),
-    switch("once", None, "print the metrics to standard output and exit: 0 if everything was read, 1 if not"),
+    switch("once", None, None, "print the metrics to standard output and exit: 0 if everything was read, 1 if not"),
     Flag { name: "print", short: None, value: Some("WHAT"), variable: None, default: None, help: "print a built-in file: dashboard, alerts, scrape-config or unit" },
-    switch("verbose", Some('v'), "log what is done; RUST_LOG sets more than that"),
-    switch("help", Some('h'), "print this help"),
-    switch("version", Some('V'), "print the version"),
+    switch("verbose", Some('v'), None, "log every step, whatever RUST_LOG says"),
+    switch("help", Some('h'), None, "print this help"),
+    switch("version", Some('V'), None, "print the version"),
     Flag { name: "password", short: None, value: Some("PASSWORD"), variable: None, default: None, help: "ignored; the Python script had it" },
 ];
 
@@ -109,8 +116,10 @@ pub fn help() -> String {
         text.push_str(&flag.help_entry());
     }
     text.push_str(
-        "\nA flag wins over its variable. TTN_GATEWAY and TTN_ALLOW_HOST take several\n\
-         values, separated by commas. HTTPS_PROXY, NO_PROXY and RUST_LOG work as usual.\n\n\
+        "\nA flag wins over its variable. TTN_GATEWAY, TTN_EXCLUDE and TTN_ALLOW_HOST take\n\
+         several values, separated by commas. The variables of switches take true or\n\
+         false. https_proxy, all_proxy and no_proxy, in lower or upper case, work as for\n\
+         curl, and RUST_LOG sets what is logged.\n\n\
          Examples:\n  \
          TTN_API_KEY=NNSXS.… ttn-gateway-exporter --once\n  \
          ttn-gateway-exporter --key-file /etc/ttn-gateway-exporter/api-key\n  \
@@ -170,21 +179,22 @@ impl Given {
         let mut given = Given(BTreeMap::new());
         let mut parser = lexopt::Parser::from_args(with_double_dashes(arguments));
         while let Some(argument) = parser.next().map_err(UsageError::new)? {
-            let flag = match &argument {
-                lexopt::Arg::Long(name) => FLAGS.iter().find(|flag| flag.name == *name),
-                lexopt::Arg::Short(c) => FLAGS.iter().find(|flag| flag.short == Some(*c)),
+            let found = match &argument {
+                lexopt::Arg::Long(name) => find(name),
+                lexopt::Arg::Short(c) => {
+                    let flag = FLAGS.iter().find(|flag| flag.short == Some(*c));
+                    flag.map(|flag| (flag, true))
+                }
                 lexopt::Arg::Value(value) => {
                     let text = value.to_string_lossy().into_owned();
                     return Err(UsageError::new(format!("unexpected argument {text:?}")));
                 }
             };
-            let flag = flag.ok_or_else(|| UsageError::new(argument.unexpected()))?;
+            let (flag, is_on) = found.ok_or_else(|| UsageError::new(argument.unexpected()))?;
             let text = match flag.value {
                 Some(_) => parser.value().map_err(UsageError::new)?,
-                None => match parser.optional_value() {
-                    None => OsString::from("true"),
-                    Some(text) => text,
-                },
+                None if is_on => parser.optional_value().unwrap_or("true".into()),
+                None => "false".into(),
             };
             let source = format!("--{}", flag.name);
             given.add(flag, Value { source, text })?;
@@ -192,17 +202,15 @@ impl Given {
         Ok(given)
     }
 
-    /// Keeps a value; a switch that was set to false (absl's form) counts as not given.
-    fn add(&mut self, flag: &Flag, value: Value) -> Result<(), UsageError> {
+    /// Keeps a value. A switch takes what absl takes for true and false.
+    fn add(&mut self, flag: &Flag, mut value: Value) -> Result<(), UsageError> {
         if flag.value.is_none() {
-            match value.text.to_str() {
-                Some("true" | "1") => {}
-                Some("false" | "0") => {
-                    self.0.remove(flag.name);
-                    return Ok(());
-                }
-                _ => return Err(value.problem("takes no value but true or false")),
-            }
+            let text = value.text.to_string_lossy().to_ascii_lowercase();
+            value.text = match &*text {
+                "true" | "t" | "1" => "true".into(),
+                "false" | "f" | "0" => "false".into(),
+                _ => return Err(value.problem("is neither true nor false")),
+            };
         }
         self.0.entry(flag.name).or_default().push(value);
         Ok(())
@@ -210,7 +218,14 @@ impl Given {
 
     /// Adds the variables of the flags that were not given. A key on the command line wins
     /// over a key file in the environment and the other way round.
-    pub fn or_from_environment(mut self, variable: impl Fn(&str) -> Option<OsString>) -> Given {
+    ///
+    /// # Errors
+    /// If a variable that takes several values is set and has none, or a switch is set to
+    /// neither true nor false. An empty variable is as good as none.
+    pub fn or_from_environment(
+        mut self,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Given, UsageError> {
         let has_key = self.has("key") || self.has("key-file");
         let has_scope = ["gateway", "organization", "user"].map(|name| self.has(name));
         let has_scope = has_scope.contains(&true);
@@ -225,17 +240,22 @@ impl Given {
                 continue;
             };
             let source = flag.variable.unwrap_or(flag.name).to_owned();
-            let values = match flag.name {
-                "gateway" | "allow-host" => split_at_commas(&text),
-                _ => vec![text],
-            };
-            let values = values.into_iter().map(|text| Value {
-                source: source.clone(),
-                text,
-            });
-            self.0.entry(flag.name).or_default().extend(values);
+            let value = Value { source, text };
+            match flag.name {
+                "gateway" | "allow-host" | "exclude" => {
+                    for value in value.split_at_commas()? {
+                        self.add(flag, value)?;
+                    }
+                }
+                _ => self.add(flag, value)?,
+            }
         }
-        self
+        Ok(self)
+    }
+
+    /// Whether the switch is on.
+    pub fn is_on(&self, name: &str) -> bool {
+        self.last(name).is_some_and(|value| value.text == "true")
     }
 
     /// Whether the flag was given.
@@ -272,19 +292,35 @@ impl Value {
             .ok_or_else(|| self.problem("is not UTF-8"))
     }
 
+    /// The parts of a list; a list that names nothing would not limit what it should limit.
+    fn split_at_commas(&self) -> Result<Vec<Value>, UsageError> {
+        let parts = self.as_str()?.split(',').map(str::trim);
+        let values: Vec<Value> = parts
+            .filter(|part| !part.is_empty())
+            .map(|part| Value {
+                source: self.source.clone(),
+                text: part.into(),
+            })
+            .collect();
+        match values.is_empty() {
+            true => Err(self.problem("is set but names nothing")),
+            false => Ok(values),
+        }
+    }
+
     /// What is wrong with this value.
     pub fn problem(&self, problem: &str) -> UsageError {
         UsageError::new(format!("{} {:?}: {problem}", self.source, self.text))
     }
 }
 
-fn split_at_commas(text: &OsStr) -> Vec<OsString> {
-    let text = text.to_string_lossy();
-    let parts = text.split(',').map(str::trim);
-    parts
-        .filter(|part| !part.is_empty())
-        .map(OsString::from)
-        .collect()
+/// The flag of this name and whether a switch is turned on: absl has `--noverbose` too.
+fn find(name: &str) -> Option<(&'static Flag, bool)> {
+    let flag = |name| FLAGS.iter().find(|flag| flag.name == name);
+    let negated = || flag(name.strip_prefix("no")?).filter(|flag| flag.value.is_none());
+    flag(name)
+        .map(|flag| (flag, true))
+        .or_else(|| Some((negated()?, false)))
 }
 
 /// The Python script's absl took `-key=value` for `--key=value`: every argument with one dash
@@ -302,7 +338,7 @@ fn with_double_dashes(
             }),
             _ => None,
         };
-        let flag = name.and_then(|(name, _)| FLAGS.iter().find(|flag| flag.name == name));
+        let flag = name.and_then(|(name, _)| find(name)).map(|(flag, _)| flag);
         is_value = flag.is_some_and(|flag| flag.value.is_some()) && name.is_some_and(|n| !n.1);
         match argument.to_str() {
             Some(text) if flag.is_some() && !text.starts_with("--") => format!("-{text}").into(),

@@ -1,23 +1,24 @@
-//! Which gateways there are: the list of the key, of an organization or of a user, with
-//! paging, or the registrations of the gateways named on the command line.
+//! Which gateways there are: the list of the key, of an organization or of a user, page by
+//! page, or the registrations of the gateways named on the command line.
 //!
-//! A list that cannot be renewed stays: gateways do not vanish because a call failed.
+//! The list at hand stays until another one was read whole. A reading that runs out of time is
+//! continued by the next collection, with the pages and registrations that it has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use crate::collect::Scrape;
 use crate::error::{FetchError, Reason};
-use crate::model::Gateway;
-use crate::things_stack::BaseUrl;
-use crate::things_stack::CallError;
-use crate::things_stack::Client;
+use crate::model::{Endpoint, Gateway};
+use crate::things_stack::{BaseUrl, CallError, Client};
 
-/// How long the last good list is kept while it cannot be renewed: over a night without a
-/// network, not over weeks with a key that was revoked.
-pub const KEPT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// A hundred thousand gateways: a server that never ends its list has another fault.
 const PAGES_MAX: usize = 100;
+/// How often a list that changes between two pages is begun anew within one collection.
+const RESTARTS_MAX: usize = 3;
+/// Pages that are older than this are not continued.
+const READING_MAX: Duration = Duration::from_secs(900);
 
 /// Which gateways to watch.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,32 +34,83 @@ pub enum Scope {
 
 pub struct GatewayList {
     scope: Scope,
+    exclude: BTreeSet<String>,
     ttl: Duration,
     /// After a failure the next try comes sooner.
     retry_after: Duration,
     gateways: BTreeMap<String, Arc<Gateway>>,
-    /// When the list was last obtained as a whole.
-    good_since: Option<Instant>,
+    /// When the list was last obtained whole.
+    obtained_at: Option<SystemTime>,
+    /// The end of the last try.
+    tried: Option<Instant>,
     next_try: Option<Instant>,
     error: Option<Arc<FetchError>>,
-    /// Gateways named on the command line whose registration could not be read this time or
-    /// before: they may be on another cluster.
-    uncertain: BTreeSet<String>,
+    reading: Option<Reading>,
+    /// Gateways named on the command line whose registration was never read nor refused.
+    unregistered: BTreeSet<String>,
+    /// Whether the last try ran out of time.
+    is_slow: bool,
     /// Whether the log has said that there are none.
     is_known_empty: bool,
 }
 
+/// What has been read of a list that is not whole yet.
+struct Reading {
+    started: Instant,
+    found: BTreeMap<String, Arc<Gateway>>,
+    /// The pages read so far, and their elements, those that are no gateway included.
+    pages: usize,
+    entries: u64,
+    /// Gateways that stand twice in the list: it changed between two pages.
+    duplicates: usize,
+    /// `X-Total-Count` of the first page.
+    total: Option<u64>,
+    restarts: usize,
+    /// Of the gateways named on the command line, those that need not be asked for again.
+    settled: BTreeSet<String>,
+}
+
+impl Reading {
+    fn new(started: Instant, restarts: usize) -> Reading {
+        Reading {
+            started,
+            found: BTreeMap::new(),
+            pages: 0,
+            entries: 0,
+            duplicates: 0,
+            total: None,
+            restarts,
+            settled: BTreeSet::new(),
+        }
+    }
+}
+
 impl GatewayList {
-    pub fn new(scope: Scope, ttl: Duration, retry_after: Duration) -> GatewayList {
+    /// `exclude` are ids of gateways that are left out.
+    pub fn new(
+        scope: Scope,
+        exclude: BTreeSet<String>,
+        ttl: Duration,
+        retry_after: Duration,
+    ) -> GatewayList {
+        let unregistered = match &scope {
+            Scope::Gateways(ids) => ids.iter().cloned().collect(),
+            _ => BTreeSet::new(),
+        };
+        let nameless = |id: &String| (id.clone(), nameless(id));
         GatewayList {
             scope,
+            exclude,
             ttl,
             retry_after: retry_after.min(ttl),
-            gateways: BTreeMap::new(),
-            good_since: None,
+            gateways: unregistered.iter().map(nameless).collect(),
+            obtained_at: None,
+            tried: None,
             next_try: None,
             error: None,
-            uncertain: BTreeSet::new(),
+            reading: None,
+            unregistered,
+            is_slow: false,
             is_known_empty: false,
         }
     }
@@ -72,180 +124,212 @@ impl GatewayList {
         self.gateways.contains_key(gateway_id)
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.gateways.is_empty()
+    }
+
     /// Why the list is missing, incomplete or an older one.
     pub fn error(&self) -> Option<&Arc<FetchError>> {
         self.error.as_ref()
     }
 
-    /// Whether it is not known which cluster has this gateway: that `--server` does not know
-    /// its connection then says nothing.
-    pub fn is_uncertain(&self, gateway_id: &str) -> bool {
-        self.uncertain.contains(gateway_id)
+    /// When the list was last obtained whole, by this machine's clock.
+    pub fn obtained_at(&self) -> Option<SystemTime> {
+        self.obtained_at
     }
 
-    /// Renews the list if it is time to; says whether anything was asked.
-    pub fn refresh(
+    /// Whether the gateway's registration may still name a cluster that is not known yet.
+    pub fn is_unregistered(&self, gateway_id: &str) -> bool {
+        self.unregistered.contains(gateway_id)
+    }
+
+    /// Whether the last try ran out of time: then stats come before the next one.
+    pub fn is_slow(&self) -> bool {
+        self.is_slow
+    }
+
+    /// Whether gateways come from a list call.
+    pub fn is_listed(&self) -> bool {
+        !matches!(self.scope, Scope::Gateways(_))
+    }
+
+    /// Whether it is time to read it: what was tried after the scrape arrived is new enough.
+    pub fn is_due(&self, scrape: &Scrape) -> bool {
+        let is_time = self.next_try.is_none_or(|next_try| scrape.now >= next_try);
+        let is_new = self.tried.is_some_and(|tried| tried >= scrape.arrived) && !self.is_slow;
+        is_time && !is_new
+    }
+
+    /// Reads on until the list is whole, something fails, or the deadline comes.
+    pub fn read(
         &mut self,
         client: &mut Client,
         server: &BaseUrl,
-        now: Instant,
+        at: SystemTime,
         deadline: Instant,
-    ) -> bool {
-        if self.next_try.is_some_and(|next_try| now < next_try) {
-            return false;
+    ) {
+        let start = Instant::now();
+        client.reload_key();
+        // A list that is good enough can wait for the rate limit.
+        if self.error.is_none()
+            && self.obtained_at.is_some()
+            && let Some(until) = client.silenced_until(Endpoint::List, server)
+        {
+            self.next_try = Some(until);
+            return;
         }
-        // With an older list at hand, the stats are worth half of the time.
-        let deadline = match self.gateways.is_empty() {
-            true => deadline,
-            false => now + deadline.saturating_duration_since(now) / 2,
-        };
-        let mut found = BTreeMap::new();
+        let kept = self.reading.take();
+        let kept = kept.filter(|reading| start.duration_since(reading.started) < READING_MAX);
+        let mut reading = kept.unwrap_or_else(|| Reading::new(start, 0));
         let result = match &self.scope {
-            Scope::Key => read_pages(client, server, "", deadline, &mut found),
+            Scope::Key => read_pages(client, server, "", deadline, &mut reading),
             Scope::Organization(id) => {
                 let owner = format!("/organizations/{id}");
-                read_pages(client, server, &owner, deadline, &mut found)
+                read_pages(client, server, &owner, deadline, &mut reading)
             }
             Scope::User(id) => {
                 let owner = format!("/users/{id}");
-                read_pages(client, server, &owner, deadline, &mut found)
+                read_pages(client, server, &owner, deadline, &mut reading)
             }
-            Scope::Gateways(ids) => {
-                let ids = ids.clone();
-                self.registrations(&ids, client, server, deadline, &mut found)
-            }
+            Scope::Gateways(ids) => read_registrations(client, server, ids, deadline, &mut reading),
         };
-        self.settle(result, found, now, Instant::now());
-        true
+        self.settle(result, reading, start, at, deadline);
     }
 
     fn settle(
         &mut self,
         result: Result<(), FetchError>,
-        found: BTreeMap<String, Arc<Gateway>>,
-        now: Instant,
-        ended: Instant,
+        mut reading: Reading,
+        start: Instant,
+        at: SystemTime,
+        deadline: Instant,
     ) {
-        let is_good = result.is_ok();
+        let ended = Instant::now();
+        self.tried = Some(ended);
+        let is_cut = result.is_err() && deadline.saturating_duration_since(ended) < CUT_MARGIN;
+        self.is_slow = is_cut;
         self.error = result.err().map(Arc::new);
-        if is_good {
-            self.good_since = Some(now);
-        }
-        let age = self
-            .good_since
-            .map(|since| now.saturating_duration_since(since));
-        let is_better = match age {
-            // Some gateways of an incomplete first list beat none.
-            None => found.len() >= self.gateways.len(),
-            Some(age) => is_good || age > KEPT_MAX,
+        self.take(&mut reading);
+        self.next_try = match (&self.error, is_cut) {
+            (None, _) => Some(start + self.ttl),
+            // The next collection continues.
+            (Some(_), true) => None,
+            (Some(_), false) => Some(ended + self.retry_after),
         };
-        if is_better {
-            self.gateways = found;
+        if self.error.is_some() {
+            self.reading = Some(reading);
+            return;
         }
-        let is_empty = is_good && self.gateways.is_empty();
-        if is_empty && !self.is_known_empty {
-            log::warn!(
-                "the API key lists no gateway: there is none, or it is a gateway's own key, \
-                 which can list nothing: then name the gateway with --gateway"
-            );
+        self.obtained_at = Some(at);
+        if self.gateways.is_empty() && !self.is_known_empty {
+            log::warn!("the API key lists no gateway: its owner collaborates on none");
         }
-        self.is_known_empty = is_empty;
-        let is_cut = self
-            .error
-            .as_ref()
-            .is_some_and(|e| e.reason == Reason::Budget);
-        self.next_try = match (is_good, is_cut) {
-            (true, _) => Some(now + self.ttl),
-            // A scrape in a hurry must not keep the next one from trying.
-            (false, true) => None,
-            (false, false) => Some(ended + self.retry_after),
-        };
+        self.is_known_empty = self.gateways.is_empty();
     }
 
-    /// What is registered of the gateways named on the command line. Their key may well not
-    /// be allowed to read it: then they are watched without a name, at `--server`.
-    fn registrations(
-        &mut self,
-        ids: &[String],
-        client: &mut Client,
-        server: &BaseUrl,
-        deadline: Instant,
-        found: &mut BTreeMap<String, Arc<Gateway>>,
-    ) -> Result<(), FetchError> {
-        let mut failure = None;
-        for id in ids {
-            // After a failure that is not about the gateway, the others would fail alike.
-            let asked = match failure {
-                None => client.gateway(server, id, deadline),
-                Some(_) => break,
-            };
-            match asked {
-                Ok(gateway) if gateway.gateway_id == *id => {
-                    self.uncertain.remove(id);
-                    found.insert(id.clone(), Arc::new(gateway));
-                }
-                Err(refused) if !is_final(&refused) => failure = Some(refused.error),
-                _ => drop(self.uncertain.remove(id)),
-            }
+    /// Makes what was read the list at hand: all of it where it is whole; registrations one by
+    /// one; and of a first list whatever there is.
+    fn take(&mut self, reading: &mut Reading) {
+        let excluded = |id: &String| self.exclude.contains(id);
+        if let Scope::Gateways(_) = self.scope {
+            self.unregistered.retain(|id| !reading.settled.contains(id));
+            self.gateways.extend(reading.found.clone());
+            return;
         }
-        for id in ids {
-            if failure.is_some() && !self.gateways.contains_key(id) && !found.contains_key(id) {
-                self.uncertain.insert(id.clone());
-            }
-            let older = || {
-                self.gateways
-                    .get(id)
-                    .cloned()
-                    .unwrap_or_else(|| unregistered(id))
-            };
-            found.entry(id.clone()).or_insert_with(older);
+        match (&self.error, self.obtained_at) {
+            (None, _) => self.gateways = std::mem::take(&mut reading.found),
+            (Some(_), None) => self.gateways = reading.found.clone(),
+            (Some(_), Some(_)) => return,
         }
-        failure.map_or(Ok(()), Err)
+        self.gateways.retain(|id, _| !excluded(id));
     }
 }
 
+/// A try that ends so shortly before its deadline was cut off by it.
+const CUT_MARGIN: Duration = Duration::from_millis(60);
+
 /// A gateway of which nothing but its id is known.
-fn unregistered(id: &str) -> Arc<Gateway> {
+fn nameless(id: &str) -> Arc<Gateway> {
     Arc::new(Gateway {
         gateway_id: id.to_owned(),
         ..Gateway::default()
     })
 }
 
-/// Whether asking again for a registration will bring the same: the key has no right to it,
-/// or the server keeps no registrations.
-fn is_final(refused: &CallError) -> bool {
-    match refused.status {
-        Some(429) => false,
-        Some(status) => matches!(status, 400..=499 | 501),
-        None => false,
-    }
-}
-
-/// Reads page after page until the server has no more.
+/// Reads page after page until there are as many entries as the server has in all.
 fn read_pages(
     client: &mut Client,
     server: &BaseUrl,
     owner: &str,
     deadline: Instant,
-    found: &mut BTreeMap<String, Arc<Gateway>>,
+    reading: &mut Reading,
 ) -> Result<(), FetchError> {
-    let mut entries = 0;
-    for page in 1..=PAGES_MAX {
-        let (list, total) = client
-            .list(server, owner, page, deadline)
+    while reading.pages < PAGES_MAX {
+        let (page, total) = client
+            .list(server, owner, reading.pages + 1, deadline)
             .map_err(|refused| refused.error)?;
-        entries += list.entries;
-        let is_empty = list.entries == 0;
-        for gateway in list.gateways {
-            found.insert(gateway.gateway_id.clone(), Arc::new(gateway));
+        let is_last = page.entries == 0 || reading.entries + page.entries as u64 >= total;
+        reading.pages += 1;
+        reading.entries += page.entries as u64;
+        for gateway in page.gateways {
+            let id = gateway.gateway_id.clone();
+            let earlier = reading.found.insert(id, Arc::new(gateway));
+            reading.duplicates += usize::from(earlier.is_some());
         }
-        // The page may hold fewer than was asked for, on a server with a lower limit: only
-        // its total, or an empty page, says that this was the last one.
-        if is_empty || total.is_some_and(|total| entries as u64 >= total) {
-            return Ok(());
+        let has_changed = *reading.total.get_or_insert(total) != total;
+        let is_whole = reading.entries == total && reading.duplicates == 0;
+        match (has_changed || is_last, is_whole && !has_changed) {
+            (true, true) => return Ok(()),
+            (true, false) if reading.restarts < RESTARTS_MAX => {
+                *reading = Reading::new(Instant::now(), reading.restarts + 1);
+            }
+            (true, false) => {
+                *reading = Reading::new(Instant::now(), 0);
+                let context = format!(
+                    "{}: the list of gateways is not as long as its X-Total-Count ({total}), or \
+                     changes while it is read",
+                    server.host
+                );
+                return Err(FetchError::new(Reason::Shape, context));
+            }
+            (false, _) => {}
         }
     }
     let context = format!("{}: the list of gateways has no end", server.host);
     Err(FetchError::new(Reason::TooLarge, context))
+}
+
+/// What is registered of the gateways named on the command line. Their key may well not be
+/// allowed to read it: then they are watched without a name.
+fn read_registrations(
+    client: &mut Client,
+    server: &BaseUrl,
+    ids: &[String],
+    deadline: Instant,
+    reading: &mut Reading,
+) -> Result<(), FetchError> {
+    for id in ids {
+        if reading.settled.contains(id) {
+            continue;
+        }
+        match client.gateway(server, id, deadline) {
+            Ok(gateway) if gateway.gateway_id == *id => {
+                reading.found.insert(id.clone(), Arc::new(gateway));
+            }
+            // After a failure that is not about the gateway, the others would fail alike.
+            Err(refused) if !is_final(&refused) => return Err(refused.error),
+            _ => {}
+        }
+        reading.settled.insert(id.clone());
+    }
+    Ok(())
+}
+
+/// Whether asking again for a registration will bring the same: the key has no right to it,
+/// or the server keeps no registrations.
+fn is_final(refused: &CallError) -> bool {
+    match refused.status {
+        Some(401 | 429) | None => false,
+        Some(status) => refused.is_of_api && matches!(status, 400..=499 | 501),
+    }
 }

@@ -2,14 +2,15 @@
 //! made of what is still fresh and of what the API told until then. It decides what to ask of
 //! whom; it sees no HTTP.
 
+mod cluster_search;
 mod collector;
 mod gateway_list;
+mod gateway_states;
 mod known;
 mod outage_log;
 mod stats;
 mod ttl_map;
 
-pub use collector::{Collector, Scrape};
-pub use gateway_list::Scope;
+pub use collector::{Collector, FAILURE_TTL_MAX, Scrape};
+pub use gateway_list::{GatewayList, Scope};
 pub use known::Known;
-pub use ttl_map::TtlMap;

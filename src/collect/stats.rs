@@ -3,94 +3,111 @@
 //!
 //! A batch is refused as a whole for the sake of one gateway, for the sake of its size, for
 //! the kind of key, or because the server is too old for batches. A refused batch is halved
-//! until the gateway at fault stands alone, and what was learnt is remembered for a while.
+//! until the gateway at fault stands alone, and what was learnt is remembered for a while. Only
+//! a refusal by the API itself counts: a page of a proxy is a failure.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::collect::ttl_map::TtlMap;
 use crate::error::{FetchError, Reason};
 use crate::model::{ConnectionStats, Outcome};
-use crate::things_stack::BaseUrl;
-use crate::things_stack::CallError;
-use crate::things_stack::Client;
+use crate::things_stack::{BaseUrl, CallError, Client};
 
 /// The most gateways in one batch (BatchGetGatewayConnectionStatsRequest).
 const BATCH_GATEWAYS_MAX: usize = 100;
-/// How long a server that cannot do batches, or only small ones, is asked accordingly.
-const BATCH_LIMIT_TTL: Duration = Duration::from_secs(600);
+/// How long a server that takes only small batches gets no larger ones.
+const BATCH_SIZE_TTL: Duration = Duration::from_secs(600);
+/// How long a server that knows no batches is asked gateway by gateway.
+const BATCH_REFUSAL_TTL: Duration = Duration::from_secs(30);
+/// How long a gateway that only the single call can read is asked alone.
+const ALONE_TTL: Duration = Duration::from_secs(3600);
+/// How long a gateway that the key may not read is not asked for again.
+const REFUSAL_TTL: Duration = Duration::from_secs(300);
 /// After so many answers that are too long, and none that can be read, nothing more is asked.
 const OVERSIZED_MAX: usize = 16;
-/// How long a gateway that the key may not read is left alone.
-const REFUSAL_TTL: Duration = Duration::from_secs(300);
-/// After so many gateways that cannot be read, and none that can, the key itself is looked at.
-const REFUSALS_BEFORE_DOUBT: usize = 4;
-/// The community network has three clusters. With more hosts the oldest is forgotten.
-const HOSTS_MAX: usize = 64;
+/// After so many gateways that cannot be read, and none that can, the key itself is looked at;
+/// and after so many that only the single call can read, batches are given up.
+const SUSPICIOUS_GATEWAYS: usize = 4;
 
+/// What was learnt of clusters and gateways from their refusals.
+#[derive(Default)]
 pub struct StatsReader {
-    /// The largest batch that a host takes; 1 where only single calls work.
-    batch_limits: TtlMap<String, usize>,
-    /// Hosts where the key cannot read the stats of any gateway.
-    unreadable_hosts: TtlMap<String, Arc<FetchError>>,
-    /// Gateways that were refused alone. They never go into a batch again, or they would
-    /// spoil it: once the time is over they are asked for one by one.
-    refused: HashMap<Arc<str>, Refusal>,
+    hosts: BTreeMap<String, Host>,
+    gateways: HashMap<Arc<str>, Lesson>,
 }
 
-struct Refusal {
-    error: Arc<FetchError>,
-    until: Instant,
+#[derive(Default)]
+struct Host {
+    /// The largest batch that it takes, until when; 1 where only single calls work.
+    batch_limit: Option<(usize, Instant)>,
+    /// Whether it has refused a batch as such, and taken none since.
+    has_refused_batch: bool,
+    /// Why the key cannot read any gateway there, until when.
+    unreadable: Option<(Arc<FetchError>, Instant)>,
+}
+
+/// Why a gateway is left out of batches, which it would spoil.
+enum Lesson {
+    /// It was refused alone, too.
+    Refused(Arc<FetchError>, Instant),
+    /// The single call can read it.
+    Alone(Instant),
+}
+
+/// One cluster to ask, for whom and how long.
+pub struct Question<'a> {
+    pub base: &'a BaseUrl,
+    pub gateway_ids: &'a [Arc<str>],
+    /// The Identity Server, which knows the key's rights.
+    pub server: &'a BaseUrl,
+    pub now: Instant,
+    pub deadline: Instant,
 }
 
 impl StatsReader {
-    pub fn new() -> StatsReader {
-        StatsReader {
-            batch_limits: TtlMap::new(BATCH_LIMIT_TTL, HOSTS_MAX),
-            unreadable_hosts: TtlMap::new(REFUSAL_TTL, HOSTS_MAX),
-            refused: HashMap::new(),
-        }
-    }
-
     /// Forgets gateways that are no longer watched, so that the memory stays bounded.
     pub fn retain(&mut self, is_watched: impl Fn(&str) -> bool) {
-        self.refused.retain(|id, _| is_watched(id));
+        self.gateways.retain(|id, _| is_watched(id));
     }
 
-    /// Finds out the state of each of these gateways of one cluster, by `deadline`.
+    /// Finds out the state of each of these gateways at one cluster. `found` hears of each
+    /// outcome at once.
     pub fn read(
         &mut self,
         client: &mut Client,
-        base: &BaseUrl,
-        gateway_ids: &[Arc<str>],
-        now: Instant,
-        deadline: Instant,
-    ) -> Vec<(Arc<str>, Outcome)> {
+        question: &Question<'_>,
+        found: &mut dyn FnMut(&Arc<str>, Outcome),
+    ) {
+        let host = self.hosts.entry(question.base.host.clone()).or_default();
+        let halted = match &host.unreadable {
+            Some((error, until)) if question.now < *until => Some(error.clone()),
+            _ => None,
+        };
         let mut run = Run {
-            halted: self.unreadable_hosts.get(&base.host, now).cloned(),
-            reader: self,
+            host,
+            gateways: &mut self.gateways,
             client,
-            base,
-            now,
-            deadline,
-            outcomes: Vec::with_capacity(gateway_ids.len()),
-            refusals: 0,
+            question,
+            found,
+            halted,
+            refused: 0,
+            alone: 0,
             oversized: 0,
             has_read_any: false,
+            has_read_batch: false,
+            has_repeated: false,
             has_doubted: false,
         };
-        let (alone, together) = run.sort_out(gateway_ids);
+        let (alone, together) = run.sort_out();
         run.in_batches(&together);
         for id in alone {
             run.single(&id);
         }
-        let (outcomes, has_read_any) = (run.outcomes, run.has_read_any);
         // A limit under which nothing could be read either was not the cure.
-        if !has_read_any {
-            self.batch_limits.remove(&base.host);
+        if !run.has_read_any {
+            run.host.batch_limit = None;
         }
-        outcomes
     }
 }
 
@@ -105,31 +122,38 @@ enum Next<'s> {
 
 /// One reading of one cluster.
 struct Run<'a> {
-    reader: &'a mut StatsReader,
+    host: &'a mut Host,
+    gateways: &'a mut HashMap<Arc<str>, Lesson>,
     client: &'a mut Client,
-    base: &'a BaseUrl,
-    now: Instant,
-    deadline: Instant,
-    outcomes: Vec<(Arc<str>, Outcome)>,
+    question: &'a Question<'a>,
+    found: &'a mut dyn FnMut(&Arc<str>, Outcome),
     /// Why nothing more is asked of this cluster in this collection.
     halted: Option<Arc<FetchError>>,
-    refusals: usize,
+    /// Gateways that were refused, and those that only the single call could read.
+    refused: usize,
+    alone: usize,
     oversized: usize,
     has_read_any: bool,
+    has_read_batch: bool,
+    /// Whether a batch was sent again because a proxy answered it.
+    has_repeated: bool,
     has_doubted: bool,
 }
 
 impl Run<'_> {
     /// Answers for the gateways that are to be left alone, and parts the others into those
     /// to ask for one by one and those that may share a batch.
-    fn sort_out(&mut self, gateway_ids: &[Arc<str>]) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
+    fn sort_out(&mut self) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
         let mut alone = Vec::new();
         let mut together = Vec::new();
-        for id in gateway_ids {
-            match self.reader.refused.get(id) {
+        for id in self.question.gateway_ids {
+            match self.gateways.get(id) {
                 None => together.push(id.clone()),
-                Some(refusal) if self.now < refusal.until => {
-                    self.outcomes.push((id.clone(), Err(refusal.error.clone())));
+                Some(Lesson::Refused(error, until)) if self.question.now < *until => {
+                    (self.found)(id, Err(error.clone()));
+                }
+                Some(Lesson::Alone(until)) if self.question.now >= *until => {
+                    together.push(id.clone());
                 }
                 Some(_) => alone.push(id.clone()),
             }
@@ -141,7 +165,8 @@ impl Run<'_> {
         let mut rest = gateway_ids;
         // The parts of a batch that was refused, the next one last.
         let mut parts: Vec<&[Arc<str>]> = Vec::new();
-        // Each turn answers for a slice or makes it smaller: at most two turns per gateway.
+        // Each round answers for a slice, or makes it smaller, or is one of the few repetitions:
+        // at most two rounds per gateway and three more.
         loop {
             let before = rest;
             let part = parts.pop();
@@ -180,18 +205,19 @@ impl Run<'_> {
     }
 
     fn batch_limit(&self) -> usize {
-        let limit = self.reader.batch_limits.get(&self.base.host, self.now);
-        limit.copied().unwrap_or(BATCH_GATEWAYS_MAX)
-    }
-
-    fn set_batch_limit(&mut self, limit: usize) {
-        let host = self.base.host.clone();
-        self.reader.batch_limits.insert(host, limit, self.now);
+        match self.host.batch_limit {
+            Some((limit, until)) if self.question.now < until => limit,
+            _ => BATCH_GATEWAYS_MAX,
+        }
     }
 
     fn batch<'s>(&mut self, slice: &'s [Arc<str>]) -> Next<'s> {
         let ids: Vec<&str> = slice.iter().map(AsRef::as_ref).collect();
-        let refused = match self.client.stats_batch(self.base, &ids, self.deadline) {
+        let question = self.question;
+        let refused = match self
+            .client
+            .stats_batch(question.base, &ids, question.deadline)
+        {
             Ok(entries) => {
                 self.keep(slice, entries);
                 return Next::Done;
@@ -199,10 +225,13 @@ impl Run<'_> {
             Err(refused) => refused,
         };
         match refused.status {
-            Some(404) if !names_a_gateway(&refused) => self.set_batch_limit(1),
-            Some(405 | 501) => self.set_batch_limit(1),
-            Some(400 | 413) => self.set_batch_limit((slice.len() / 2).max(1)),
-            Some(403 | 404) => return self.divide(slice),
+            Some(413) => self.limit_batches((slice.len() / 2).max(1)),
+            Some(400) if refused.is_of_api => self.limit_batches((slice.len() / 2).max(1)),
+            Some(404) if refused.is_of_api && !names_a_gateway(&refused) => self.doubt_batches(),
+            Some(405 | 501) if refused.is_of_api => self.doubt_batches(),
+            Some(403 | 404) if refused.is_of_api => return self.divide(slice),
+            // What a proxy answers once, it need not answer twice.
+            Some(400..=499) if !refused.is_of_api && !self.has_repeated => self.has_repeated = true,
             _ if refused.error.reason == Reason::TooLarge && self.oversized < OVERSIZED_MAX => {
                 // One gateway can make it so, by what it sends about itself.
                 self.oversized += usize::from(!self.has_read_any);
@@ -213,20 +242,41 @@ impl Run<'_> {
         Next::Again
     }
 
+    fn limit_batches(&mut self, limit: usize) {
+        self.host.batch_limit = Some((limit, self.question.now + BATCH_SIZE_TTL));
+    }
+
+    /// The server refused a batch as such. After the second time it is asked one by one.
+    fn doubt_batches(&mut self) {
+        if self.host.has_refused_batch {
+            self.host.batch_limit = Some((1, self.question.now + BATCH_REFUSAL_TTL));
+        }
+        self.host.has_refused_batch = true;
+    }
+
     fn keep(&mut self, slice: &[Arc<str>], mut entries: BTreeMap<String, ConnectionStats>) {
         self.has_read_any = true;
+        self.has_read_batch = true;
+        self.host.has_refused_batch = false;
         for id in slice {
+            self.gateways.remove(id);
             let outcome = entries.remove(id.as_ref()).map_or(Ok(None), outcome_of);
-            self.outcomes.push((id.clone(), outcome));
+            (self.found)(id, outcome);
         }
     }
 
-    /// A batch of one was refused. If the single call works, batches as such do not: for the
-    /// key of a gateway, or on servers before 3.28.2 for rights through user and organization.
+    /// A batch of one that was refused: if the single call works, this gateway is asked alone
+    /// from now on. Where that happens to many, batches as such do not work: for the key of a
+    /// gateway, or on servers before 3.28.2 for rights through user and organization.
     fn divide<'s>(&mut self, slice: &'s [Arc<str>]) -> Next<'s> {
         if let [id] = slice {
             if self.single(id) {
-                self.set_batch_limit(1);
+                let until = self.question.now + ALONE_TTL;
+                self.gateways.insert(id.clone(), Lesson::Alone(until));
+                self.alone += 1;
+            }
+            if self.alone >= SUSPICIOUS_GATEWAYS && !self.has_read_batch {
+                self.host.batch_limit = Some((1, self.question.now + BATCH_REFUSAL_TTL));
             }
             return Next::Done;
         }
@@ -241,12 +291,13 @@ impl Run<'_> {
             None => self.single_outcome(id),
         };
         let is_readable = outcome.is_ok();
-        self.outcomes.push((id.clone(), outcome));
+        (self.found)(id, outcome);
         is_readable
     }
 
     fn single_outcome(&mut self, id: &Arc<str>) -> Outcome {
-        let refused = match self.client.stats(self.base, id, self.deadline) {
+        let question = self.question;
+        let refused = match self.client.stats(question.base, id, question.deadline) {
             Ok(stats) => {
                 self.is_readable(id);
                 return outcome_of(stats);
@@ -257,33 +308,38 @@ impl Run<'_> {
             }
             Err(refused) => refused,
         };
-        let is_its_own_fault = match refused.status {
-            Some(403) => true,
-            Some(404) => names_a_gateway(&refused),
+        let is_of_gateway = match refused.status {
+            Some(403) => refused.is_of_api,
+            Some(404) => refused.is_of_api && names_a_gateway(&refused),
             _ => refused.error.reason == Reason::TooLarge,
         };
-        let error = Arc::new(refused.error);
-        match is_its_own_fault {
-            true => self.refuse(id, error.clone()),
-            false => self.halted = Some(error.clone()),
+        match is_of_gateway {
+            true => {
+                let error = Arc::new(refused.error.of_gateway());
+                self.refuse(id, &error);
+                Err(error)
+            }
+            false => {
+                let error = Arc::new(refused.error);
+                self.halted = Some(error.clone());
+                Err(error)
+            }
         }
-        Err(error)
     }
 
     fn is_readable(&mut self, id: &Arc<str>) {
         self.has_read_any = true;
-        self.reader.refused.remove(id);
+        if let Some(Lesson::Refused(..)) = self.gateways.get(id) {
+            self.gateways.remove(id);
+        }
     }
 
-    fn refuse(&mut self, id: &Arc<str>, error: Arc<FetchError>) {
-        let until = self.now + REFUSAL_TTL;
-        let refusal = Refusal {
-            error: error.clone(),
-            until,
-        };
-        self.reader.refused.insert(id.clone(), refusal);
-        self.refusals += 1;
-        if self.refusals >= REFUSALS_BEFORE_DOUBT && !self.has_read_any && !self.has_doubted {
+    fn refuse(&mut self, id: &Arc<str>, error: &Arc<FetchError>) {
+        let until = self.question.now + REFUSAL_TTL;
+        self.gateways
+            .insert(id.clone(), Lesson::Refused(error.clone(), until));
+        self.refused += 1;
+        if self.refused >= SUSPICIOUS_GATEWAYS && !self.has_read_any && !self.has_doubted {
             self.has_doubted = true;
             self.doubt_the_key(error);
         }
@@ -291,16 +347,18 @@ impl Run<'_> {
 
     /// Nothing could be read so far: if the key lacks the right as such, asking for each
     /// gateway is a waste.
-    fn doubt_the_key(&mut self, error: Arc<FetchError>) {
+    fn doubt_the_key(&mut self, error: &Arc<FetchError>) {
+        let question = self.question;
         if error.reason != Reason::Forbidden {
             return;
         }
-        let rights = self.client.rights(self.base, self.deadline);
-        if rights.is_ok_and(|rights| lacks_status(&rights)) {
-            let host = self.base.host.clone();
-            let hosts = &mut self.reader.unreadable_hosts;
-            hosts.insert(host, error.clone(), self.now);
-            self.halted = Some(error);
+        let info = self
+            .client
+            .key_info(question.server, false, question.deadline);
+        if info.is_ok_and(|info| !info.missing_rights.is_empty()) {
+            let until = question.now + REFUSAL_TTL;
+            self.host.unreadable = Some((error.clone(), until));
+            self.halted = Some(error.clone());
         }
     }
 }
@@ -311,7 +369,9 @@ fn outcome_of(stats: ConnectionStats) -> Outcome {
         true => Ok(Some(Arc::new(stats))),
         false => {
             let context = "the time of its connection has an unexpected form";
-            Err(Arc::new(FetchError::new(Reason::Field, context)))
+            Err(Arc::new(
+                FetchError::new(Reason::Field, context).of_gateway(),
+            ))
         }
     }
 }
@@ -319,33 +379,4 @@ fn outcome_of(stats: ConnectionStats) -> Outcome {
 /// Whether a 404 is about a gateway and not about the path: `gateway_not_found`.
 fn names_a_gateway(refused: &CallError) -> bool {
     refused.name.contains("gateway")
-}
-
-/// Whether these rights certainly do not cover RIGHT_GATEWAY_STATUS_READ. Rights that end in
-/// `_ALL` stand for others.
-fn lacks_status(rights: &[String]) -> bool {
-    !rights.is_empty()
-        && !rights
-            .iter()
-            .any(|right| right == "RIGHT_GATEWAY_STATUS_READ" || right.ends_with("_ALL"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(expected: bool, rights: &[&str]) {
-        let rights: Vec<String> = rights.iter().map(|right| right.to_string()).collect();
-        assert_eq!(lacks_status(&rights), expected, "{rights:?}");
-    }
-
-    #[test]
-    fn a_key_lacks_the_right_only_if_its_rights_are_known_and_none_covers_it() {
-        check(false, &[]);
-        check(false, &["RIGHT_GATEWAY_STATUS_READ"]);
-        check(false, &["RIGHT_USER_INFO", "RIGHT_ALL"]);
-        check(false, &["RIGHT_GATEWAY_ALL"]);
-        check(true, &["RIGHT_USER_GATEWAYS_LIST", "RIGHT_GATEWAY_INFO"]);
-    }
 }

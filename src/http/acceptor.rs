@@ -1,165 +1,133 @@
-//! The public listeners: who lets visitors in, and that somebody always does.
+//! The public listeners and the threads that accept from them.
 //!
-//! A visitor costs a thread with a small stack, as a rule the one that accepted it: to start a
-//! thread, and to unmap its stack from all processors at its end, takes longer than to answer
-//! a scraper. An attendant that has a visitor sees to it that another one waits for the next.
+//! A connection is served by the thread that accepted it: to start a thread, and to unmap its
+//! stack from all processors at its end, takes longer than to answer a scraper. A worker that
+//! has accepted a connection makes sure that another worker waits for the next one.
 
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::http::connection::FrontDoor;
+use crate::http::connections::Connection;
+use crate::http::service::Service;
 
-/// Those who stay while nobody comes: one for a scraper, one for the next while the first takes
-/// leave, and one that then still waits, so that none has to be hired.
-const ATTENDANTS_WAITING: usize = 3;
-/// Calls are shallow, and the buffers on it have a few KiB.
+/// Workers that stay while no connection comes: one for a scraper, one for the next while the
+/// first one closes, and one more, so that none has to be started.
+const IDLE_WORKERS: usize = 3;
+/// Calls are shallow, and the buffers on it take a few KiB.
 const STACK_BYTES: usize = 128 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// A flood fails hundreds of times a second, and a log on an SD card should last for years.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// One public listener and those who attend to it.
-pub struct Entrance {
-    door: Arc<FrontDoor>,
+/// One public listener and its workers.
+pub struct Acceptor {
+    service: Arc<Service>,
     listener: TcpListener,
-    /// Attendants without a visitor.
-    waiting: AtomicUsize,
-    /// When it was last said that a connection could not be let in.
+    idle_workers: AtomicUsize,
+    /// When the last failure was logged.
     warned: Mutex<Option<Instant>>,
 }
 
-impl Entrance {
-    /// Lets visitors in from now on, for ever. Fails when there is no thread to be had.
-    pub fn open(door: Arc<FrontDoor>, listener: TcpListener) -> io::Result<()> {
-        let entrance = Arc::new(Entrance {
-            door,
+impl Acceptor {
+    /// Accepts connections from now on, for ever.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn start(service: Arc<Service>, listener: TcpListener) -> io::Result<()> {
+        let acceptor = Arc::new(Acceptor {
+            service,
             listener,
-            waiting: AtomicUsize::new(0),
+            idle_workers: AtomicUsize::new(0),
             warned: Mutex::default(),
         });
-        (0..ATTENDANTS_WAITING).try_for_each(|_| entrance.hire())
+        (0..IDLE_WORKERS).try_for_each(|_| acceptor.start_worker())
     }
 
-    fn hire(self: &Arc<Self>) -> io::Result<()> {
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        let entrance = self.clone();
-        let builder = thread::Builder::new().name("attendant".to_owned());
-        let hired = builder.stack_size(STACK_BYTES).spawn(move || {
-            // The door is never closed: if nobody attends to it, by a panic, the process ends.
-            let end = EndOfProcess;
-            entrance.attend();
-            std::mem::forget(end);
+    fn start_worker(self: &Arc<Self>) -> io::Result<()> {
+        self.idle_workers.fetch_add(1, Ordering::SeqCst);
+        let acceptor = self.clone();
+        let builder = thread::Builder::new().name("worker".to_owned());
+        let started = builder.stack_size(STACK_BYTES).spawn(move || {
+            // A panic here would leave the port open and nobody to accept: the process ends.
+            let guard = ExitOnDrop;
+            acceptor.work();
+            std::mem::forget(guard);
         });
-        hired.map(drop).inspect_err(|_| {
-            self.waiting.fetch_sub(1, Ordering::SeqCst);
+        started.map(drop).inspect_err(|_| {
+            self.idle_workers.fetch_sub(1, Ordering::SeqCst);
         })
     }
 
-    /// Until enough others wait. No error ends it: out of descriptors, out of memory and a
-    /// client that is gone already all pass.
-    fn attend(self: &Arc<Self>) {
+    /// Serves until enough other workers are idle. No error ends it: a lack of descriptors or
+    /// memory passes, and so does a client that is gone already.
+    fn work(self: &Arc<Self>) {
         loop {
-            match self.welcome() {
-                Ok(visitor) => {
-                    // The hook has logged a panic. An error means that the visitor is gone.
-                    let _ = panic::catch_unwind(AssertUnwindSafe(|| visitor.serve()));
-                    drop(visitor);
-                    if !self.wait_again() {
+            match self.accept() {
+                Ok(connection) => {
+                    // The hook has logged a panic. An error means that the client is gone.
+                    let serve = AssertUnwindSafe(|| self.service.serve(&connection));
+                    let late = panic::catch_unwind(serve);
+                    self.service.connections.close(connection);
+                    // The answer of the loop, if it is still to come, is waited for without a
+                    // connection.
+                    drop(late);
+                    if !self.becomes_idle() {
                         return;
                     }
                 }
                 Err(error) => {
                     self.warn_rarely(&error);
-                    if is_shortage(&error) {
-                        self.door.visitors.send_away_longest();
-                    }
+                    // It may be for want of descriptors, memory or threads.
+                    self.service.connections.evict_longest_idle();
                     thread::sleep(ACCEPT_PAUSE);
                 }
             }
         }
     }
 
-    /// Whether this attendant is one of those who wait, as it is unless there are enough.
-    fn wait_again(&self) -> bool {
-        // In one step: who joins and leaves again could be taken for one who waits.
-        let join = |waiting| (waiting < ATTENDANTS_WAITING).then_some(waiting + 1);
+    /// False if there are enough idle workers.
+    fn becomes_idle(&self) -> bool {
+        // In one step: a worker that joins and leaves again could be taken for an idle one.
+        let join = |idle| (idle < IDLE_WORKERS).then_some(idle + 1);
         let joined = self
-            .waiting
+            .idle_workers
             .try_update(Ordering::SeqCst, Ordering::SeqCst, join);
         joined.is_ok()
     }
 
-    /// The next visitor, once it has a place and somebody else waits for the one after it.
-    fn welcome(self: &Arc<Self>) -> io::Result<Visitor> {
+    /// The next connection, once it is within the limit and another worker waits for the one
+    /// after it.
+    fn accept(self: &Arc<Self>) -> io::Result<Arc<Connection>> {
         let (stream, _) = self.listener.accept()?;
-        let visitor = Visitor::new(self.door.clone(), stream);
-        if self.waiting.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.hire().inspect_err(|_| {
-                self.waiting.fetch_add(1, Ordering::SeqCst);
-            })?;
+        let connection = self.service.connections.open(stream);
+        if self.idle_workers.fetch_sub(1, Ordering::SeqCst) == 1
+            && let Err(error) = self.start_worker()
+        {
+            self.idle_workers.fetch_add(1, Ordering::SeqCst);
+            self.service.connections.close(connection);
+            return Err(error);
         }
-        Ok(visitor)
+        Ok(connection)
     }
 
     fn warn_rarely(&self, error: &io::Error) {
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         if warned.is_none_or(|at| at.elapsed() >= WARNING_INTERVAL) {
-            log::warn!("cannot let a connection in: {error}");
+            log::warn!("cannot accept a connection: {error}");
             *warned = Some(Instant::now());
         }
     }
 }
 
-struct EndOfProcess;
+struct ExitOnDrop;
 
-impl Drop for EndOfProcess {
+impl Drop for ExitOnDrop {
     fn drop(&mut self) {
         std::process::exit(1);
     }
-}
-
-/// A visitor in its place, which it leaves whatever happens.
-struct Visitor {
-    door: Arc<FrontDoor>,
-    id: u64,
-    stream: Arc<TcpStream>,
-}
-
-impl Visitor {
-    /// Waits for a place.
-    fn new(door: Arc<FrontDoor>, stream: TcpStream) -> Visitor {
-        let stream = Arc::new(stream);
-        let id = door.visitors.admit(stream.clone());
-        Visitor { door, id, stream }
-    }
-
-    fn serve(&self) -> io::Result<()> {
-        self.door.serve(self.id, &self.stream)
-    }
-}
-
-impl Drop for Visitor {
-    fn drop(&mut self) {
-        self.door.visitors.leave(self.id);
-    }
-}
-
-/// Whether one visitor less would help.
-fn is_shortage(error: &io::Error) -> bool {
-    // EAGAIN: no thread.
-    let shortages = [
-        libc::EMFILE,
-        libc::ENFILE,
-        libc::ENOBUFS,
-        libc::ENOMEM,
-        libc::EAGAIN,
-    ];
-    error
-        .raw_os_error()
-        .is_some_and(|code| shortages.contains(&code))
 }

@@ -309,7 +309,10 @@ fn sub_bands(family: &mut Family<'_>, report: &GatewayReport, value: fn(&SubBand
 /// registered one, since a series must not appear twice.
 fn antennas(family: &mut Family<'_>, report: &GatewayReport, value: fn(&Location) -> f64) {
     let reported = status(report).map_or(&[][..], |status| &status.antenna_locations);
-    let all = || report.gateway.antennas.iter().chain(reported);
+    // The registration has an older copy of what a GPS says.
+    let of_gps = || reported.iter().filter(|location| location.source == "gps");
+    let registered = &report.gateway.antennas;
+    let all = || of_gps().chain(registered).chain(reported);
     for (index, location) in all().enumerate() {
         if !all()
             .take(index)

@@ -14,7 +14,7 @@ lacking() {
 
 if ! command -v rustup >/dev/null; then
     lacking 'rustup, the installer of Rust (a distribution'"'"'s own cargo has no pinned versions)' \
-        'apt install rustup, or https://rustup.rs' 'dnf install rustup && rustup-init' \
+        'https://rustup.rs (Debian 13: apt install rustup)' 'dnf install rustup && rustup-init' \
         'brew install rustup && rustup-init'
 fi
 if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then

@@ -3,10 +3,13 @@
 //! They are blocked in every thread and received by `sigwait` (POSIX): no handler runs in the
 //! middle of anything. It works as process 1 too, whose signals with a default action the
 //! kernel drops, but not those that are blocked (kernel/signal.c, `sig_ignored`).
+//!
+//! SIGHUP stays ignored under nohup(1), and SIGINT in a command that a script runs in the
+//! background (POSIX, shell command language, 2.11): whoever ignores them at the start wants the
+//! process to outlive the terminal.
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::time::Duration;
 
 pub struct Signals(libc::sigset_t);
 
@@ -20,7 +23,9 @@ impl Signals {
         let (set, error) = unsafe {
             libc::sigemptyset(set.as_mut_ptr());
             for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
-                libc::sigaddset(set.as_mut_ptr(), signal);
+                if signal == libc::SIGTERM || !is_ignored(signal) {
+                    libc::sigaddset(set.as_mut_ptr(), signal);
+                }
             }
             let set = set.assume_init();
             let error = libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
@@ -32,19 +37,6 @@ impl Signals {
         }
     }
 
-    /// Waits for the next of the signals for at most this long, and gives its number.
-    #[allow(unsafe_code)]
-    pub fn wait_for(&self, time: Duration) -> Option<i32> {
-        // SAFETY: zero is a valid value for both of its numbers.
-        let mut limit: libc::timespec = unsafe { MaybeUninit::zeroed().assume_init() };
-        limit.tv_sec = time.as_secs() as _;
-        limit.tv_nsec = time.subsec_nanos() as _;
-        // SAFETY: the pointers are to values that outlive the call, and null is allowed for
-        // the details, which are not wanted.
-        let signal = unsafe { libc::sigtimedwait(&self.0, std::ptr::null_mut(), &limit) };
-        (signal > 0).then_some(signal)
-    }
-
     /// Waits for the next of the signals and gives its number.
     #[allow(unsafe_code)]
     pub fn wait(&self) -> i32 {
@@ -53,5 +45,17 @@ impl Signals {
         // invalid set, which `block` does not make.
         unsafe { libc::sigwait(&self.0, &mut signal) };
         signal
+    }
+}
+
+/// Whether the process that started this one had the signal ignored, which exec(2) keeps.
+#[allow(unsafe_code)]
+fn is_ignored(signal: libc::c_int) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: without a new action, sigaction(2) only writes the present one, which outlives
+    // the call; where it says that it did, the action is initialized.
+    unsafe {
+        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == libc::SIG_IGN
     }
 }

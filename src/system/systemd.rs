@@ -2,23 +2,21 @@
 //! that NOTIFY_SOCKET names. Without that variable nothing happens.
 
 use std::ffi::OsStr;
-use std::os::linux::net::SocketAddrExt;
+#[cfg(target_os = "linux")]
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::time::{Duration, Instant};
-use std::{env, io};
+use std::time::Duration;
+use std::{env, io, thread};
 
-/// How often the loop wakes up where systemd does not ask whether it is alive.
-const INTERVAL_DEFAULT: Duration = Duration::from_secs(3600);
-/// Requests can come by the thousand, and systemd need not hear of each.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// systemd need not hear more often than this, whatever it asks for.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// The thread sends datagrams and sleeps.
+const STACK_BYTES: usize = 64 * 1024;
 
 pub struct Notifier {
     socket: Option<UnixDatagram>,
-    has_watchdog: bool,
-    /// A quarter of the time after which systemd would restart the service.
-    interval: Duration,
-    last: Option<Instant>,
+    /// A quarter of the time after which systemd would restart the service, if it does.
+    interval: Option<Duration>,
 }
 
 impl Notifier {
@@ -26,31 +24,30 @@ impl Notifier {
     pub fn from_environment() -> Notifier {
         let watchdog = env::var("WATCHDOG_USEC").ok();
         let watchdog = watchdog.and_then(|microseconds| microseconds.parse::<u64>().ok());
-        let interval = watchdog.map_or(INTERVAL_DEFAULT, |m| Duration::from_micros(m) / 4);
-        Notifier {
-            socket: connect(),
-            has_watchdog: watchdog.is_some(),
-            interval: interval.max(Duration::from_millis(100)),
-            last: None,
-        }
+        let interval = watchdog.map(|m| (Duration::from_micros(m) / 4).max(INTERVAL_MIN));
+        let socket = connect();
+        Notifier { socket, interval }
     }
 
-    /// How long the loop may wait for a request.
-    pub fn interval(&self) -> Duration {
-        self.interval
-    }
-
-    pub fn ready(&self) {
+    /// Says that the service is ready and, where systemd wants to hear it, from now on that it
+    /// is alive, as long as it is. That is a thread of its own: what may take long, such as a
+    /// collection, is no reason for a restart.
+    pub fn start(self, is_alive: impl Fn() -> bool + Send + 'static) {
         self.send("READY=1");
-    }
-
-    /// Says that the loop goes round, if systemd wants to hear it and was not told just now.
-    pub fn alive(&mut self, now: Instant) {
-        let pause = PAUSE_MAX.min(self.interval / 2);
-        let is_time = |last| now.saturating_duration_since(last) >= pause;
-        if self.has_watchdog && self.last.is_none_or(is_time) {
-            self.last = Some(now);
-            self.send("WATCHDOG=1");
+        let (Some(interval), Some(_)) = (self.interval, &self.socket) else {
+            return;
+        };
+        let builder = thread::Builder::new().stack_size(STACK_BYTES);
+        let started = builder.name("watchdog".to_owned()).spawn(move || {
+            loop {
+                if is_alive() {
+                    self.send("WATCHDOG=1");
+                }
+                thread::sleep(interval);
+            }
+        });
+        if let Err(error) = started {
+            log::warn!("cannot start the thread that notifies systemd: {error}");
         }
     }
 
@@ -73,13 +70,19 @@ fn connect() -> Option<UnixDatagram> {
 }
 
 fn connect_to(name: &OsStr) -> io::Result<UnixDatagram> {
-    let address = match name.as_bytes().strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name),
-        None => SocketAddr::from_pathname(name),
-    };
     let socket = UnixDatagram::unbound()?;
-    // A systemd that does not read must not hold up the loop.
+    // A systemd that does not read must not hold up anything.
     socket.set_nonblocking(true)?;
-    socket.connect_addr(&address?)?;
+    socket.connect_addr(&address_of(name)?)?;
     Ok(socket)
+}
+
+/// A leading `@` stands for an abstract name, which only Linux has (unix(7)).
+fn address_of(name: &OsStr) -> io::Result<SocketAddr> {
+    #[cfg(target_os = "linux")]
+    if let Some(name) = name.as_bytes().strip_prefix(b"@") {
+        use std::os::linux::net::SocketAddrExt;
+        return SocketAddr::from_abstract_name(name);
+    }
+    SocketAddr::from_pathname(name)
 }

@@ -1,30 +1,37 @@
 //! The calls of The Things Stack: one method for each endpoint, with what is true of all of
 //! them: the limits that a server sets, what a refusal means, and the counting.
 //!
-//! It decides nothing about which gateways to ask for; see `list` and `connection_stats`.
+//! It decides nothing about which gateways to ask for; `collect` does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::collect::TtlMap;
 use crate::error::{FetchError, Reason};
-use crate::model::{ConnectionStats, Counters, Endpoint, Gateway, RateLimit};
-use crate::things_stack::decode::{self, ListPage};
-use crate::things_stack::decode::{FieldErrors, printable};
+use crate::model::{ConnectionStats, Counters, Endpoint, Gateway, KeyInfo, RateLimit};
+use crate::secret::Secret;
 use crate::things_stack::hosts::BaseUrl;
+use crate::things_stack::messages::{self, ListPage};
+use crate::things_stack::messages::{FieldErrors, printable};
 use crate::things_stack::refusal::{self, CallError};
+use crate::things_stack::rights;
 use crate::things_stack::transport::{Answer, Request, Transport};
 
 /// The most gateways that a page of the list holds (`limit` of ListGatewaysRequest).
 pub const PAGE_GATEWAYS_MAX: usize = 1000;
 
-const LIST_FIELDS: &str = "name,frequency_plan_ids,gateway_server_address,antennas";
+const LIST_FIELDS: &str = "name,frequency_plan_ids,gateway_server_address";
+/// Left out with `--no-locations`, like `LOCATION_STATS_FIELD`.
+const LOCATION_LIST_FIELD: &str = ",antennas";
 /// All but `last_status.ip` and `last_status.advanced`, which may be large and are not used.
 const STATS_FIELDS: &str = "connected_at,disconnected_at,protocol,\
     last_status_received_at,last_status.time,last_status.boot_time,last_status.versions,\
-    last_status.antenna_locations,last_status.metrics,last_uplink_received_at,uplink_count,\
-    last_downlink_received_at,downlink_count,last_tx_acknowledgment_received_at,\
-    tx_acknowledgment_count,round_trip_times,sub_bands,gateway_remote_address";
+    last_status.metrics,last_uplink_received_at,uplink_count,\
+    last_downlink_received_at,downlink_count,round_trip_times,sub_bands,gateway_remote_address";
+const LOCATION_STATS_FIELD: &str = ",last_status.antenna_locations";
+/// Servers from 3.21.0 to 3.25.1 do not know these, and refuse a mask with them.
+const NEWER_STATS_FIELDS: &str = ",last_tx_acknowledgment_received_at,tx_acknowledgment_count";
 
 /// A gateway with every field used takes about 2 kB in the list and 3 kB in the stats.
 const LIST_BYTES_MAX: u64 = 16 << 20;
@@ -33,33 +40,108 @@ const STATS_BYTES_MAX: u64 = 4 << 20;
 const REQUEST_TIME_MIN: Duration = Duration::from_millis(50);
 /// An answer that takes longer than this is late by itself, and not for want of time.
 const FAIR_TIME: Duration = Duration::from_secs(1);
-/// Different warnings of a server that are logged, each once.
+/// Different warnings of a server that are logged and shown, each once.
 const WARNINGS_MAX: usize = 32;
-/// The community network has three clusters. With more hosts the oldest is forgotten.
-const HOSTS_MAX: usize = 64;
+/// How long a server is taken for one that does not know the newer fields.
+const OLD_SERVER_TTL: Duration = Duration::from_secs(3600);
 
 pub struct Client {
     transport: Transport,
-    /// For one request.
-    timeout: Duration,
-    pub counters: Counters,
+    settings: Settings,
+    counters: Arc<Mutex<Counters>>,
+    key_file: Option<KeyFile>,
     /// Fields of an unexpected form since the last look.
     pub field_errors: FieldErrors,
-    /// Hosts that must not be asked before a time, because of their rate limit.
-    silenced: TtlMap<String, Instant>,
-    warnings: BTreeSet<String>,
+    /// Until when a kind of call must not be made at a host, because of its rate limit.
+    silenced: BTreeMap<(String, Endpoint), Instant>,
+    /// Hosts that refused the newer fields, and when.
+    old_servers: BTreeMap<String, Instant>,
+    warnings: Vec<String>,
+}
+
+/// What holds for all calls.
+pub struct Settings {
+    /// For one request.
+    pub timeout: Duration,
+    /// Whether positions are asked for.
+    pub with_locations: bool,
+}
+
+/// The file that the API key came from: a new key in it is used without a restart.
+struct KeyFile {
+    path: PathBuf,
+    key: Secret,
+    /// Whether the log has said that it cannot be used.
+    is_failing: bool,
 }
 
 impl Client {
-    pub fn new(transport: Transport, timeout: Duration) -> Client {
+    pub fn new(transport: Transport, settings: Settings) -> Client {
         Client {
             transport,
-            timeout,
-            counters: Counters::default(),
+            settings,
+            counters: Arc::default(),
+            key_file: None,
             field_errors: FieldErrors::default(),
-            silenced: TtlMap::new(refusal::SILENCE_MAX, HOSTS_MAX),
-            warnings: BTreeSet::new(),
+            silenced: BTreeMap::new(),
+            old_servers: BTreeMap::new(),
+            warnings: Vec::new(),
         }
+    }
+
+    /// Watches the file that `key` was read from.
+    pub fn with_key_file(mut self, path: PathBuf, key: Secret) -> Client {
+        let is_failing = false;
+        self.key_file = Some(KeyFile {
+            path,
+            key,
+            is_failing,
+        });
+        self
+    }
+
+    /// What is counted of the calls; shared with whoever shows it.
+    pub fn counters(&self) -> Arc<Mutex<Counters>> {
+        self.counters.clone()
+    }
+
+    /// Until when a rate limit forbids this kind of call, if it does.
+    pub fn silenced_until(&self, endpoint: Endpoint, base: &BaseUrl) -> Option<Instant> {
+        let until = self.silenced.get(&(base.host.clone(), endpoint));
+        until.copied().filter(|until| *until > Instant::now())
+    }
+
+    /// What servers announced in `X-Warning`, with their hosts.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Reads the key file again, where there is one, and says whether it holds another key.
+    /// A file that cannot be used leaves the old key in use.
+    pub fn reload_key(&mut self) -> bool {
+        let Some(file) = &mut self.key_file else {
+            return false;
+        };
+        let read = file.read();
+        if let Err(error) = &read
+            && !file.is_failing
+        {
+            let path = file.path.display();
+            log::warn!("cannot use the API key of {path}: {error}; the old one stays in use");
+        }
+        file.is_failing = read.is_err();
+        let Some(key) = read.ok().filter(|key| *key != file.key) else {
+            return false;
+        };
+        if self.transport.set_key(&key).is_err() {
+            return false;
+        }
+        log::info!(
+            "a new API key is in {}: it is used from now on",
+            file.path.display()
+        );
+        file.key = key;
+        true
     }
 
     /// One page of a list, from 1, and how many gateways there are in all (`X-Total-Count`).
@@ -70,22 +152,28 @@ impl Client {
         owner: &str,
         page: usize,
         deadline: Instant,
-    ) -> Result<(ListPage, Option<u64>), CallError> {
+    ) -> Result<(ListPage, u64), CallError> {
         let path = format!(
-            "{owner}/gateways?field_mask={LIST_FIELDS}&order=gateway_id\
-             &limit={PAGE_GATEWAYS_MAX}&page={page}"
+            "{owner}/gateways?field_mask={}&order=gateway_id\
+             &limit={PAGE_GATEWAYS_MAX}&page={page}",
+            self.list_fields()
         );
         let request = get(&path, LIST_BYTES_MAX);
         let answer = self.call(Endpoint::List, base, &request, deadline)?;
         let total = answer.number("x-total-count");
-        let page = decode::gateway_list(&answer.body, &mut self.field_errors);
-        let page = page.and_then(|page| {
-            // No gateway at all is `{}`; anything else without gateways is somebody else's.
-            let is_foreign = page.entries == 0 && total.is_none() && answer.body.len() > 4;
-            let problem = || FetchError::new(Reason::Shape, "the answer is no list of gateways");
-            (!is_foreign).then_some(page).ok_or_else(problem)
-        });
-        Ok((self.finished(base, answer, page)?, total))
+        let page = messages::gateway_list(&answer.body, &mut self.field_errors);
+        let page = self.finished(base, answer, page)?;
+        let total = total.ok_or_else(|| {
+            let context = format!(
+                "{}: the list has no X-Total-Count: the server does not take the API key for a \
+                 user's or an organization's. It may be the key of a gateway, which lists \
+                 nothing and needs --gateway, or of an application; or a proxy drops the \
+                 Authorization header",
+                base.host
+            );
+            FetchError::new(Reason::Shape, context)
+        })?;
+        Ok((page, total))
     }
 
     /// The registration of one gateway.
@@ -95,10 +183,10 @@ impl Client {
         gateway_id: &str,
         deadline: Instant,
     ) -> Result<Gateway, CallError> {
-        let path = format!("/gateways/{gateway_id}?field_mask={LIST_FIELDS}");
+        let path = format!("/gateways/{gateway_id}?field_mask={}", self.list_fields());
         let request = get(&path, STATS_BYTES_MAX);
         let answer = self.call(Endpoint::Gateway, base, &request, deadline)?;
-        let gateway = decode::gateway(&answer.body, &mut self.field_errors);
+        let gateway = messages::gateway(&answer.body, &mut self.field_errors);
         self.finished(base, answer, gateway)
     }
 
@@ -114,17 +202,17 @@ impl Client {
             .iter()
             .map(|id| format!(r#"{{"gateway_id":"{id}"}}"#))
             .collect();
-        let body = format!(
-            r#"{{"gateway_ids":[{}],"field_mask":"{STATS_FIELDS}"}}"#,
-            ids.join(",")
-        );
-        let request = Request {
-            path: "/gs/gateways/connection/stats",
-            body: Some(&body),
-            answer_bytes_max: STATS_BYTES_MAX,
-        };
-        let answer = self.call(Endpoint::StatsBatch, base, &request, deadline)?;
-        let entries = decode::stats_batch(&answer.body, &mut self.field_errors);
+        let ids = ids.join(",");
+        let answer = self.with_mask(base, |client, mask| {
+            let body = format!(r#"{{"gateway_ids":[{ids}],"field_mask":"{mask}"}}"#);
+            let request = Request {
+                path: "/gs/gateways/connection/stats",
+                body: Some(&body),
+                answer_bytes_max: STATS_BYTES_MAX,
+            };
+            client.call(Endpoint::StatsBatch, base, &request, deadline)
+        })?;
+        let entries = messages::stats_batch(&answer.body, &mut self.field_errors);
         self.finished(base, answer, entries)
     }
 
@@ -135,23 +223,71 @@ impl Client {
         gateway_id: &str,
         deadline: Instant,
     ) -> Result<ConnectionStats, CallError> {
+        // Without a mask everything comes, so that no server refuses it.
         let path = format!("/gs/gateways/{gateway_id}/connection/stats");
         let request = get(&path, STATS_BYTES_MAX);
         let answer = self.call(Endpoint::Stats, base, &request, deadline)?;
-        let stats = decode::stats(gateway_id, &answer.body, &mut self.field_errors);
-        self.finished(base, answer, stats)
+        let stats = messages::stats(gateway_id, &answer.body, &mut self.field_errors);
+        let mut stats = self.finished(base, answer, stats)?;
+        if !self.settings.with_locations
+            && let Some(status) = &mut stats.last_status
+        {
+            status.antenna_locations.clear();
+        }
+        Ok(stats)
     }
 
-    /// The rights of the API key, as their names.
-    pub fn rights(&mut self, base: &BaseUrl, deadline: Instant) -> Result<Vec<String>, CallError> {
+    /// What the Identity Server tells of the API key.
+    pub fn key_info(
+        &mut self,
+        base: &BaseUrl,
+        needs_list: bool,
+        deadline: Instant,
+    ) -> Result<KeyInfo, CallError> {
         let request = get("/auth_info", STATS_BYTES_MAX);
         let answer = self.call(Endpoint::AuthInfo, base, &request, deadline)?;
-        let rights = decode::rights(&answer.body);
-        self.finished(base, answer, rights)
+        let info = messages::auth_info(&answer.body);
+        let info = self.finished(base, answer, info)?;
+        Ok(rights::key_info(&info, needs_list))
     }
 
-    /// After decoding: the answer makes room for the next. An error of decoding is counted as
-    /// `call` counts all others, and names the host.
+    fn list_fields(&self) -> String {
+        let locations = if self.settings.with_locations {
+            LOCATION_LIST_FIELD
+        } else {
+            ""
+        };
+        format!("{LIST_FIELDS}{locations}")
+    }
+
+    /// Makes a call with all fields, and once more without the newer ones where an older
+    /// server refuses those.
+    fn with_mask(
+        &mut self,
+        base: &BaseUrl,
+        call: impl Fn(&mut Client, &str) -> Result<Answer, CallError>,
+    ) -> Result<Answer, CallError> {
+        let locations = if self.settings.with_locations {
+            LOCATION_STATS_FIELD
+        } else {
+            ""
+        };
+        let older = format!("{STATS_FIELDS}{locations}");
+        let since = self.old_servers.get(&base.host);
+        if since.is_some_and(|since| since.elapsed() < OLD_SERVER_TTL) {
+            return call(self, &older);
+        }
+        let result = call(self, &format!("{older}{NEWER_STATS_FIELDS}"));
+        match &result {
+            Err(refused) if refused.status == Some(400) && refused.is_about_field_mask() => {
+                self.old_servers.insert(base.host.clone(), Instant::now());
+                call(self, &older)
+            }
+            _ => result,
+        }
+    }
+
+    /// After decoding: the answer makes room for the next. An error names the host.
     fn finished<T>(
         &mut self,
         base: &BaseUrl,
@@ -160,13 +296,12 @@ impl Client {
     ) -> Result<T, CallError> {
         self.transport.reuse(answer.body);
         decoded.map_err(|mut error| {
-            self.counters.count_error(error.reason);
             error.context = format!("{}: {}", base.host, error.context);
             error.into()
         })
     }
 
-    /// Makes one request, if the server has not asked for silence and some time is left.
+    /// Makes one request, and once more where the API key is refused and its file has a new one.
     fn call(
         &mut self,
         endpoint: Endpoint,
@@ -174,92 +309,107 @@ impl Client {
         request: &Request<'_>,
         deadline: Instant,
     ) -> Result<Answer, CallError> {
+        match self.call_once(endpoint, base, request, deadline) {
+            Err(refused) if refused.status == Some(401) && self.reload_key() => {
+                self.call_once(endpoint, base, request, deadline)
+            }
+            result => result,
+        }
+    }
+
+    /// Makes one request, if its rate limit allows it and some time is left.
+    fn call_once(
+        &mut self,
+        endpoint: Endpoint,
+        base: &BaseUrl,
+        request: &Request<'_>,
+        deadline: Instant,
+    ) -> Result<Answer, CallError> {
         let start = Instant::now();
-        self.check_is_possible(base, start, deadline)?;
-        let result = self
-            .transport
-            .send(base, request, deadline.min(start + self.timeout));
+        self.check_is_possible(endpoint, base, start, deadline)?;
+        let timeout = self.settings.timeout;
+        let result = self.transport.send(base, request, timeout, deadline);
         let result = result.map_err(|error| self.as_budget(error, start, deadline));
         let took = start.elapsed();
         let status = result.as_ref().ok().map(|answer| answer.status);
         self.count(endpoint, status, took);
         log::debug!("{} {base}{}: {status:?}", endpoint.label(), request.path);
-        let answer = match result {
-            Ok(answer) => answer,
-            Err(error) => {
-                self.counters.count_error(error.reason);
-                return Err(error.into());
-            }
-        };
-        self.heed(base, &answer, Instant::now());
-        let refusal = refusal::of(endpoint, base, &answer);
-        if let Some(refusal) = &refusal
-            && !refusal.is_normal(endpoint)
-        {
-            self.counters.count_error(refusal.error.reason);
-        }
-        refusal.map_or(Ok(answer), Err)
+        let answer = result?;
+        self.heed(endpoint, base, &answer, Instant::now());
+        refusal::of(endpoint, base, &answer).map_or(Ok(answer), Err)
     }
 
     fn check_is_possible(
-        &mut self,
+        &self,
+        endpoint: Endpoint,
         base: &BaseUrl,
         now: Instant,
         deadline: Instant,
-    ) -> Result<(), CallError> {
-        let until = self.silenced.get(&base.host, now);
-        let error = match until.map(|until| until.saturating_duration_since(now)) {
-            Some(left) if !left.is_zero() => FetchError::new(
-                Reason::RateLimited,
-                format!("{}: silent until its rate limit allows more", base.host),
-            ),
-            _ if deadline.saturating_duration_since(now) >= REQUEST_TIME_MIN => return Ok(()),
-            _ => FetchError::new(
-                Reason::Budget,
-                format!("{}: the time of the scrape was used up", base.host),
-            ),
-        };
-        self.counters.count_error(error.reason);
-        Err(error.into())
+    ) -> Result<(), FetchError> {
+        if self.silenced_until(endpoint, base).is_some() {
+            let context = format!("{}: waiting until its rate limit allows more", base.host);
+            return Err(FetchError::new(Reason::RateLimited, context));
+        }
+        if deadline.saturating_duration_since(now) < REQUEST_TIME_MIN {
+            let context = format!("{}: the time of the scrape was used up", base.host);
+            return Err(FetchError::new(Reason::Budget, context));
+        }
+        Ok(())
     }
 
     /// A request that was cut off by a scrape in a hurry says nothing about the API.
     fn as_budget(&self, mut error: FetchError, start: Instant, deadline: Instant) -> FetchError {
-        let fair = self.timeout.min(FAIR_TIME);
+        let fair = self.settings.timeout.min(FAIR_TIME);
         if error.reason == Reason::Timeout && deadline.saturating_duration_since(start) < fair {
             error.reason = Reason::Budget;
         }
         error
     }
 
-    fn count(&mut self, endpoint: Endpoint, status: Option<u16>, took: Duration) {
-        let counters = &mut self.counters;
+    fn count(&self, endpoint: Endpoint, status: Option<u16>, took: Duration) {
+        let mut counters = lock(&self.counters);
         *counters.requests.entry((endpoint, status)).or_default() += 1;
         counters.request_count[endpoint as usize] += 1;
         counters.request_duration[endpoint as usize] += took;
     }
 
-    /// Follows what the server says beside its answer: its rate limit and its warnings.
-    fn heed(&mut self, base: &BaseUrl, answer: &Answer, now: Instant) {
+    /// Follows what the server says beside its answer: its rate limit and its warnings. A limit
+    /// belongs to one kind of call.
+    fn heed(&mut self, endpoint: Endpoint, base: &BaseUrl, answer: &Answer, now: Instant) {
         let available = answer.number("x-rate-limit-available");
         if let (Some(limit), Some(available)) = (answer.number("x-rate-limit-limit"), available) {
             let rate_limit = RateLimit { limit, available };
-            let rate_limits = &mut self.counters.rate_limits;
-            if rate_limits.len() < HOSTS_MAX || rate_limits.contains_key(&base.host) {
-                rate_limits.insert(base.host.clone(), rate_limit);
-            }
+            let mut counters = lock(&self.counters);
+            counters.rate_limits.insert(base.host.clone(), rate_limit);
         }
+        self.silenced.retain(|_, until| *until > now);
         if answer.status == 429 || available == Some(0) {
             let until = now + refusal::silence(answer);
-            self.silenced.insert(base.host.clone(), until, now);
+            self.silenced.insert((base.host.clone(), endpoint), until);
         }
-        if let Some(warning) = answer.header("x-warning")
-            && self.warnings.len() < WARNINGS_MAX
-            && self.warnings.insert(printable(warning, 200))
-        {
-            log::warn!("{}: {}", base.host, printable(warning, 200));
+        if let Some(warning) = answer.header("x-warning") {
+            let warning = format!("{}: {}", base.host, printable(warning, 200));
+            if self.warnings.len() < WARNINGS_MAX && !self.warnings.contains(&warning) {
+                log::warn!("{warning}");
+                self.warnings.push(warning);
+            }
         }
     }
+}
+
+impl KeyFile {
+    /// Only a regular file is read again: a pipe would block, or be empty.
+    fn read(&self) -> std::io::Result<Secret> {
+        match std::fs::metadata(&self.path)?.is_file() {
+            true => Secret::from_file(&self.path),
+            false => Ok(self.key.clone()),
+        }
+    }
+}
+
+/// Whoever panicked with them left plain numbers behind.
+fn lock(counters: &Mutex<Counters>) -> MutexGuard<'_, Counters> {
+    counters.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn get(path: &str, answer_bytes_max: u64) -> Request<'_> {

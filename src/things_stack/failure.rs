@@ -14,11 +14,6 @@ fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
     }
 }
 
-pub fn is_unknown_authority(error: &ureq::Error) -> bool {
-    let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
-    tls_error(error) == Some(&unknown)
-}
-
 pub fn is_lost_connection(error: &ureq::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let lost = [

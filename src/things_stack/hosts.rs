@@ -13,6 +13,9 @@ const COMMUNITY_SUFFIX: &str = ".cloud.thethings.network";
 /// Clusters of The Things Stack Cloud, tenant and region in front (`acme.eu1`).
 const CLOUD_SUFFIX: &str = ".cloud.thethings.industries";
 
+/// The public clusters of the community network (same page). Its others are private or gone.
+const COMMUNITY_CLUSTERS: [&str; 3] = ["eu1", "nam1", "au1"];
+
 /// The longest host name of the DNS (RFC 1035).
 const HOST_BYTES_MAX: usize = 253;
 
@@ -74,54 +77,144 @@ impl fmt::Display for BaseUrl {
     }
 }
 
+/// One `--allow-host`: a host that gateways name, and the API that has their stats.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllowedHost {
+    /// As gateways name it, normalized.
+    pub name: String,
+    pub api: BaseUrl,
+}
+
+impl AllowedHost {
+    /// Reads `HOST`, `HOST:PORT` or `NAME=URL`. The API of a host is at `https://HOST[:PORT]`;
+    /// an IPv6 address with a port stands in brackets.
+    ///
+    /// # Errors
+    /// What is wrong with the text, without the text.
+    pub fn parse(text: &str) -> Result<AllowedHost, &'static str> {
+        let text = text.trim();
+        if let Some((name, url)) = text.split_once('=') {
+            let name = name.trim();
+            let bare = name.strip_prefix('[').and_then(|n| n.strip_suffix(']'));
+            let name = normalize(bare.unwrap_or(name)).ok_or("is no NAME=URL: NAME is no host")?;
+            let api = BaseUrl::parse(url.trim())?;
+            return Ok(AllowedHost { name, api });
+        }
+        if text.contains("://") {
+            return Err("is a URL: use HOST[:PORT], or NAME=URL");
+        }
+        let no_host = "is no host name";
+        let (host, port) = match text.parse::<Ipv6Addr>() {
+            Ok(_) => (text, None),
+            Err(_) => split_port(text).ok_or(no_host)?,
+        };
+        let host = normalize(host).ok_or(no_host)?;
+        Ok(AllowedHost {
+            name: host.clone(),
+            api: BaseUrl {
+                is_https: true,
+                host,
+                port,
+            },
+        })
+    }
+
+    /// `--allow-host HOST` for the host of `--server` adds nothing to it.
+    fn is_plainly(&self, server: &BaseUrl) -> bool {
+        self.name == server.host && self.api.host == server.host && self.api.port.is_none()
+    }
+}
+
 /// The rule of where the key may go.
 #[derive(Clone, Debug)]
 pub struct KnownHosts {
     server: BaseUrl,
-    allowed: Vec<String>,
+    allowed: Vec<AllowedHost>,
 }
 
 impl KnownHosts {
-    /// `allowed` are normalized hosts, from [`normalize`].
-    pub fn new(server: BaseUrl, allowed: Vec<String>) -> KnownHosts {
+    pub fn new(server: BaseUrl, mut allowed: Vec<AllowedHost>) -> KnownHosts {
+        allowed.retain(|allowed| !allowed.is_plainly(&server));
         KnownHosts { server, allowed }
     }
 
-    /// The API that has the stats of a gateway with this `gateway_server_address`.
+    /// Whether this `gateway_server_address` names a host at all. The server leaves it empty
+    /// for a caller without the right to see it, and it may never have been set.
+    pub fn names_host(gateway_server_address: &str) -> bool {
+        !authority_of(gateway_server_address).is_empty()
+    }
+
+    /// The API that has the stats of a gateway with this `gateway_server_address`; that of
+    /// `--server` for an empty one.
     ///
     /// The scheme and port in it belong to the radio protocol (`mqtts://…:8883`), so they are
-    /// ignored: `--server` is meant where its host stands, `https` on the usual port elsewhere.
+    /// ignored: `--server` is meant where its host stands, the API that `--allow-host` gives
+    /// for the hosts named there, `https` on the usual port elsewhere.
     ///
     /// # Errors
     /// The host, cut to what fits into a log line, if the key must not go there.
     pub fn api_of(&self, gateway_server_address: &str) -> Result<BaseUrl, String> {
-        let address = gateway_server_address.trim();
-        if address.is_empty() {
+        if gateway_server_address.trim().is_empty() {
             return Ok(self.server.clone());
         }
-        let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+        let authority = authority_of(gateway_server_address);
         let host = split_port(authority).and_then(|(host, _)| normalize(host));
-        match host {
-            Some(host) if host == self.server.host => Ok(self.server.clone()),
-            Some(host) if self.is_known(&host) => Ok(BaseUrl {
-                is_https: true,
-                host,
-                port: None,
-            }),
-            Some(host) => Err(host),
-            None => Err(printable(authority)),
+        let host = host.ok_or_else(|| printable(authority))?;
+        if let Some(allowed) = self.allowed.iter().find(|allowed| allowed.name == host) {
+            return Ok(allowed.api.clone());
+        }
+        match host == self.server.host {
+            true => Ok(self.server.clone()),
+            false if self.is_known(&host) => Ok(https(host)),
+            false => Err(host),
         }
     }
 
+    /// Every API where a gateway may be found whose address does not tell: `--server`, the
+    /// other public clusters if it is one of the community network, and each of
+    /// `--allow-host`. Each stands once; the order is the same for the same flags.
+    pub fn candidates(&self) -> Vec<BaseUrl> {
+        let clusters = match community_cluster(&self.server.host) {
+            Some(_) => COMMUNITY_CLUSTERS.as_slice(),
+            None => &[],
+        };
+        let clusters = clusters
+            .iter()
+            .map(|cluster| format!("{cluster}{COMMUNITY_SUFFIX}"))
+            .filter(|host| *host != self.server.host)
+            .map(https);
+        let allowed = self.allowed.iter().map(|allowed| allowed.api.clone());
+        let mut found = vec![self.server.clone()];
+        for api in clusters.chain(allowed) {
+            if !found.contains(&api) {
+                found.push(api);
+            }
+        }
+        found
+    }
+
     fn is_known(&self, host: &str) -> bool {
-        self.allowed.iter().any(|allowed| allowed == host)
-            || (community_cluster(&self.server.host).is_some() && community_cluster(host).is_some())
+        (community_cluster(&self.server.host).is_some() && community_cluster(host).is_some())
             || matches!(
                 (tenant(&self.server.host), tenant(host)),
                 (Some(own), Some(other)) if own == other
             )
     }
+}
+
+fn https(host: String) -> BaseUrl {
+    BaseUrl {
+        is_https: true,
+        host,
+        port: None,
+    }
+}
+
+/// `host[:port]` of an address with or without a scheme and a path.
+fn authority_of(address: &str) -> &str {
+    let address = address.trim();
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    rest.split(['/', '?', '#']).next().unwrap_or(rest)
 }
 
 /// `eu1` of `eu1.cloud.thethings.network`.
@@ -160,14 +253,17 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
 }
 
 /// A host as it is compared: lower case, no trailing dot; nothing that is no host name or
-/// IP address.
-pub fn normalize(host: &str) -> Option<String> {
+/// IP address. Names of private networks may have underscores.
+fn normalize(host: &str) -> Option<String> {
     let host = host.to_ascii_lowercase();
     if let Ok(address) = host.parse::<IpAddr>() {
         return Some(address.to_string());
     }
     let host = host.strip_suffix('.').unwrap_or(&host);
-    let is_valid = host.len() <= HOST_BYTES_MAX && host.split('.').all(is_label);
+    let is_valid = host.len() <= HOST_BYTES_MAX
+        && host
+            .split('.')
+            .all(|label| is_label(&label.replace('_', "-")));
     is_valid.then(|| host.to_owned())
 }
 
@@ -182,10 +278,22 @@ fn printable(text: &str) -> String {
 mod tests {
     use super::*;
 
+    const ALLOWED: [&str; 5] = [
+        "stack.example.com",
+        "::1",
+        "other.example.com:8885",
+        "alias.example.com=https://stack.example.com:8885",
+        "[fd00::1]:8885",
+    ];
+
+    fn hosts(server: &str, allowed: &[&str]) -> KnownHosts {
+        let allowed = allowed.iter().map(|text| AllowedHost::parse(text).unwrap());
+        KnownHosts::new(BaseUrl::parse(server).unwrap(), allowed.collect())
+    }
+
     #[track_caller]
     fn check(server: &str, address: &str, expected: Result<&str, &str>) {
-        let allowed = vec!["stack.example.com".to_owned(), "::1".to_owned()];
-        let hosts = KnownHosts::new(BaseUrl::parse(server).unwrap(), allowed);
+        let hosts = hosts(server, &ALLOWED);
         let actual = hosts.api_of(address).map(|url| url.to_string());
         assert_eq!(
             actual.as_deref().map_err(String::as_str),
@@ -230,6 +338,72 @@ mod tests {
             Ok("https://stack.example.com"),
         );
         check(EU1, "[::1]:1885", Ok("https://[::1]"));
+        let other = "https://other.example.com:8885";
+        check(EU1, "mqtts://other.example.com:8883", Ok(other));
+        check(EU1, "[fd00::1]", Ok("https://[fd00::1]:8885"));
+    }
+
+    #[test]
+    fn an_alias_is_asked_at_its_url() {
+        let api = "https://stack.example.com:8885";
+        check(EU1, "alias.example.com", Ok(api));
+        check(EU1, "ALIAS.example.com.:1700", Ok(api));
+        // More is known of it than that it is the server.
+        check("http://alias.example.com", "alias.example.com", Ok(api));
+        let own = "http://stack.example.com:1885";
+        check(own, "stack.example.com", Ok(own));
+    }
+
+    #[track_caller]
+    fn check_candidates(server: &str, allowed: &[&str], expected: &[&str]) {
+        let found = hosts(server, allowed).candidates();
+        let found: Vec<String> = found.iter().map(BaseUrl::to_string).collect();
+        assert_eq!(found, expected, "{server} {allowed:?}");
+    }
+
+    #[test]
+    fn candidates_are_the_server_its_clusters_and_the_allowed_apis_each_once() {
+        let au1 = "https://au1.cloud.thethings.network";
+        check_candidates(EU1, &[], &[EU1, NAM1, au1]);
+        check_candidates(NAM1, &[], &[NAM1, EU1, au1]);
+        let own = "http://127.0.0.1:1885";
+        check_candidates(own, &["127.0.0.1"], &[own]);
+        let allowed = ["b:1", "a=https://b:1", "c=http://d", "b:1"];
+        check_candidates(own, &allowed, &[own, "https://b:1", "http://d"]);
+        check_candidates(
+            EU1,
+            &["nam1.cloud.thethings.network", "z"],
+            &[EU1, NAM1, au1, "https://z"],
+        );
+    }
+
+    #[test]
+    fn an_address_names_a_host_or_does_not() {
+        for address in ["", " ", "mqtts://", "/path"] {
+            assert!(!KnownHosts::names_host(address), "{address:?}");
+        }
+        for address in ["a", "udp://a:1700", "@", "evil.example/"] {
+            assert!(KnownHosts::names_host(address), "{address:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_neither_a_host_nor_an_alias_is_refused() {
+        for text in [
+            "",
+            "a/b",
+            "https://a",
+            "a:b",
+            "a:1:2",
+            "=https://a",
+            "a=",
+            "a=ftp://b",
+            "a:1=https://b",
+            "a=https://u:p@b",
+            "[::1",
+        ] {
+            assert!(AllowedHost::parse(text).is_err(), "{text}");
+        }
     }
 
     #[test]
@@ -257,6 +431,9 @@ mod tests {
             "acme.eu1.cloud.thethings.industries",
             "stack.example.com.evil.example",
             "10.0.0.1",
+            "e_u1.cloud.thethings.network",
+            "other.example.com.evil.example",
+            "alias",
         ] {
             check(EU1, host, Err(host));
         }
@@ -322,6 +499,7 @@ mod tests {
         check_server("https://eu1.cloud.thethings.network/api/v3/", Ok(EU1));
         check_server("http://localhost:1885", Ok("http://localhost:1885"));
         check_server("https://[::1]", Ok("https://[::1]"));
+        check_server("https://my_stack.lan", Ok("https://my_stack.lan"));
         check_server("ftp://a", Err("is neither an https nor an http URL"));
         check_server("https://", Err("has no valid host name"));
         check_server("https://a b", Err("has no valid host name"));

@@ -2,15 +2,18 @@
 //! the model has them, or the reason why not. The only room that sees JSON, TLS and the API key.
 
 mod client;
-mod decode;
 mod failure;
 mod hosts;
+mod messages;
+mod proxy;
 mod refusal;
 mod resolver;
+mod rights;
 mod tls;
 mod transport;
 
-pub use client::Client;
-pub use hosts::{BaseUrl, KnownHosts, normalize};
+pub use client::{Client, Settings};
+pub use hosts::{AllowedHost, BaseUrl, KnownHosts};
+pub use proxy::ProxyRule;
 pub use refusal::CallError;
 pub use transport::Transport;

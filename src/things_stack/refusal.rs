@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::error::{FetchError, Reason};
 use crate::model::Endpoint;
-use crate::things_stack::decode;
-use crate::things_stack::decode::printable;
 use crate::things_stack::hosts::BaseUrl;
+use crate::things_stack::messages;
+use crate::things_stack::messages::printable;
 use crate::things_stack::transport::Answer;
 
 /// How long a server may silence the exporter, and for how long it does where it names no time.
@@ -22,12 +22,14 @@ pub struct CallError {
     pub status: Option<u16>,
     /// The name of The Things Stack's error, such as `not_connected`; empty if there is none.
     pub name: String,
+    /// Whether the API itself refused, with its error body, and no proxy in front of it.
+    pub is_of_api: bool,
 }
 
 impl CallError {
-    /// Whether it is an answer in truth: a gateway that is not connected has no stats.
-    pub fn is_normal(&self, endpoint: Endpoint) -> bool {
-        endpoint == Endpoint::Stats && self.name == "not_connected"
+    /// Whether a server refused fields that it does not know yet.
+    pub fn is_about_field_mask(&self) -> bool {
+        self.name.contains("field_mask") || self.error.context.contains("field_mask")
     }
 }
 
@@ -37,6 +39,7 @@ impl From<FetchError> for CallError {
             error,
             status: None,
             name: String::new(),
+            is_of_api: false,
         }
     }
 }
@@ -65,7 +68,7 @@ pub fn of(endpoint: Endpoint, base: &BaseUrl, answer: &Answer) -> Option<CallErr
         400..500 => Reason::ClientError,
         _ => Reason::ServerError,
     };
-    let details = decode::api_error(&answer.body);
+    let details = messages::api_error(&answer.body);
     let said = match (&details, answer.header("location")) {
         (Some(details), _) => format!(": {}", details.message),
         (None, Some(location)) if reason == Reason::Redirect => {
@@ -73,17 +76,18 @@ pub fn of(endpoint: Endpoint, base: &BaseUrl, answer: &Answer) -> Option<CallErr
         }
         _ => " without The Things Stack's error message".to_owned(),
     };
-    let hint = hint(endpoint, base, reason);
+    let hint = hint(endpoint, base, reason, answer.status);
     let context = format!("{}: HTTP {}{said}{hint}", base.host, answer.status);
     Some(CallError {
         error: FetchError::new(reason, context),
         status: Some(answer.status),
+        is_of_api: details.is_some(),
         name: details.map(|details| details.name).unwrap_or_default(),
     })
 }
 
 /// What an operator has to know to mend a refusal: the missing right as the console calls it.
-fn hint(endpoint: Endpoint, base: &BaseUrl, reason: Reason) -> &'static str {
+fn hint(endpoint: Endpoint, base: &BaseUrl, reason: Reason, status: u16) -> &'static str {
     match (reason, endpoint) {
         (Reason::Unauthorized, _) => "; the API key is wrong, expired or revoked",
         (Reason::Forbidden, Endpoint::List) => {
@@ -93,8 +97,10 @@ fn hint(endpoint: Endpoint, base: &BaseUrl, reason: Reason) -> &'static str {
         }
         (Reason::Forbidden, Endpoint::Stats | Endpoint::StatsBatch) => {
             "; the API key lacks the right to view gateway status \
-             (RIGHT_GATEWAY_STATUS_READ), or its owner does"
+             (RIGHT_GATEWAY_STATUS_READ), or its owner does; a gateway that was deleted is \
+             refused alike"
         }
+        (Reason::ClientError, _) if status == 400 => "; an API key that is not whole is refused so",
         (_, Endpoint::List) if is_regional(&base.host) => {
             "; gateways are listed at eu1.cloud.thethings.network alone, \
              from where the stats of every cluster are found"

@@ -1,10 +1,10 @@
 //! Host names to addresses, for ureq, which asks before every request even where it then uses
-//! a kept connection. So answers are remembered, and an old answer beats none: whether the
-//! right server is behind an address is for TLS to say.
+//! a kept connection. So answers are kept for a minute, unless no connection came about.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,43 +12,37 @@ use ureq::Error;
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::NextTimeout;
+use ureq::unversioned::transport::{
+    ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
+};
 
-use crate::collect::TtlMap;
-
-/// How long an answer is used without asking again. Load balancers change rarely, and a
-/// collection of many requests should make one look-up.
+/// How long an answer is used, counted from the look-up: a collection of many requests makes
+/// one look-up, and a host that moved is found again soon.
 const FRESH: Duration = Duration::from_secs(60);
-/// How long an answer is used when the name servers fail.
-const STALE: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long the name servers may take where an older answer is at hand.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// What ureq has room for.
 const ADDRESSES_MAX: usize = 16;
-/// There are three clusters of the community network.
-const CAPACITY: usize = 64;
 
-pub struct CachingResolver {
-    known: Mutex<TtlMap<String, (Instant, ResolvedSocketAddrs)>>,
-}
+type Addresses = BTreeMap<String, (Instant, Vec<SocketAddr>)>;
+
+/// Copies share what is known.
+#[derive(Clone, Default)]
+pub struct CachingResolver(Arc<Mutex<Addresses>>);
 
 impl CachingResolver {
-    pub fn new() -> CachingResolver {
-        CachingResolver {
-            known: Mutex::new(TtlMap::new(STALE, CAPACITY)),
-        }
+    /// The next request to any host looks its name up again. There are three clusters at most,
+    /// and behind a proxy the name that matters is the proxy's, so all are forgotten at once.
+    pub fn forget(&self) {
+        self.addresses().clear();
     }
 
-    fn known(
-        &self,
-        authority: &str,
-        max_age: Duration,
-        now: Instant,
-    ) -> Option<ResolvedSocketAddrs> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, addresses) = known.get(authority, now)?;
-        let is_usable = now.saturating_duration_since(*since) < max_age;
-        is_usable.then(|| in_order(self.empty(), addresses.iter().copied()))
+    fn addresses(&self) -> MutexGuard<'_, Addresses> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self, name: &str, now: Instant) -> Option<Vec<SocketAddr>> {
+        let addresses = self.addresses();
+        let (since, found) = addresses.get(name)?;
+        (now.saturating_duration_since(*since) < FRESH).then(|| found.clone())
     }
 }
 
@@ -59,46 +53,54 @@ impl Resolver for CachingResolver {
         _config: &Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, Error> {
-        let authority = uri.authority().map_or("", |a| a.as_str()).to_owned();
+        let parts = uri.scheme().zip(uri.authority());
+        let name = parts.and_then(|(scheme, authority)| {
+            // With the port, which the scheme gives where the authority does not.
+            DefaultResolver::host_and_port(scheme, authority)
+        });
+        let name = name.ok_or(Error::HostNotFound)?;
         let now = Instant::now();
-        if let Some(addresses) = self.known(&authority, FRESH, now) {
-            return Ok(addresses);
+        if let Some(addresses) = self.known(&name, now) {
+            return Ok(in_order(self.empty(), addresses.into_iter()));
         }
-        let older = self.known(&authority, STALE, now);
-        let patience = match older {
-            Some(_) => PATIENCE.min(*timeout.after),
-            None => *timeout.after,
-        };
-        let addresses = match (look_up(uri, patience), older) {
-            (Ok(addresses), _) => in_order(self.empty(), addresses.into_iter()),
-            // As good as new for a while, so that not every request waits for the name servers.
-            (Err(_), Some(older)) => older,
-            (Err(error), None) => return Err(error),
-        };
+        let addresses = look_up(name.clone(), *timeout.after)?;
         if addresses.is_empty() {
             return Err(Error::HostNotFound);
         }
-        let copy = in_order(self.empty(), addresses.iter().copied());
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(authority, (now, copy), now);
-        Ok(addresses)
+        self.addresses().insert(name, (now, addresses.clone()));
+        Ok(in_order(self.empty(), addresses.into_iter()))
+    }
+}
+
+/// ureq's connector. Where no connection comes about, or TLS finds somebody else behind it, the
+/// addresses may be old: they are looked up again for the next one.
+#[derive(Debug)]
+pub struct ForgettingConnector {
+    pub connector: DefaultConnector,
+    pub resolver: CachingResolver,
+}
+
+impl Connector for ForgettingConnector {
+    type Out = Box<dyn Transport>;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        chained: Option<()>,
+    ) -> Result<Option<Self::Out>, Error> {
+        let connected = self.connector.connect(details, chained);
+        connected.inspect_err(|_| self.resolver.forget())
     }
 }
 
 /// Asks the name servers, in a thread of its own, since a look-up knows no limit of time. ureq's
 /// resolver does the same, but panics where there is no thread to be had.
-fn look_up(uri: &Uri, patience: Duration) -> Result<Vec<SocketAddr>, Error> {
-    let parts = uri.scheme().zip(uri.authority());
-    let name = parts.and_then(|(scheme, authority)| {
-        // With the port, which the scheme gives where the authority does not.
-        DefaultResolver::host_and_port(scheme, authority)
-    });
-    let name = name.ok_or(Error::HostNotFound)?;
+fn look_up(name: String, time: Duration) -> Result<Vec<SocketAddr>, Error> {
     let (sender, receiver) = mpsc::sync_channel(1);
-    // Nobody may wait for the answer any more.
+    // The receiver may be gone.
     let ask = move || drop(sender.send(name.to_socket_addrs()));
     thread::Builder::new().spawn(ask).map_err(Error::Io)?;
-    match receiver.recv_timeout(patience) {
+    match receiver.recv_timeout(time) {
         Ok(Ok(addresses)) => Ok(addresses.collect()),
         Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => Err(Error::HostNotFound),
         Err(RecvTimeoutError::Timeout) => Err(Error::Timeout(ureq::Timeout::Resolve)),
@@ -142,7 +144,7 @@ mod tests {
     fn the_families_take_turns_and_ipv4_begins() {
         let given = ["[::1]:1", "[::2]:1", "[::3]:1", "10.0.0.1:1", "10.0.0.2:1"];
         let given: Vec<SocketAddr> = given.map(|a| a.parse().unwrap()).to_vec();
-        let empty = CachingResolver::new().empty();
+        let empty = CachingResolver::default().empty();
         let ordered = in_order(empty, given.into_iter());
         let ordered: Vec<String> = ordered.iter().map(SocketAddr::to_string).collect();
         let expected = ["10.0.0.1:1", "[::1]:1", "10.0.0.2:1", "[::2]:1", "[::3]:1"];
@@ -152,7 +154,42 @@ mod tests {
     #[test]
     fn a_name_with_hundreds_of_addresses_has_sixteen() {
         let given = (0..500).map(|port| SocketAddr::from(([10, 0, 0, 1], port)));
-        let ordered = in_order(CachingResolver::new().empty(), given);
+        let ordered = in_order(CachingResolver::default().empty(), given);
         assert_eq!(ordered.len(), ADDRESSES_MAX);
+    }
+
+    #[test]
+    fn an_answer_is_used_for_a_minute_and_using_it_does_not_renew_it() {
+        let resolver = CachingResolver::default();
+        let address = SocketAddr::from(([10, 0, 0, 1], 443));
+        let start = Instant::now();
+        let entry = (start, vec![address]);
+        resolver.addresses().insert("a:443".to_owned(), entry);
+        for (seconds, is_known) in [(0, true), (30, true), (59, true), (60, false)] {
+            let now = start + Duration::from_secs(seconds);
+            assert_eq!(
+                resolver.known("a:443", now).is_some(),
+                is_known,
+                "{seconds}"
+            );
+        }
+        assert_eq!(resolver.known("b:443", start), None);
+    }
+
+    /// A port without a listener, and the name that led to it.
+    #[test]
+    fn a_name_that_led_nowhere_is_looked_up_again() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let resolver = CachingResolver::default();
+        let connector = ForgettingConnector {
+            connector: DefaultConnector::default(),
+            resolver: resolver.clone(),
+        };
+        let config = ureq::Agent::config_builder().proxy(None).build();
+        let agent = ureq::Agent::with_parts(config, connector, resolver.clone());
+        assert!(agent.get(format!("http://{address}/")).call().is_err());
+        assert!(resolver.addresses().is_empty());
     }
 }

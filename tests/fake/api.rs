@@ -34,6 +34,52 @@ pub struct Site {
 const PREFIX: &str = "/api/v3/";
 /// What the list returns whatever the field mask says.
 const ALWAYS_LISTED: [&str; 3] = ["ids", "created_at", "updated_at"];
+/// What a registration shows to those who have no right to see it, some of it only if public.
+const PUBLIC_FIELDS: [&str; 11] = [
+    "ids",
+    "created_at",
+    "updated_at",
+    "name",
+    "description",
+    "frequency_plan_id",
+    "frequency_plan_ids",
+    "status_public",
+    "location_public",
+    "gateway_server_address",
+    "antennas",
+];
+const REGISTRATION_FIELDS: [&str; 13] = [
+    "ids",
+    "created_at",
+    "updated_at",
+    "name",
+    "description",
+    "frequency_plan_id",
+    "frequency_plan_ids",
+    "status_public",
+    "location_public",
+    "gateway_server_address",
+    "antennas",
+    "attributes",
+    "version_ids",
+];
+/// The first two are unknown to servers before 3.25.2.
+const STATS_FIELDS: [&str; 14] = [
+    "last_tx_acknowledgment_received_at",
+    "tx_acknowledgment_count",
+    "connected_at",
+    "disconnected_at",
+    "protocol",
+    "last_status_received_at",
+    "last_status",
+    "last_uplink_received_at",
+    "uplink_count",
+    "last_downlink_received_at",
+    "downlink_count",
+    "round_trip_times",
+    "sub_bands",
+    "gateway_remote_address",
+];
 /// The server refuses a larger limit.
 const LIST_LIMIT_MAX: usize = 1000;
 
@@ -56,20 +102,18 @@ pub fn answer(fleet: &Fleet, site: &Site, request: &Request, now: i64) -> Answer
     if endpoint == Endpoint::Other {
         return error(404, 5, "routing", "not_found", "Not Found");
     }
+    let of_gateway_server = matches!(endpoint, Endpoint::Stats | Endpoint::StatsBatch);
+    if !of_gateway_server && !site.is_home {
+        let message = "unknown service ttn.lorawan.v3.GatewayRegistry";
+        return error(501, 12, "", "", message);
+    }
+    if endpoint == Endpoint::List && request.header("Authorization").is_none() {
+        return list_of_nobody();
+    }
     let key = match key_of(fleet, request) {
         Ok(key) => key,
         Err(refusal) => return refusal,
     };
-    let of_identity_server = matches!(endpoint, Endpoint::List | Endpoint::Gateway);
-    if of_identity_server && !site.is_home {
-        return error(
-            501,
-            12,
-            "",
-            "",
-            "unknown service ttn.lorawan.v3.GatewayRegistry",
-        );
-    }
     match endpoint {
         Endpoint::List => list(fleet, key, request),
         Endpoint::Gateway => one_gateway(fleet, key, request),
@@ -86,6 +130,10 @@ fn key_of<'a>(fleet: &'a Fleet, request: &Request) -> Result<&'a Key, Answer> {
         let message = "no authentication provided";
         return Err(error(401, 16, "pkg/auth", "unauthenticated", message));
     };
+    let parts: Vec<&str> = token.split('.').collect();
+    if !matches!(parts[..], ["NNSXS", id, secret] if !id.is_empty() && !secret.is_empty()) {
+        return Err(error(400, 3, "pkg/auth", "token", "invalid token"));
+    }
     match fleet.key(token) {
         None => Err(identity_error(
             401,
@@ -104,6 +152,9 @@ fn key_of<'a>(fleet: &'a Fleet, request: &Request) -> Result<&'a Key, Answer> {
 }
 
 fn list(fleet: &Fleet, key: &Key, request: &Request) -> Answer {
+    if let Holder::Gateway(_) | Holder::Application(_) = key.holder {
+        return list_of_nobody();
+    }
     let owner = match owner_in_path(request) {
         Some(owner) if !may_list_of(key, &owner) => {
             return rights_error("no_user_rights", "no rights for this user or organization");
@@ -112,9 +163,6 @@ fn list(fleet: &Fleet, key: &Key, request: &Request) -> Answer {
     };
     if !key.may_list {
         return rights_error("no_user_rights", "no rights to list the gateways");
-    }
-    if let Holder::Gateway(_) = key.holder {
-        return Answer::json(200, "{}").with_header("X-Total-Count", 0);
     }
     let limit = number(request, "limit").unwrap_or(fleet.page_size);
     if limit > LIST_LIMIT_MAX {
@@ -127,6 +175,7 @@ fn list(fleet: &Fleet, key: &Key, request: &Request) -> Answer {
         );
     }
     let limit = if limit == 0 { fleet.page_size } else { limit };
+    let limit = limit.min(fleet.page_size_max);
     let page = number(request, "page").unwrap_or(1).max(1);
     let mut gateways: Vec<&Gateway> = fleet.gateways.iter().collect();
     gateways.retain(|gateway| owner.as_deref().is_none_or(|owner| gateway.owner == owner));
@@ -135,15 +184,25 @@ fn list(fleet: &Fleet, key: &Key, request: &Request) -> Answer {
         Some("-gateway_id") => gateways.sort_by(|a, b| b.id.cmp(&a.id)),
         _ => {}
     }
-    let mask = mask_of(request.query("field_mask"));
+    let mask = match known_mask(request.query("field_mask"), &REGISTRATION_FIELDS) {
+        Ok(mask) => mask,
+        Err(refusal) => return refusal,
+    };
     let shown = gateways.iter().skip((page - 1) * limit).take(limit);
-    let shown: Vec<Value> = shown.map(|g| registration(g, &mask)).collect();
+    let shown: Vec<Value> = shown
+        .map(|g| registration(g, &mask, g.is_redacted))
+        .collect();
     let body = if shown.is_empty() {
         json!({})
     } else {
         json!({ "gateways": shown })
     };
     Answer::json(200, body.to_string()).with_header("X-Total-Count", gateways.len())
+}
+
+/// A caller that is no user and no organization is told nothing, not even that.
+fn list_of_nobody() -> Answer {
+    Answer::json(200, "{}")
 }
 
 /// `organization:ID` or `user:ID` where the path names one.
@@ -166,29 +225,49 @@ fn may_list_of(key: &Key, owner: &str) -> bool {
     match &key.holder {
         Holder::User(id) => *owner == format!("user:{id}") || owner.starts_with("organization:"),
         Holder::Organization(id) => *owner == format!("organization:{id}"),
-        Holder::Gateway(_) => false,
+        Holder::Gateway(_) | Holder::Application(_) => false,
     }
 }
 
-fn registration(gateway: &Gateway, mask: &[String]) -> Value {
+fn registration(gateway: &Gateway, mask: &[String], is_redacted: bool) -> Value {
     let always = ALWAYS_LISTED.into_iter().map(str::to_owned);
     let paths: Vec<String> = always.chain(mask.iter().cloned()).collect();
-    masked(&gateway.listed(), &paths)
+    let mut listed = gateway.listed();
+    if let (true, Value::Object(fields)) = (is_redacted, &mut listed) {
+        let (status, location) = (is_public(fields, "status"), is_public(fields, "location"));
+        fields.retain(|name, _| match name.as_str() {
+            "gateway_server_address" => status,
+            "antennas" => location,
+            _ => PUBLIC_FIELDS.contains(&name.as_str()),
+        });
+    }
+    masked(&listed, &paths)
+}
+
+/// `status_public` and `location_public` of a registration.
+fn is_public(registration: &Map<String, Value>, what: &str) -> bool {
+    registration.get(&format!("{what}_public")) == Some(&Value::Bool(true))
 }
 
 fn one_gateway(fleet: &Fleet, key: &Key, request: &Request) -> Answer {
     let id = request.path().rsplit('/').next().unwrap_or_default();
     let Some(gateway) = fleet.gateway(id) else {
-        return gateway_not_found(id);
+        return no_gateway_rights(id);
     };
-    if matches!(&key.holder, Holder::Gateway(own) if own != id) {
-        return rights_error(
-            "no_gateway_rights",
-            &format!("no rights for gateway `{id}`"),
-        );
+    let mask = match known_mask(request.query("field_mask"), &REGISTRATION_FIELDS) {
+        Ok(mask) => mask,
+        Err(refusal) => return refusal,
+    };
+    let is_foreign = matches!(&key.holder, Holder::Gateway(own) if own != id)
+        || matches!(key.holder, Holder::Application(_));
+    let is_hidden = is_foreign || gateway.is_redacted || key.no_info_of.contains(id);
+    let asks_for_more = mask
+        .iter()
+        .any(|path| !PUBLIC_FIELDS.contains(&path.split('.').next().unwrap_or(path)));
+    if is_hidden && asks_for_more {
+        return no_gateway_rights(id);
     }
-    let mask = mask_of(request.query("field_mask"));
-    Answer::json(200, registration(gateway, &mask).to_string())
+    Answer::json(200, registration(gateway, &mask, is_hidden).to_string())
 }
 
 fn stats_of_many(fleet: &Fleet, site: &Site, key: &Key, request: &Request, now: i64) -> Answer {
@@ -207,22 +286,28 @@ fn stats_of_many(fleet: &Fleet, site: &Site, key: &Key, request: &Request, now: 
         let message = format!("invalid `gateway_ids`: value must contain 1 to {most} items");
         return error(400, 3, "", "", &message);
     }
-    if let Some(id) = ids.iter().find(|id| fleet.gateway(id).is_none()) {
-        return gateway_not_found(id);
-    }
-    let is_blind = |id: &&str| key.blind_for.contains(*id);
+    let mask = match stats_mask(fleet, body["field_mask"].as_str().map(str::to_owned)) {
+        Ok(mask) => mask,
+        Err(refusal) => return refusal,
+    };
     let is_gateway_key = matches!(key.holder, Holder::Gateway(_));
-    if is_gateway_key || !key.may_read_stats || ids.iter().any(is_blind) {
+    let may_read = |id: &&str| {
+        fleet.gateway(id).is_some_and(|gateway| {
+            let registration = &gateway.registration;
+            let is_open = is_public(registration, "status") && is_public(registration, "location");
+            may_read_stats(key, id) || is_open
+        })
+    };
+    if is_gateway_key || !ids.iter().all(may_read) {
         return rights_error(
             "insufficient_rights",
             "insufficient rights for the gateways",
         );
     }
-    let mask = mask_of(body["field_mask"].as_str().map(str::to_owned));
     let mut entries = Map::new();
     for id in ids {
-        let gateway = fleet.gateway(id).filter(|gateway| has(site, gateway));
-        if let Some(stats) = gateway.and_then(|gateway| gateway.stats_at(now)) {
+        let gateway = fleet.gateway(id);
+        if let Some(stats) = gateway.and_then(|gateway| stats_at(site, gateway, now)) {
             entries.insert(id.to_owned(), masked(&stats, &mask));
         }
     }
@@ -236,22 +321,18 @@ fn stats_of_many(fleet: &Fleet, site: &Site, key: &Key, request: &Request, now: 
 
 fn stats_of_one(fleet: &Fleet, site: &Site, key: &Key, request: &Request, now: i64) -> Answer {
     let id = request.path().rsplit('/').nth(2).unwrap_or_default();
-    let Some(gateway) = fleet.gateway(id) else {
-        return gateway_not_found(id);
+    let mask = match stats_mask(fleet, request.query("field_mask")) {
+        Ok(mask) => mask,
+        Err(refusal) => return refusal,
     };
-    let is_foreign = matches!(&key.holder, Holder::Gateway(own) if own != id);
-    if is_foreign || !key.may_read_stats || key.blind_for.contains(id) {
-        return rights_error(
-            "no_gateway_rights",
-            &format!("no rights for gateway `{id}`"),
-        );
-    }
-    let stats = gateway.stats_at(now).filter(|_| has(site, gateway));
-    match stats {
-        Some(stats) => Answer::json(
-            200,
-            masked(&stats, &mask_of(request.query("field_mask"))).to_string(),
-        ),
+    let gateway = fleet
+        .gateway(id)
+        .filter(|gateway| may_read_stats(key, id) || is_public(&gateway.registration, "status"));
+    let Some(gateway) = gateway else {
+        return no_gateway_rights(id);
+    };
+    match stats_at(site, gateway, now) {
+        Some(stats) => Answer::json(200, masked(&stats, &mask).to_string()),
         None => {
             let message = format!("gateway `{id}` is not connected");
             error(404, 5, "pkg/gatewayserver", "not_connected", &message)
@@ -259,9 +340,23 @@ fn stats_of_one(fleet: &Fleet, site: &Site, key: &Key, request: &Request, now: i
     }
 }
 
-fn has(site: &Site, gateway: &Gateway) -> bool {
+/// RIGHT_GATEWAY_STATUS_READ.
+fn may_read_stats(key: &Key, id: &str) -> bool {
+    let is_foreign = match &key.holder {
+        Holder::Gateway(own) => own != id,
+        Holder::Application(_) => true,
+        Holder::User(_) | Holder::Organization(_) => false,
+    };
+    !is_foreign && key.may_read_stats && !key.blind_for.contains(id)
+}
+
+/// What this cluster has of the gateway's connection.
+fn stats_at(site: &Site, gateway: &Gateway, now: i64) -> Option<Value> {
     let host = gateway.cluster_host();
-    host == site.host || (host.is_empty() && site.is_home)
+    match host == site.host || (host.is_empty() && site.is_home) {
+        true => gateway.stats_at(now),
+        false => gateway.left_behind.get(&site.host).cloned(),
+    }
 }
 
 fn auth_info(key: &Key) -> Answer {
@@ -269,16 +364,23 @@ fn auth_info(key: &Key) -> Answer {
         Holder::User(id) => json!({ "user_ids": { "user_id": id } }),
         Holder::Organization(id) => json!({ "organization_ids": { "organization_id": id } }),
         Holder::Gateway(id) => json!({ "gateway_ids": { "gateway_id": id } }),
+        Holder::Application(id) => json!({ "application_ids": { "application_id": id } }),
     };
     let mut rights = vec!["RIGHT_GATEWAY_INFO"];
-    if key.may_list {
-        rights.push("RIGHT_USER_GATEWAYS_LIST");
+    match &key.holder {
+        Holder::User(_) if key.may_list => rights.push("RIGHT_USER_GATEWAYS_LIST"),
+        Holder::Organization(_) if key.may_list => rights.push("RIGHT_ORGANIZATION_GATEWAYS_LIST"),
+        _ => {}
     }
     if key.may_read_stats {
         rights.push("RIGHT_GATEWAY_STATUS_READ");
     }
     let id = key.token.split('.').nth(1).unwrap_or_default();
-    let api_key = json!({ "api_key": { "id": id, "rights": rights }, "entity_ids": ids });
+    let mut inner = json!({ "id": id, "rights": rights });
+    if let Some(expires_at) = &key.expires_at {
+        inner["expires_at"] = json!(expires_at);
+    }
+    let api_key = json!({ "api_key": inner, "entity_ids": ids });
     Answer::json(200, json!({ "api_key": api_key }).to_string())
 }
 
@@ -294,6 +396,28 @@ fn mask_of(text: Option<String>) -> Vec<String> {
         .map(str::trim)
         .filter(|path| !path.is_empty());
     paths.map(str::to_owned).collect()
+}
+
+/// A mask of these fields, or the refusal of a server that does not know all of them.
+fn known_mask(text: Option<String>, known: &[&str]) -> Result<Vec<String>, Answer> {
+    let mask = mask_of(text);
+    let is_unknown = |path: &&String| !known.contains(&path.split('.').next().unwrap_or(path));
+    match mask.iter().find(is_unknown) {
+        None => Ok(mask),
+        Some(path) => {
+            let message = format!("forbidden path(s) in field mask: `{path}`");
+            let namespace = "pkg/rpcmiddleware/validator";
+            Err(error(400, 3, namespace, "field_mask_paths", &message))
+        }
+    }
+}
+
+fn stats_mask(fleet: &Fleet, text: Option<String>) -> Result<Vec<String>, Answer> {
+    let (newer, older) = STATS_FIELDS.split_at(2);
+    match fleet.is_old {
+        true => known_mask(text, older),
+        false => known_mask(text, &[newer, older].concat()),
+    }
 }
 
 /// The value with these dotted paths alone; with all of it for an empty mask or a value that
@@ -326,9 +450,10 @@ fn masked(value: &Value, paths: &[String]) -> Value {
     Value::Object(kept)
 }
 
-fn gateway_not_found(id: &str) -> Answer {
-    let message = format!("gateway `{id}` not found");
-    identity_error(404, 5, "gateway_not_found", &message)
+/// A gateway that does not exist, or no longer, is refused in the same words.
+fn no_gateway_rights(id: &str) -> Answer {
+    let message = format!("no rights for gateway `{id}`");
+    rights_error("no_gateway_rights", &message)
 }
 
 fn identity_error(status: u16, code: u16, name: &str, message: &str) -> Answer {

@@ -1,73 +1,74 @@
-//! The demo fleet: a gateway in every state that the API can show, with values as real
-//! gateways report them.
+//! The demo fleet: what an operator would have. Most gateways are well, one is down, and one is at
+//! a server that the key must not go to. The numbers move with time.
 
 use serde_json::{Value, json};
 
 use super::clock::rfc3339;
 use super::fleet::{Fleet, Gateway};
 
-/// A gateway in each state; counters move from `now` on, in seconds since the epoch.
+/// Counters and times move from `now` on, in seconds since the epoch.
 pub fn fleet(now: i64) -> Fleet {
     Fleet::of([
-        packet_forwarder(now),
+        udp(now, "rooftop-kerlink-01", "Rooftop, north side", 200_000, 5)
+            .registered(antenna(52.37403, 4.88969, 31)),
+        udp(now, "water-tower", "Water tower", 1_900_000, 2)
+            .registered(antenna(52.40112, 4.93027, 48)),
+        udp(now, "church-st-nicholas", "St. Nicholas, spire", 86_400 * 9, 3)
+            .registered(antenna(52.35514, 4.91266, 55)),
         basics_station(now),
         over_mqtt(now),
-        gone(now),
-        Gateway::new("spare-in-the-drawer").registered(json!({ "gateway_server_address": null })),
-        both_times(now, "flapping-and-back", 200, 5),
-        both_times(now, "flapping-and-gone", 9_000, 12_000),
+        down(now),
         elsewhere(),
-        hostile(now),
     ])
 }
 
-fn packet_forwarder(now: i64) -> Gateway {
-    Gateway::new("rooftop-kerlink-01")
-        .named("Rooftop, north side")
-        .registered(json!({ "antennas": [{ "gain": 6, "location": {
-            "latitude": 52.37403, "longitude": 4.88969, "altitude": 31, "source": "SOURCE_REGISTRY",
-        }}]}))
-        .with_stats(json!({
-            "connected_at": rfc3339(now - 200_000),
-            "protocol": "udp",
-            "last_status_received_at": rfc3339(now - 20),
-            "last_uplink_received_at": rfc3339(now - 3),
-            "last_downlink_received_at": rfc3339(now - 70),
-            "last_tx_acknowledgment_received_at": rfc3339(now - 69),
-            "uplink_count": "9043",
-            "downlink_count": "212",
-            "tx_acknowledgment_count": "200",
-            "round_trip_times": round_trip_times(),
-            "sub_bands": sub_bands(),
-            "last_status": packet_forwarder_status(&rfc3339(now - 20)),
-            "gateway_remote_address": { "ip": "203.0.113.7" },
-        }))
-        .moving(now, 3, 60)
+fn antenna(latitude: f64, longitude: f64, altitude: i32) -> Value {
+    json!({ "antennas": [{ "gain": 6, "location": {
+        "latitude": latitude, "longitude": longitude, "altitude": altitude,
+        "source": "SOURCE_REGISTRY",
+    }}]})
 }
 
+/// A packet forwarder, connected for `age` seconds, with an uplink every `every` seconds.
+fn udp(now: i64, id: &str, name: &str, age: i64, every: i64) -> Gateway {
+    let mut status = packet_forwarder_status(&rfc3339(now - 20));
+    status["boot_time"] = json!(rfc3339(now - age - 45));
+    // The registry says where it is.
+    status["antenna_locations"] = json!([]);
+    Gateway::new(id)
+        .named(name)
+        .with_stats(json!({
+            "connected_at": rfc3339(now - age),
+            "protocol": "udp",
+            "last_status_received_at": rfc3339(now - 20),
+            "last_uplink_received_at": rfc3339(now - every),
+            "last_downlink_received_at": rfc3339(now - 70),
+            "last_tx_acknowledgment_received_at": rfc3339(now - 69),
+            "uplink_count": (age / every).to_string(),
+            "downlink_count": (age / 60).to_string(),
+            "tx_acknowledgment_count": (age / 60).to_string(),
+            "round_trip_times": round_trip_times(),
+            "sub_bands": sub_bands(),
+            "last_status": status,
+            "gateway_remote_address": { "ip": "203.0.113.7" },
+        }))
+        .moving(now, every, 60)
+}
+
+/// Sends one status for each connection, and has no clock of its own.
 fn basics_station(now: i64) -> Gateway {
     Gateway::new("library-laird-rg1xx")
         .named("Bibliothèque – étage 4")
-        .registered(json!({ "frequency_plan_ids": ["EU_863_870_TTN", "EU_863_870"] }))
+        .registered(antenna(52.37655, 4.90811, 17))
         .with_stats(json!({
             "connected_at": rfc3339(now - 7_500),
             "protocol": "ws",
-            "last_status_received_at": rfc3339(now - 7_499),
             "last_uplink_received_at": rfc3339(now - 11),
-            "uplink_count": "871",
+            "last_downlink_received_at": rfc3339(now - 500),
+            "uplink_count": "681",
+            "downlink_count": "12",
             "round_trip_times": {
-                "min": "0.031s", "max": "4.265192138s", "median": "0.068913029s", "count": 3,
-            },
-            "last_status": {
-                "time": rfc3339(now - 7_499),
-                "boot_time": "0001-01-01T00:00:00Z",
-                "versions": {
-                    "ttn-lw-gateway-server": "3.32.1",
-                    "platform": "laird - Firmware 1.0 - Protocol 2",
-                    "station": "2.0.6(linux/std)",
-                    "package": "unknown",
-                },
-                "advanced": { "model": "laird", "features": "rmtsh" },
+                "min": "0.031s", "max": "0.265192138s", "median": "0.061913029s", "count": 3,
             },
             "gateway_remote_address": { "ip": "2001:db8:4::17" },
         }))
@@ -76,13 +77,13 @@ fn basics_station(now: i64) -> Gateway {
 
 fn over_mqtt(now: i64) -> Gateway {
     Gateway::new("farm-ttkg")
-        .named("Farm \\ barn")
+        .named("Farm, barn")
         .with_stats(json!({
             "connected_at": rfc3339(now - 86_400 * 30),
             "protocol": "mqtt",
             "last_status_received_at": rfc3339(now - 25),
             "last_uplink_received_at": rfc3339(now - 40),
-            "uplink_count": "18446744073709551",
+            "uplink_count": "64812",
             "last_status": {
                 "time": rfc3339(now - 25),
                 "boot_time": rfc3339(now - 86_400 * 30 - 60),
@@ -90,7 +91,7 @@ fn over_mqtt(now: i64) -> Gateway {
                 "antenna_locations": [{
                     "latitude": 51.9851, "longitude": 5.8987, "altitude": 14, "source": "SOURCE_GPS",
                 }],
-                "metrics": { "load_15": 0.2, "memory_percentage": 53.85, "temp": "NaN" },
+                "metrics": { "load_15": 0.2, "memory_percentage": 53.85, "temp": 38.5 },
             },
             "gateway_remote_address": { "ip": "198.51.100.23" },
         }))
@@ -98,31 +99,21 @@ fn over_mqtt(now: i64) -> Gateway {
 }
 
 /// Left three hours ago: its stats stay readable for 48 hours.
-fn gone(now: i64) -> Gateway {
+fn down(now: i64) -> Gateway {
+    let left = now - 3 * 3_600;
     Gateway::new("harbour-rak7268")
         .named("Harbour crane")
+        .registered(antenna(52.38301, 4.92514, 22))
         .with_stats(json!({
-            "disconnected_at": rfc3339(now - 3 * 3_600),
+            "disconnected_at": rfc3339(left),
             "protocol": "udp",
-            "last_status_received_at": rfc3339(now - 3 * 3_600 - 40),
-            "last_uplink_received_at": rfc3339(now - 3 * 3_600 - 9),
+            "last_status_received_at": rfc3339(left - 40),
+            "last_uplink_received_at": rfc3339(left - 9),
             "uplink_count": "40211",
             "downlink_count": "17",
-            "last_status": packet_forwarder_status(&rfc3339(now - 3 * 3_600 - 40)),
+            "last_status": packet_forwarder_status(&rfc3339(left - 40)),
             "gateway_remote_address": { "ip": "192.0.2.200" },
         }))
-}
-
-/// A defect of the server: both times at once, and the later sign of life is true.
-fn both_times(now: i64, id: &str, disconnected_ago: i64, uplink_ago: i64) -> Gateway {
-    Gateway::new(id).with_stats(json!({
-        "connected_at": rfc3339(now - 15_000),
-        "disconnected_at": rfc3339(now - disconnected_ago),
-        "protocol": "udp",
-        "last_uplink_received_at": rfc3339(now - uplink_ago),
-        "uplink_count": "77",
-        "gateway_remote_address": { "ip": "203.0.113.99" },
-    }))
 }
 
 /// Its address names a host that no key may be sent to.
@@ -131,23 +122,6 @@ fn elsewhere() -> Gateway {
         .named("Uncle's shed, Ohio")
         .at("gateways.someone-else.example:1884")
         .registered(json!({ "frequency_plan_ids": ["US_902_928_FSB_2"] }))
-}
-
-fn hostile(now: i64) -> Gateway {
-    Gateway::new("school-project")
-        .named("\"Élèves\" 🚀 <script>alert(1)</script>\n# TYPE ttn_up \\ counter")
-        .with_stats(json!({
-            "connected_at": rfc3339(now - 600),
-            "protocol": "semtechws/lbslns",
-            "last_uplink_received_at": rfc3339(now - 600),
-            "uplink_count": "1",
-            "last_status": {
-                "time": "1970-01-01T00:00:00Z",
-                "versions": { "ttn-lw-gateway-server": "3.32.1", "hal\"\n": "\\<b>5\u{202e}" },
-                "metrics": { "temp\"\n{}": -40, "rxok": 1 },
-            },
-        }))
-        .moving(now, 17, 3_600)
 }
 
 pub fn round_trip_times() -> Value {

@@ -3,7 +3,7 @@
 //! Plain data and the builders that tests read well with; time enters only as an argument.
 //! It owns no HTTP and decides no answer.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::{Map, Value, json};
 
@@ -16,10 +16,14 @@ pub struct Fleet {
     pub keys: Vec<Key>,
     /// The page of a list request that names no limit.
     pub page_size: usize,
+    /// The largest page, whatever limit a list request names.
+    pub page_size_max: usize,
     /// The most ids in a batch. Some servers in the field refuse more than 20.
     pub batch_size_max: usize,
     /// Nothing changes any more: answers may be kept and given again. For benchmarks.
     pub is_frozen: bool,
+    /// The servers are older than 3.25.2: they refuse a mask with `tx_acknowledgment_*`.
+    pub is_old: bool,
     index: HashMap<String, usize>,
 }
 
@@ -38,6 +42,10 @@ pub struct Gateway {
     /// The host whose Gateway Server has it; empty is the home cluster. None: the host named
     /// in `gateway_server_address`.
     pub host: Option<String>,
+    /// The stats that further clusters still have of it, by host.
+    pub left_behind: BTreeMap<String, Value>,
+    /// No account has RIGHT_GATEWAY_INFO on it: the list shows what is public of it.
+    pub is_redacted: bool,
     /// `user:demo`, `organization:acme` …
     pub owner: String,
 }
@@ -57,6 +65,8 @@ pub enum Holder {
     User(String),
     Organization(String),
     Gateway(String),
+    /// An application: no user and no organization, so the list is empty for it.
+    Application(String),
 }
 
 /// An API key and what it may do.
@@ -69,6 +79,10 @@ pub struct Key {
     /// Gateways on which it lacks RIGHT_GATEWAY_STATUS_READ.
     pub blind_for: BTreeSet<String>,
     pub is_expired: bool,
+    /// `expires_at` of `/auth_info`, in RFC 3339.
+    pub expires_at: Option<String>,
+    /// Gateways on which it lacks RIGHT_GATEWAY_INFO: their registration is refused.
+    pub no_info_of: BTreeSet<String>,
 }
 
 /// A key of the true form whose secret part repeats one letter: easy to look for.
@@ -86,6 +100,8 @@ impl Key {
             may_read_stats: true,
             blind_for: BTreeSet::new(),
             is_expired: false,
+            expires_at: None,
+            no_info_of: BTreeSet::new(),
         }
     }
 
@@ -116,6 +132,7 @@ impl Fleet {
             gateways: gateways.into_iter().collect(),
             keys: vec![Key::user()],
             page_size: 100,
+            page_size_max: 1000,
             batch_size_max: 100,
             ..Fleet::default()
         };
@@ -129,6 +146,12 @@ impl Fleet {
         let mut fleet = Fleet::of((1..=count).map(generated));
         fleet.is_frozen = true;
         fleet
+    }
+
+    /// The same, listed in pages of so many.
+    pub fn in_pages_of(mut self, size: usize) -> Fleet {
+        self.page_size_max = size;
+        self
     }
 
     /// The same, with this key instead.
@@ -166,8 +189,6 @@ impl Gateway {
             "updated_at": "2024-11-02T17:05:09.123456Z",
             "name": format!("Gateway {id}"),
             "frequency_plan_ids": ["EU_863_870_TTN"],
-            "status_public": true,
-            "location_public": true,
         });
         Gateway {
             id: id.to_owned(),
@@ -201,9 +222,39 @@ impl Gateway {
         self.registered(json!({ "gateway_server_address": gateway_server_address }))
     }
 
+    /// Anyone may see its state and its position.
+    pub fn public(self) -> Gateway {
+        self.registered(json!({ "status_public": true, "location_public": true }))
+    }
+
+    /// No account may see its registration: the list gives the address of its cluster only
+    /// where its status is public, and its position only where that is.
+    pub fn redacted(mut self) -> Gateway {
+        self.is_redacted = true;
+        self
+    }
+
+    /// Its connection is at the cluster of this host, whatever its registration says; empty is
+    /// the home cluster.
+    pub fn really_at(mut self, host: &str) -> Gateway {
+        self.host = Some(host.to_owned());
+        self
+    }
+
+    /// It was at the cluster of this host before, which keeps these stats for 48 hours.
+    pub fn left_behind_at(mut self, host: &str, stats: Value) -> Gateway {
+        self.left_behind.insert(host.to_owned(), stats);
+        self
+    }
+
     pub fn owned_by(mut self, owner: &str) -> Gateway {
         self.owner = owner.to_owned();
         self
+    }
+
+    /// A Gateway Server that died never wrote its disconnect: long without any sign of life.
+    pub fn ghost(self, since: i64) -> Gateway {
+        self.with_stats(json!({ "connected_at": clock::rfc3339(since), "protocol": "udp" }))
     }
 
     /// With exactly these stats.

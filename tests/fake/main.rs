@@ -1,7 +1,7 @@
 //! The fake Things Stack as a program: something to scrape without an account.
 //!
 //! `fake-things-stack [--listen ADDRESS:PORT] [--gateways N] [--delay-ms N]`. Without
-//! `--gateways` a small demo fleet with a gateway in every state. Ends on SIGINT and SIGTERM.
+//! `--gateways` the demo fleet. Ends on SIGINT and SIGTERM.
 
 #[path = "mod.rs"]
 mod fake;

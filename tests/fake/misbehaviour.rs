@@ -51,6 +51,10 @@ pub enum Misbehaviour {
     RateLimited {
         retry_seconds: u64,
     },
+    /// The true answer of a list with another `X-Total-Count`, or without one.
+    TotalCount(Option<u64>),
+    /// Half of the true answer's gzip, framed as if it were all.
+    CutGzip,
     /// The true answer that says it is the last one for this many seconds.
     AllowanceUsedUp {
         reset_seconds: u64,
@@ -77,6 +81,11 @@ impl Misbehaviour {
     /// This status with this body as JSON.
     pub fn json(status: u16, body: &str) -> Misbehaviour {
         Misbehaviour::Answer(Answer::json(status, body))
+    }
+
+    /// A page of a proxy with this status.
+    pub fn html(status: u16) -> Misbehaviour {
+        Misbehaviour::Answer(Answer::of_type(status, "text/html", HTML))
     }
 }
 
@@ -203,6 +212,8 @@ pub fn perform(kind: Misbehaviour, honest: Answer, stream: &mut Stream) -> io::R
             with_allowance(answer, retry_seconds).with_header("X-Rate-Limit-Retry", retry_seconds)
         }
         Misbehaviour::AllowanceUsedUp { reset_seconds } => with_allowance(honest, reset_seconds),
+        Misbehaviour::TotalCount(total) => with_total(honest, total),
+        Misbehaviour::CutGzip => with_half_of_gzip(honest),
         Misbehaviour::GzipBomb => {
             let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
                 Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -252,6 +263,28 @@ fn with_allowance(answer: Answer, reset_seconds: u64) -> Answer {
         .with_header("X-Rate-Limit-Limit", 60)
         .with_header("X-Rate-Limit-Available", 0)
         .with_header("X-Rate-Limit-Reset", reset_seconds)
+}
+
+fn with_total(mut answer: Answer, total: Option<u64>) -> Answer {
+    answer.headers.retain(|(name, _)| name != "X-Total-Count");
+    match total {
+        Some(total) => answer.with_header("X-Total-Count", total),
+        None => answer,
+    }
+}
+
+fn with_half_of_gzip(answer: Answer) -> Answer {
+    let is_compressed = answer
+        .headers
+        .iter()
+        .any(|(name, _)| name == "Content-Encoding");
+    let mut whole = if is_compressed {
+        answer
+    } else {
+        answer.gzipped()
+    };
+    whole.body.truncate(whole.body.len() / 2);
+    whole
 }
 
 /// Bounded at 4 GiB for a client that never gives up.

@@ -11,7 +11,10 @@ pub mod api;
 pub mod clock;
 pub mod demo;
 pub mod fleet;
+pub mod hostile;
 pub mod misbehaviour;
+pub mod network;
+mod state;
 pub mod tls;
 pub mod wire;
 
@@ -27,10 +30,12 @@ use rustls::{ServerConfig, ServerConnection};
 pub use api::Endpoint;
 pub use fleet::{Fleet, Gateway, Holder, Key};
 pub use misbehaviour::Misbehaviour;
+pub use network::{BlackHole, Nat};
 pub use wire::{Answer, Request};
 
 use api::Site;
 use misbehaviour::{Next, Stream, perform};
+use state::{Allowance, MEMORY_ANSWERS_MAX, PlannedChange, Question, Script, State};
 
 /// One running cluster; it ends with its connections when dropped.
 pub struct Fake {
@@ -58,49 +63,6 @@ struct Cluster {
     fleet: Arc<RwLock<Fleet>>,
     state: Mutex<State>,
 }
-
-#[derive(Default)]
-struct State {
-    scripts: Vec<Script>,
-    records: Vec<Record>,
-    requests: usize,
-    connections: usize,
-    sockets: HashMap<usize, TcpStream>,
-    /// Which start of listening this is; an accept loop of an older one ends.
-    generation: usize,
-    is_mute: bool,
-    delay: Duration,
-    allowance: Option<Allowance>,
-    /// Whole answers of a frozen fleet, by all that they depend on.
-    memory: HashMap<Question, Arc<Vec<u8>>>,
-}
-
-#[derive(PartialEq, Eq, Hash)]
-struct Question {
-    authorization: String,
-    target: String,
-    body: Vec<u8>,
-    takes_gzip: bool,
-}
-
-struct Script {
-    /// None: every endpoint.
-    endpoint: Option<Endpoint>,
-    /// None: until it is taken back.
-    times_left: Option<usize>,
-    misbehaviour: Misbehaviour,
-}
-
-/// A rate limit as the true server keeps it: so many requests in a window.
-struct Allowance {
-    limit: u64,
-    window: Duration,
-    used: u64,
-    since: Instant,
-}
-
-/// A frozen fleet of 10,000 gateways has 110 different answers, twice with gzip.
-const MEMORY_ANSWERS_MAX: usize = 1_000;
 
 impl Fake {
     /// The home cluster on a free port of 127.0.0.1, without TLS.
@@ -175,22 +137,34 @@ impl Fake {
     /// From now on requests of this endpoint end so, until [`Fake::behave`]. The newest
     /// script of an endpoint counts.
     pub fn script(&self, endpoint: Endpoint, misbehaviour: Misbehaviour) {
-        self.add_script(Some(endpoint), None, misbehaviour);
+        self.add_script(Some(endpoint), 0, None, misbehaviour);
     }
 
     /// The same for every endpoint.
     pub fn script_all(&self, misbehaviour: Misbehaviour) {
-        self.add_script(None, None, misbehaviour);
+        self.add_script(None, 0, None, misbehaviour);
     }
 
     /// The same for the next so many requests alone.
     pub fn script_times(&self, endpoint: Endpoint, times: usize, misbehaviour: Misbehaviour) {
-        self.add_script(Some(endpoint), Some(times), misbehaviour);
+        self.add_script(Some(endpoint), 0, Some(times), misbehaviour);
     }
 
-    fn add_script(&self, endpoint: Option<Endpoint>, times: Option<usize>, kind: Misbehaviour) {
+    /// The same once, after so many requests that pass: the second page, the third batch.
+    pub fn script_after(&self, endpoint: Endpoint, skip: usize, misbehaviour: Misbehaviour) {
+        self.add_script(Some(endpoint), skip, Some(1), misbehaviour);
+    }
+
+    fn add_script(
+        &self,
+        endpoint: Option<Endpoint>,
+        skip: usize,
+        times: Option<usize>,
+        kind: Misbehaviour,
+    ) {
         let script = Script {
             endpoint,
+            skip,
             times_left: times,
             misbehaviour: kind,
         };
@@ -207,6 +181,27 @@ impl Fake {
     /// New connections are accepted and never read: a TLS handshake or a request hangs.
     pub fn mute(&self) {
         self.state().is_mute = true;
+    }
+
+    /// From now on a NAT is between the client and this cluster.
+    pub fn set_nat(&self, nat: Nat) {
+        self.state().nat = nat;
+    }
+
+    /// All connections that exist are forgotten on the way, as after a suspend of the machine.
+    pub fn forget_connections(&self) {
+        let mut state = self.state();
+        state.forgotten_up_to = state.connections;
+    }
+
+    /// Requests that were sent on forgotten connections: no server saw them.
+    pub fn lost_count(&self) -> usize {
+        self.state().lost_requests
+    }
+
+    /// Each answer carries this `X-Warning` from now on.
+    pub fn set_warning(&self, text: &str) {
+        self.state().warning = Some(text.to_owned());
     }
 
     /// Each answer takes this long, like a distant server.
@@ -231,6 +226,21 @@ impl Fake {
         change(&mut fleet);
         fleet.reindex();
         self.state().memory.clear();
+    }
+
+    /// Changes the fleet right after the next so many answers of this endpoint: between two
+    /// pages of a list, for instance.
+    pub fn change_after(
+        &self,
+        endpoint: Endpoint,
+        answers: usize,
+        change: impl FnOnce(&mut Fleet) + Send + 'static,
+    ) {
+        self.state().changes.push(PlannedChange {
+            endpoint,
+            answers_left: answers,
+            change: Box::new(change),
+        });
     }
 
     /// Refuses connections and ends the existing ones; [`Fake::resume`] takes the same port.
@@ -282,8 +292,12 @@ impl Fake {
             .count()
     }
 
+    /// All but the question about the key itself, which comes when nobody waits.
     pub fn request_count(&self) -> usize {
-        self.state().records.len()
+        let state = self.state();
+        let mut records = state.records.iter();
+        let is_counted = |record: &&Record| record.endpoint != Endpoint::AuthInfo;
+        records.by_ref().filter(is_counted).count()
     }
 
     /// How many connections were accepted.
@@ -377,21 +391,62 @@ impl Cluster {
             .socket
             .set_read_timeout(Some(Duration::from_secs(300)))?;
         let mut buffer = Vec::new();
+        let (mut last_use, mut carried) = (Instant::now(), 0);
         while let Some(request) = wire::read_request(stream, &mut buffer)? {
+            if self.is_forgotten(connection, carried, last_use) {
+                return stream.hang();
+            }
+            carried += 1;
             let number = self.record(&request, connection);
             let before = stream.bytes_written;
             let next = self.respond(&request, stream);
             let bytes_out = stream.bytes_written - before;
             self.state().note_bytes_out(number, bytes_out);
+            self.carry_out_changes(api::endpoint(&request));
             if next? == Next::Close {
                 break;
             }
+            last_use = Instant::now();
             if request.header_has("Connection", "close") {
                 stream.close();
                 break;
             }
         }
         Ok(())
+    }
+
+    /// Whether a NAT has forgotten this connection: then the request is lost.
+    fn is_forgotten(&self, connection: usize, carried: usize, last_use: Instant) -> bool {
+        let mut state = self.state();
+        let is_idle = state
+            .nat
+            .idle_max
+            .is_some_and(|max| last_use.elapsed() >= max);
+        let is_used_up = state.nat.requests_max.is_some_and(|max| carried >= max);
+        // A new connection is one that has carried nothing.
+        let is_lost = (carried > 0 && is_idle) || is_used_up || connection <= state.forgotten_up_to;
+        state.lost_requests += usize::from(is_lost);
+        is_lost
+    }
+
+    fn carry_out_changes(&self, endpoint: Endpoint) {
+        let mut state = self.state();
+        let of_endpoint = |change: &&mut PlannedChange| change.endpoint == endpoint;
+        state
+            .changes
+            .iter_mut()
+            .filter(of_endpoint)
+            .for_each(|change| change.answers_left = change.answers_left.saturating_sub(1));
+        let is_due = |change: &mut PlannedChange| change.answers_left == 0;
+        let due: Vec<PlannedChange> = state.changes.extract_if(.., is_due).collect();
+        drop(state);
+        for planned in due {
+            let mut fleet = self.fleet.write().expect("no panic in a change");
+            (planned.change)(&mut fleet);
+            fleet.reindex();
+            drop(fleet);
+            self.state().memory.clear();
+        }
     }
 
     fn record(&self, request: &Request, connection: usize) -> usize {
@@ -410,26 +465,26 @@ impl Cluster {
     }
 
     fn respond(&self, request: &Request, stream: &mut Stream) -> io::Result<Next> {
-        let (script, delay, allowance) = {
+        let (script, delay, headers) = {
             let mut state = self.state();
             let script = state.next_script(api::endpoint(request));
-            (script, state.delay, state.use_allowance())
+            (script, state.delay, state.further_headers())
         };
         thread::sleep(delay);
         if let Some(misbehaviour) = script {
-            return perform(misbehaviour, self.honest(request, &allowance), stream);
+            return perform(misbehaviour, self.honest(request, &headers), stream);
         }
-        let bytes = match allowance.is_empty() {
+        let bytes = match headers.is_empty() {
             true => self.remembered(request),
-            false => Arc::new(self.honest(request, &allowance).bytes()),
+            false => Arc::new(self.honest(request, &headers).bytes()),
         };
         stream.send(&bytes)?;
         Ok(Next::Keep)
     }
 
-    /// The true answer with the headers of the rate limit, compressed if the client likes.
-    fn honest(&self, request: &Request, allowance: &[(&'static str, u64)]) -> Answer {
-        let is_over = allowance
+    /// The true answer with these further headers, compressed if the client likes.
+    fn honest(&self, request: &Request, headers: &[(&'static str, String)]) -> Answer {
+        let is_over = headers
             .iter()
             .any(|(name, _)| *name == "X-Rate-Limit-Retry");
         let mut answer = match is_over {
@@ -439,7 +494,7 @@ impl Cluster {
                 api::answer(&fleet, &self.site, request, clock::now_seconds())
             }
         };
-        for (name, value) in allowance {
+        for (name, value) in headers {
             answer = answer.with_header(name, value);
         }
         match request.header_has("Accept-Encoding", "gzip") && answer.body.len() > 512 {
@@ -475,84 +530,7 @@ impl Cluster {
     }
 }
 
-impl State {
-    /// The newest script for this endpoint that is not used up.
-    fn next_script(&mut self, endpoint: Endpoint) -> Option<Misbehaviour> {
-        let mut scripts = self.scripts.iter_mut().rev();
-        let script = scripts.find(|script| {
-            script.times_left != Some(0) && script.endpoint.is_none_or(|own| own == endpoint)
-        })?;
-        script.times_left = script.times_left.map(|left| left - 1);
-        Some(script.misbehaviour.clone())
-    }
-
-    /// The record may have been forgotten meanwhile.
-    fn note_bytes_out(&mut self, number: usize, bytes_out: usize) {
-        let mut records = self.records.iter_mut().rev();
-        if let Some(record) = records.find(|record| record.number == number) {
-            record.bytes_out = bytes_out;
-        }
-    }
-
-    /// The headers of the rate limit for this request; none without a limit.
-    fn use_allowance(&mut self) -> Vec<(&'static str, u64)> {
-        let Some(allowance) = &mut self.allowance else {
-            return Vec::new();
-        };
-        if allowance.since.elapsed() >= allowance.window {
-            allowance.since = Instant::now();
-            allowance.used = 0;
-        }
-        allowance.used += 1;
-        let left = allowance.window.saturating_sub(allowance.since.elapsed());
-        let seconds = left.as_secs() + 1;
-        let mut headers = vec![
-            ("X-Rate-Limit-Limit", allowance.limit),
-            (
-                "X-Rate-Limit-Available",
-                allowance.limit.saturating_sub(allowance.used),
-            ),
-            ("X-Rate-Limit-Reset", seconds),
-        ];
-        if allowance.used > allowance.limit {
-            headers.push(("X-Rate-Limit-Retry", seconds));
-        }
-        headers
-    }
-}
-
 fn new_session(config: &Arc<ServerConfig>) -> Box<ServerConnection> {
     let session = ServerConnection::new(Arc::clone(config));
     Box::new(session.expect("the configuration is one of tls.rs"))
-}
-
-/// An address that takes no connection and refuses none: its queue is full, so that a client
-/// waits for its own time limit.
-pub struct BlackHole {
-    listener: TcpListener,
-    /// They fill the queue as long as they live.
-    _waiting: Vec<TcpStream>,
-}
-
-impl BlackHole {
-    pub fn open() -> BlackHole {
-        use std::os::fd::AsRawFd;
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        // SAFETY: listen(2) on an open, listening descriptor only changes its queue; std has
-        // no way to name the queue's length.
-        assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
-        let address = listener.local_addr().expect("it is bound");
-        let brief = Duration::from_millis(200);
-        let tries = (0..64).map(|_| TcpStream::connect_timeout(&address, brief));
-        let waiting: Vec<TcpStream> = tries.map_while(Result::ok).collect();
-        BlackHole {
-            listener,
-            _waiting: waiting,
-        }
-    }
-
-    pub fn url(&self) -> String {
-        let address = self.listener.local_addr().expect("it is bound");
-        format!("http://{address}")
-    }
 }

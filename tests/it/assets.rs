@@ -13,6 +13,7 @@ use crate::prometheus::is_installed;
 
 pub const DASHBOARD: &str = include_str!("../../src/assets/dashboard.json");
 pub const ALERTS: &str = include_str!("../../src/assets/alerts.yml");
+const SCENARIOS: &str = include_str!("alerts_test.yml");
 pub const SCRAPE_CONFIG: &str = include_str!("../../src/assets/scrape-config.yml");
 
 /// What every selector of the dashboard begins or ends with.
@@ -204,19 +205,20 @@ fn every_rate_is_over_the_rate_interval_of_at_least_four_scrapes() {
 }
 
 #[test]
-fn every_alert_has_a_severity_a_summary_and_a_description_that_names_the_gateway() {
+fn every_alert_has_a_severity_says_what_to_do_names_the_gateway_and_the_status_page() {
     let alerts: Vec<&str> = ALERTS.split("- alert: ").skip(1).collect();
-    assert_eq!(alerts.len(), 9);
+    assert_eq!(alerts.len(), 17);
     for alert in alerts {
         let name = alert.lines().next().unwrap_or_default();
-        let is_of_gateway = name.starts_with("TTNGateway");
+        let is_of_gateway = name.starts_with("TTNGateway") && !name.starts_with("TTNGateways");
         for part in ["severity: ", "summary: ", "description: "] {
             assert_eq!(alert.matches(part).count(), 1, "{name}: {part}");
         }
+        assert_eq!(alert.matches("Status page: http://").count(), 1, "{name}");
         let names = alert
             .matches("ttn_gateway_info{job=%q, gateway_id=%q")
             .count();
-        assert_eq!(names, if is_of_gateway { 2 } else { 0 }, "{name}");
+        assert_eq!(names, usize::from(is_of_gateway), "{name}");
     }
 }
 
@@ -232,6 +234,18 @@ fn dashboard_and_rules_name_no_metric_that_does_not_exist() {
     }
 }
 
+/// A scenario where it fires, and one where it does not.
+#[test]
+fn every_alert_has_scenarios_both_ways() {
+    for alert in ALERTS.split("- alert: ").skip(1) {
+        let name = alert.lines().next().unwrap_or_default();
+        let fires = format!("alertname: {name}\n        exp_alerts:");
+        let does_not = format!("alertname: {name}}}");
+        assert!(SCENARIOS.contains(&fires), "{name} never fires");
+        assert!(SCENARIOS.contains(&does_not), "{name} is never quiet");
+    }
+}
+
 #[test]
 fn promtool_accepts_the_rules_and_each_alert_fires_when_it_should_and_only_then() {
     if !is_installed("promtool") {
@@ -239,6 +253,7 @@ fn promtool_accepts_the_rules_and_each_alert_fires_when_it_should_and_only_then(
     }
     promtool(&["check", "rules", "src/assets/alerts.yml"]);
     promtool(&["test", "rules", "tests/it/alerts_test.yml"]);
+    promtool(&["test", "rules", "tests/it/alerts_days_test.yml"]);
 }
 
 #[test]
@@ -254,13 +269,38 @@ fn promtool_accepts_the_scrape_job_alone_and_with_the_rules() {
     promtool(&["check", "config", path.to_str().expect("the path is text")]);
 }
 
+/// README's fragment, and a receiver, without which there is no configuration.
+#[test]
+fn amtool_accepts_the_inhibitions_of_readme() {
+    if !is_installed("amtool") {
+        return;
+    }
+    let readme = include_str!("../../README.md");
+    let blocks = readme.split("```yaml\n").skip(1);
+    let mut blocks = blocks.filter_map(|block| block.split("```").next());
+    let fragment = blocks.find(|block| block.contains("inhibit_rules:"));
+    let fragment = fragment.expect("README has a block with inhibit_rules");
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("alertmanager.yml");
+    fs::write(&path, fragment).expect("the test's own folder can be written");
+    let path = path.to_str().expect("the path is text");
+    tool("amtool", &["check-config", path]);
+    for alert in ["TTNGatewaysManyDown", "TTNGatewayDown", "TTNExporterAbsent"] {
+        assert!(fragment.contains(alert) && ALERTS.contains(alert), "{alert}");
+    }
+}
+
 #[track_caller]
 fn promtool(arguments: &[&str]) {
-    let mut command = Command::new("promtool");
+    tool("promtool", arguments);
+}
+
+#[track_caller]
+fn tool(program: &str, arguments: &[&str]) {
+    let mut command = Command::new(program);
     command
         .args(arguments)
         .current_dir(env!("CARGO_MANIFEST_DIR"));
-    let output = command.output().expect("promtool starts");
+    let output = command.output().unwrap_or_else(|error| panic!("{program}: {error}"));
     let words = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "promtool {arguments:?}\n{words}");
+    assert!(output.status.success(), "{program} {arguments:?}\n{words}");
 }

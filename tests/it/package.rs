@@ -13,11 +13,13 @@ use std::time::{Duration, SystemTime};
 
 use crate::fake::tls::Authority;
 use crate::fake::{Fake, Fleet, Key};
+use crate::harness::directory::Directory;
 use crate::harness::http;
 use crate::harness::samples::Scrape;
 use crate::harness::{PATIENCE, Setup};
 
 const MANUAL: &str = include_str!("../../src/package/ttn-gateway-exporter.1");
+const CHANGELOG_PROGRAM: &str = include_str!("../../src/package/changelog.py");
 const UNIT: &str = "src/assets/ttn-gateway-exporter.service";
 /// systemd's own measure of what a service could do to its machine: 10 is everything.
 const EXPOSURE_MAX: f64 = 1.5;
@@ -91,6 +93,79 @@ fn systemd_finds_the_unit_hardly_exposed() {
     let level = level.and_then(|rest| rest.split(": ").nth(1)?.split(' ').next()?.parse().ok());
     let level: f64 = level.unwrap_or_else(|| panic!("no level in {text}"));
     assert!(level <= EXPOSURE_MAX, "{level} is too much: {text}");
+}
+
+/// What `changelog.py check TAG` says in a project of this version with this changelog: the
+/// notes of the release, or why there is none. Nothing without Python.
+fn check_tag(tag: &str, version: &str, changelog: &str) -> Option<Result<String, String>> {
+    if !is_there("python3") {
+        not_run("python3 is missing");
+        return None;
+    }
+    let root = Directory::new();
+    let folder = root.path().join("src/package");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let write = |path, text: &str| std::fs::write(path, text).expect("a file");
+    let cargo = format!("[package]\nversion = \"{version}\"\n\n[dependencies]\nversion = \"9\"\n");
+    write(root.path().join("Cargo.toml"), &cargo);
+    write(folder.join("CHANGELOG.md"), changelog);
+    write(folder.join("changelog.py"), CHANGELOG_PROGRAM);
+
+    let mut command = Command::new("python3");
+    command
+        .arg(folder.join("changelog.py"))
+        .args(["check", tag]);
+    let output = command.output().expect("it was there before");
+    let text = |bytes| String::from_utf8_lossy(bytes).trim().to_owned();
+    Some(match output.status.success() {
+        true => Ok(text(&output.stdout)),
+        false => Err(text(&output.stderr)),
+    })
+}
+
+#[track_caller]
+fn check_refused(tag: &str, version: &str, changelog: &str, reason: &str) {
+    match check_tag(tag, version, changelog) {
+        Some(Err(said)) => assert!(said.contains(reason), "{said}"),
+        Some(Ok(notes)) => panic!("{tag} is released with {notes:?}"),
+        None => {}
+    }
+}
+
+const CHANGES: &str = "# Changelog\n\n## Unreleased\n\n- New.\n\n## 1.2.0 - 2026-01-02\n\n- Two.\n\n\
+                       ## 1.1.0 - 2026-01-01\n\n- One.\n";
+
+#[test]
+fn a_tag_that_is_the_version_is_released_with_its_section() {
+    if let Some(notes) = check_tag("v1.2.0", "1.2.0", CHANGES) {
+        assert_eq!(notes.as_deref(), Ok("- Two."));
+    }
+}
+
+#[test]
+fn a_tag_that_is_not_the_version_is_refused() {
+    check_refused(
+        "v1.2.0",
+        "1.3.0",
+        CHANGES,
+        "the version in Cargo.toml 1.3.0",
+    );
+    check_refused("1.2.0", "1.2.0", CHANGES, "the tag is 1.2.0");
+    check_refused("v1.2.0-rc1", "1.2.0", CHANGES, "the tag is v1.2.0-rc1");
+}
+
+#[test]
+fn a_release_without_a_section_in_the_changelog_is_refused() {
+    check_refused("v1.3.0", "1.3.0", CHANGES, "no section `## 1.3.0");
+    let undated = "## 1.2.0\n\n- Two.\n";
+    check_refused(
+        "v1.2.0",
+        "1.2.0",
+        undated,
+        "is not `## VERSION - YYYY-MM-DD`",
+    );
+    let empty = "## 1.2.0 - 2026-01-02\n\n## 1.1.0 - 2026-01-01\n\n- One.\n";
+    check_refused("v1.2.0", "1.2.0", empty, "nothing under `## 1.2.0");
 }
 
 /// The static binary under test, unless this machine cannot make it a root folder.

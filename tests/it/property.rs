@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use crate::fake::{Fake, Fleet, Gateway, clock, demo};
+use crate::fake::{Fake, Fleet, Gateway, clock, hostile};
 use crate::harness::Setup;
 use crate::random::Random;
 
@@ -85,9 +85,9 @@ impl Random {
     }
 }
 
-/// The demo's gateways with spoilt fields, and one that is as it should be.
+/// The hostile fleet with spoilt fields, and one that is as it should be.
 fn spoilt_fleet(random: &mut Random) -> Fleet {
-    let mut gateways = demo::fleet(1_732_104_000).gateways;
+    let mut gateways = hostile::fleet(1_732_104_000).gateways;
     for gateway in &mut gateways {
         gateway.motion = None;
         gateway.host = Some(String::new());
@@ -156,7 +156,7 @@ fn property_random_documents_in_place_of_an_answer_never_end_the_exporter() {
         scrape.assert(scrape.errors("internal") == 0.0, &format!("seed {seed}"));
         fake.behave();
     }
-    // A random object without gateways was a true answer: that there are none.
+    // An empty object was a true answer: that there are no gateways.
     exporter.scrape_until("recovery", |scrape| {
         scrape.find_of("ttn_gateway_connected", "gw-1") == Some(1.0)
             && scrape.value("ttn_up") == 1.0

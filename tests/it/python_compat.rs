@@ -31,6 +31,30 @@ fn the_forms_of_absl_work() {
 }
 
 #[test]
+fn switches_take_what_absl_takes() {
+    let fake = Fake::start(fleet());
+    for (arguments, is_verbose) in [
+        (["--verbose=True"].as_slice(), true),
+        (&["-verbose=t"], true),
+        (&["--noverbose", "--verbose=1"], true),
+        (&["--verbose", "--noverbose"], false),
+        (&["-verbose", "-noverbose"], false),
+        (&["--verbose=F"], false),
+        (&["--verbose=False"], false),
+    ] {
+        let setup = Setup::against(&fake).args(arguments.iter().copied());
+        let finished = setup.run_once();
+        finished.assert_code(0);
+        let has_debug = finished.stderr.contains("debug: ");
+        assert_eq!(has_debug, is_verbose, "{finished}");
+    }
+    for bad in ["--verbose=maybe", "--noverbose=1", "--nolisten"] {
+        let finished = Setup::against(&fake).args([bad]).run_once();
+        finished.assert_code(2);
+    }
+}
+
+#[test]
 fn its_unused_password_is_ignored_with_a_warning() {
     let fake = Fake::start(fleet());
     let finished = Setup::against(&fake)

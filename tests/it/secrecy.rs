@@ -119,6 +119,8 @@ fn the_key_is_in_no_message_about_usage() {
     assert_run_silent(&Setup::against(&fake).args(["--key", &key]).run_once());
 }
 
+// The command line is read from /proc.
+#[cfg(target_os = "linux")]
 #[test]
 fn the_process_shows_no_key_when_it_comes_from_a_file_or_the_environment() {
     let fake = Fake::start(one());

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fake::{Endpoint, Fake, Fleet, Gateway, Misbehaviour, demo};
+use crate::fake::{Endpoint, Fake, Fleet, Gateway, Misbehaviour, hostile};
 use crate::harness::Exporter;
 use crate::harness::samples::{Scrape, label};
 
@@ -20,7 +20,7 @@ fn scrape_with(stats: Value) -> Scrape {
 
 #[test]
 fn a_gateway_is_connected_only_while_it_is() {
-    let mut fleet = demo::fleet(NOON);
+    let mut fleet = hostile::fleet(NOON);
     fleet
         .gateways
         .retain(|gateway| gateway.cluster_host().is_empty());
@@ -210,7 +210,7 @@ type Figure<'a> = (&'a str, &'a [(&'a str, &'a str)], f64);
 #[track_caller]
 fn check_figures(figures: &[Figure<'_>]) {
     let id = "rooftop-kerlink-01";
-    let mut gateway = demo::fleet(NOON).gateway(id).unwrap().clone();
+    let mut gateway = hostile::fleet(NOON).gateway(id).unwrap().clone();
     gateway.motion = None;
     let scrape = scrape_of(gateway);
     for (metric, labels, expected) in figures {

@@ -19,6 +19,20 @@ fn fake() -> Fake {
     Fake::start(Fleet::of([Gateway::new("gw-1").connected("udp")]))
 }
 
+/// The signals that end it. Where this test runs in the background of a script or under nohup,
+/// some are ignored, which the exporter inherits.
+pub fn signals() -> Vec<&'static str> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let is_ignored = |number: u32| ignored.is_some_and(|mask| mask >> (number - 1) & 1 == 1);
+    let signals = [("TERM", 15), ("INT", 2), ("HUP", 1)];
+    let signals = signals
+        .into_iter()
+        .filter(|(_, number)| !is_ignored(*number));
+    signals.map(|(name, _)| name).collect()
+}
+
 /// Starts a scrape and returns when the API has been asked.
 fn scrape_under_way(
     exporter: &Exporter,
@@ -47,7 +61,7 @@ fn check_ends(exporter: &Exporter, code: i32, at_most: Duration) -> Duration {
 #[test]
 fn each_signal_ends_it_at_once_when_idle() {
     let fake = fake();
-    for name in ["TERM", "INT", "HUP"] {
+    for name in signals() {
         let exporter = Exporter::start(&fake);
         exporter.scrape();
         exporter.signal(name);
@@ -90,6 +104,24 @@ fn a_scrape_that_takes_long_is_given_up_after_two_seconds() {
     let elapsed = check_ends(&exporter, 0, STOP_TIME_MAX + SOON);
     assert!(elapsed > STOP_TIME_MAX / 2, "{elapsed:?}");
     assert!(scrape.join().expect("no panic").is_err());
+}
+
+/// nohup(1) ignores SIGHUP, a script's background command SIGINT; SIGTERM is for supervisors.
+#[test]
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+    let fake = fake();
+    for name in ["HUP", "INT"] {
+        let script = format!(r#"trap "" {name} TERM; exec "$0" "$@""#);
+        let exporter = Setup::against(&fake).under_shell(&script).start();
+        for _ in 0..3 {
+            exporter.signal(name);
+            exporter.scrape().assert_value("ttn_up", 1.0);
+        }
+        thread::sleep(Duration::from_millis(100));
+        exporter.scrape().assert_value("ttn_up", 1.0);
+        exporter.signal("TERM");
+        check_ends(&exporter, 0, SOON);
+    }
 }
 
 #[test]
@@ -135,7 +167,7 @@ fn as_process_1_it_ends_like_any_other() {
         return eprintln!("NOT RUN, since unshare is missing or not allowed: as process 1");
     }
     let fake = fake();
-    for name in ["TERM", "INT", "HUP"] {
+    for name in signals() {
         let exporter = Setup::against(&fake).under(launcher).start();
         exporter.scrape();
         let child = only_child_of(exporter.process_id());
@@ -186,6 +218,8 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     }
 }
 
+// Linux and FreeBSD have /dev/full, macOS does not.
+#[cfg(not(target_os = "macos"))]
 #[test]
 fn a_full_disk_is_an_error() {
     let fake = fake();

@@ -1,11 +1,11 @@
-//! What it tells systemd: that it listens, and that its loop goes round.
+//! What it tells systemd: that it listens, and that it lives.
 
 use std::net::TcpStream;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
-use crate::fake::{Fake, Fleet};
+use crate::fake::{Fake, Fleet, Misbehaviour};
 use crate::harness::{Exporter, PATIENCE, Setup, directory::Directory};
 
 fn receive(socket: &UnixDatagram) -> String {
@@ -28,7 +28,7 @@ fn check_messages(socket: &UnixDatagram, exporter: &Exporter) {
     assert!(TcpStream::connect(exporter.address).is_ok(), "{exporter}");
     let start = Instant::now();
     for number in 0..6 {
-        // A loop that is busy says it as well as one that is idle.
+        // It says so when it is busy as well as when it is idle.
         if number > 2 {
             exporter.scrape();
         }
@@ -57,6 +57,31 @@ fn a_socket_without_a_file_is_as_good() {
     let socket = UnixDatagram::bind_addr(&address).expect("a socket");
     let exporter = start(&fake, &format!("@{name}"), "400000");
     check_messages(&socket, &exporter);
+}
+
+#[test]
+fn a_collection_that_hangs_within_its_deadline_is_no_reason_to_restart() {
+    let fake = Fake::start(Fleet::generated(1));
+    fake.script_all(Misbehaviour::HangBeforeHead);
+    let directory = Directory::new();
+    let path = directory.path().join("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    let setup = Setup::against(&fake).args(["--timeout", "5"]);
+    let setup = setup.variable("NOTIFY_SOCKET", path.to_str().expect("ASCII"));
+    let exporter = setup.variable("WATCHDOG_USEC", "400000").start();
+    assert_eq!(receive(&socket), "READY=1", "{exporter}");
+    std::thread::scope(|scope| {
+        let scrape = scope.spawn(|| exporter.scrape());
+        while fake.request_count() == 0 {
+            receive(&socket);
+        }
+        for _ in 0..10 {
+            assert_eq!(receive(&socket), "WATCHDOG=1", "{exporter}");
+        }
+        assert!(!scrape.is_finished(), "{exporter}");
+        fake.behave();
+        fake.close_connections();
+    });
 }
 
 #[test]

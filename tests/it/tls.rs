@@ -169,3 +169,56 @@ fn a_proxy_that_refuses_is_no_connection() {
     let scrape = exporter.scrape();
     assert_eq!(scrape.reasons(), [("connect".to_owned(), 1.0)], "{scrape}");
 }
+
+#[test]
+fn the_variables_of_a_proxy_are_those_of_curl() {
+    let authority = Authority::new();
+    let fake = Fake::start_tls(two(), authority.server(HOST));
+    let (proxy, tunnels) = start_proxy();
+    let dead = "http://127.0.0.1:1";
+    for (variables, is_used) in [
+        (
+            [("https_proxy", &*proxy), ("HTTPS_PROXY", dead)].as_slice(),
+            true,
+        ),
+        (&[("HTTPS_PROXY", &proxy), ("all_proxy", dead)], true),
+        (&[("ALL_PROXY", &proxy), ("HTTP_PROXY", dead)], true),
+        (&[("HTTP_PROXY", dead), ("http_proxy", dead)], false),
+        (&[("https_proxy", dead), ("no_proxy", "127.0.0.0/8")], false),
+        (
+            &[("https_proxy", dead), ("NO_PROXY", "other, 127.0.0.1")],
+            false,
+        ),
+        (&[("https_proxy", dead), ("NO_PROXY", "*")], false),
+        (&[("https_proxy", &proxy), ("NO_PROXY", "27.0.0.1")], true),
+    ] {
+        let before = tunnels.load(Ordering::Relaxed);
+        let mut setup = setup(&fake, &authority);
+        for (name, value) in variables {
+            setup = setup.variable(name, value);
+        }
+        setup.run_once().assert_code(0);
+        let used = tunnels.load(Ordering::Relaxed) > before;
+        assert_eq!(used, is_used, "{variables:?}");
+    }
+}
+
+/// As with curl's --cacert: a private authority is for a private server, and a request is not
+/// tried twice. What else is trusted then is only what the file names.
+#[test]
+fn a_file_of_authorities_replaces_the_built_in_ones() {
+    let fake = Fake::start_tls(two(), Authority::new().server(HOST));
+    let (proxy, tunnels) = start_proxy();
+    // With a name of its own, so that it is not taken for the one that signed.
+    let key = rcgen::KeyPair::generate().expect("a key pair");
+    let params = rcgen::CertificateParams::new(["other.example.com".to_owned()]);
+    let other = params.and_then(|params| params.self_signed(&key));
+    let setup = Setup::against(&fake)
+        .args_with_file("--ca-file", &other.expect("a certificate").pem())
+        .variable("https_proxy", &proxy);
+    setup
+        .run_once()
+        .assert_code(1)
+        .assert_stderr_has("--ca-file");
+    assert_eq!(tunnels.load(Ordering::Relaxed), 1);
+}

@@ -7,7 +7,10 @@
 set -euo pipefail
 
 readonly NAME=ttn-gateway-exporter
-readonly KEY=/etc/$NAME/api-key
+readonly FOLDER=/etc/$NAME
+readonly KEY=$FOLDER/api-key
+# The unit that the functions below look at.
+unit=$NAME.service
 
 fail() {
     echo "FAILED  $*" >&2
@@ -23,7 +26,7 @@ check() {
     echo "ok      $what"
 }
 
-property() { systemctl show --property "$1" --value $NAME.service; }
+property() { systemctl show --property "$1" --value "$unit"; }
 is() { [ "$(property "$1")" = "$2" ]; }
 process_has() { grep -qE "$1" "/proc/$(property MainPID)/status"; }
 metrics_have() { grep -qE "$1" <<<"$metrics"; }
@@ -39,19 +42,79 @@ soon() {
     return 1
 }
 
+# scrape PATH [PORT [HEADER]]
 scrape() {
-    exec 3<>/dev/tcp/127.0.0.1/9714
-    printf 'GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n' "$1" >&3
+    exec 3<>"/dev/tcp/127.0.0.1/${2:-9714}"
+    printf 'GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s\r\n' "$1" "${3:+$3$'\r\n'}" >&3
     timeout 20 cat <&3
     exec 3>&-
 }
 
-# Runs as a service inside the booted system.
+has_logged() { journalctl --unit "$1" --no-pager | grep -q "$2"; }
+is_refused() { grep -q '^HTTP/1.1 401' <<<"$1"; }
+has_gateways() { grep -qE '^ttn_exporter_gateways.*connected.* [1-9]' <<<"$1"; }
+exposure() { systemd-analyze security --no-pager "$1" | sed -n 's/.*exposure level for.*: \([0-9.]*\) .*/\1/p'; }
+
+# A token for clients, as a credential: the user of the service cannot open the file itself.
+probe_token() {
+    local name=$1 folder_name=$2 settings=$3 port=$4
+    unit=$name.service
+    echo "TTN_WEB_TOKEN_FILE=/run/credentials/$unit/web-token" >>"$settings"
+    systemctl restart "$unit" 2>/dev/null || true
+    check "$unit: a setting without the token is an error" soon has_logged "$unit" 'is empty'
+    check "$unit: and nobody gets in" test -z "$(scrape /metrics "$port" 2>/dev/null)"
+    install -m 0600 /dev/stdin "$FOLDER/$folder_name" <<<'a-token-for-clients'
+    check "$unit: it starts with the token" soon systemctl restart "$unit"
+    check "$unit: without the token a client is refused" is_refused "$(scrape /metrics "$port")"
+    check "$unit: with it there are metrics" \
+        has_gateways "$(scrape /metrics "$port" 'Authorization: Bearer a-token-for-clients')"
+}
+
+# Two further keys, each with an instance of the template unit.
+probe_instances() {
+    local instance port
+    for instance in home:9724 club:9725; do
+        port=${instance#*:} instance=${instance%:*}
+        unit=$NAME@$instance.service
+        check "$unit: a start without a key" systemctl start "$unit"
+        check "$unit: starts nothing" is ConditionResult no
+        install -m 0600 $KEY "$FOLDER/$instance.key"
+        printf 'TTN_LISTEN=127.0.0.1:%s\nTTN_SERVER=http://127.0.0.1:9715\n' "$port" >"$FOLDER/$instance.env"
+        check "$unit: it is enabled and starts" systemctl --quiet enable --now "$unit"
+        check "$unit: it said that it is ready" is ActiveState active
+        check "$unit: it sees the gateways" has_gateways "$(scrape /metrics "$port")"
+        check "$unit: not as root" process_has '^Uid:.*[1-9][0-9]{4}'
+        check "$unit: as little exposed as the unit" test "$(exposure "$unit")" = "$(exposure $NAME.service)" -a -n "$(exposure "$unit")"
+    done
+    probe_token $NAME@home home.web-token $FOLDER/home.env 9724
+    local before
+    before=$(property MainPID)
+    systemctl restart $NAME@club
+    check 'a restart of one instance leaves the other alone' is MainPID "$before"
+    unit=$NAME.service
+}
+
+# Without a package, as README says it of the binary alone.
+probe_binary() {
+    unit=$NAME.service
+    install -d -m 0700 $FOLDER
+    install -m 0600 "$1" $KEY
+    /usr/local/bin/$NAME --print unit >/etc/systemd/system/$unit
+    mkdir -p /etc/default
+    echo 'TTN_SERVER=http://127.0.0.1:9715' >/etc/default/$NAME
+    systemctl daemon-reload
+    check 'binary: it is enabled and starts' systemctl --quiet enable --now $unit
+    check 'binary: it runs from /usr/local/bin' \
+        test "$(readlink "/proc/$(property MainPID)/exe")" = /usr/local/bin/$NAME
+    check 'binary: it sees the gateways' has_gateways "$(scrape /metrics)"
+}
+
+# Runs as a service inside the booted system, over the functions above.
 probe() {
-    local deb=$1 fake=$2 metrics
-    mkdir -p /run/systemd/system/$NAME.service.d
-    printf '[Service]\nSystemCallErrorNumber=kill\nWatchdogSec=3\nRestartSec=1\n' \
-        >/run/systemd/system/$NAME.service.d/strict.conf
+    local deb=$1 fake=$2 metrics before
+    mkdir -p /run/systemd/system/$NAME.service.d /run/systemd/system/$NAME@.service.d
+    printf '[Service]\nSystemCallErrorNumber=kill\nWatchdogSec=3\nRestartSec=1\n' |
+        tee /run/systemd/system/$NAME{,@}.service.d/strict.conf >/dev/null
 
     check 'the package is installed' dpkg --install "$deb"
     check 'the service is enabled' systemctl --quiet is-enabled $NAME.service
@@ -84,14 +147,28 @@ probe() {
     kill -KILL "$(property MainPID)"
     check 'a process that died is replaced' soon restarted 2
 
+    probe_instances
+    unit=$NAME@club.service
+    before=$(property MainPID)
+    unit=$NAME.service
     check 'it is upgraded' dpkg --install "$deb"
     check 'it runs after an upgrade' soon is ActiveState active
+    unit=$NAME@club.service
+    check 'an upgrade restarts the instances' test "$(property MainPID)" != "$before"
+    check 'and they run' soon is ActiveState active
+    unit=$NAME.service
+    probe_token $NAME web-token /etc/default/$NAME 9714
     check 'it stops' systemctl stop $NAME.service
     check 'with success' is Result success
     check 'it starts again' systemctl start $NAME.service
+    cp /usr/bin/$NAME /usr/local/bin/
+    cp $KEY /run/key
     check 'it is purged' dpkg --purge $NAME
     check 'and runs no more' port_is_closed
-    check 'the key is gone' test ! -e /etc/$NAME
+    check 'nor do the instances' test ! -e /sys/fs/cgroup/system.slice/system-ttn*/$NAME@club.service
+    check 'the instances are not enabled' test -z "$(find /etc/systemd/system -name "$NAME*")"
+    check 'the keys are gone' test ! -e $FOLDER
+    probe_binary /run/key
     echo passed >/run/result/status
 }
 

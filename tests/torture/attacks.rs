@@ -1,5 +1,5 @@
 //! The attacks: what a client can do to a port that it reaches. Each lasts as long as its
-//! siege and no longer; what happens to its own connections it does not mind, except where a
+//! target and no longer; what happens to its own connections it does not mind, except where a
 //! client that does no harm has a right to an answer.
 
 use std::io::{Read, Write};
@@ -17,7 +17,7 @@ const TICK: Duration = Duration::from_millis(20);
 static BLOCK: [u8; 65_536] = [b'a'; 65_536];
 
 /// One attack on one exporter.
-pub struct Siege<'a> {
+pub struct Target<'a> {
     pub address: SocketAddr,
     pub fake: &'a Fake,
     pub end: Instant,
@@ -27,7 +27,7 @@ pub struct Siege<'a> {
     pub complaints: Mutex<Vec<String>>,
 }
 
-impl Siege<'_> {
+impl Target<'_> {
     fn is_on(&self) -> bool {
         Instant::now() < self.end
     }
@@ -81,22 +81,22 @@ impl Siege<'_> {
     }
 }
 
-pub fn nothing(siege: &Siege) {
-    thread::sleep(siege.end.saturating_duration_since(Instant::now()));
+pub fn nothing(target: &Target) {
+    thread::sleep(target.end.saturating_duration_since(Instant::now()));
 }
 
-pub fn connect_and_reset(siege: &Siege) {
-    siege.crowd(4, |_| {
-        siege.repeat(siege.share_of(20_000) / 4, || {
-            let _ = socket::connect(siege.address).and_then(socket::reset);
+pub fn connect_and_reset(target: &Target) {
+    target.crowd(4, |_| {
+        target.repeat(target.share_of(20_000) / 4, || {
+            let _ = socket::connect(target.address).and_then(socket::reset);
         });
     });
 }
 
-pub fn request_and_reset(siege: &Siege) {
-    siege.crowd(4, |_| {
-        siege.repeat(siege.share_of(3_000) / 4, || {
-            let _ = socket::connect(siege.address).and_then(|mut connection| {
+pub fn request_and_reset(target: &Target) {
+    target.crowd(4, |_| {
+        target.repeat(target.share_of(3_000) / 4, || {
+            let _ = socket::connect(target.address).and_then(|mut connection| {
                 connection.write_all(SCRAPE)?;
                 socket::reset(connection)
             });
@@ -104,20 +104,20 @@ pub fn request_and_reset(siege: &Siege) {
     });
 }
 
-pub fn idle(siege: &Siege) {
-    siege.hold(300, |_| {});
+pub fn idle(target: &Target) {
+    target.hold(300, |_| {});
 }
 
 /// 200 connections that send one byte in half a second.
-pub fn drip(siege: &Siege) {
+pub fn drip(target: &Target) {
     let head = "GET /metrics HTTP/1.1\r\nHost: a\r\nX-Slow: ".bytes();
     let head = Vec::from_iter(head.chain([b'a'; 1000]));
-    siege.crowd(2, |_| {
+    target.crowd(2, |_| {
         let mut connections: Vec<(TcpStream, usize)> = Vec::new();
-        while siege.is_on() {
+        while target.is_on() {
             connections.retain(|(connection, _)| !socket::is_over(connection));
-            while connections.len() < 100 && siege.is_on() {
-                let Ok(connection) = socket::connect(siege.address) else {
+            while connections.len() < 100 && target.is_on() {
+                let Ok(connection) = socket::connect(target.address) else {
                     break;
                 };
                 connections.push((connection, 0));
@@ -132,14 +132,14 @@ pub fn drip(siege: &Siege) {
 }
 
 /// They ask at the same moment, get their answer, and stay.
-pub fn keep_alive(siege: &Siege) {
+pub fn keep_alive(target: &Target) {
     const CLIENTS: usize = 12;
     let start = Barrier::new(CLIENTS);
-    let rounds = if siege.is_full { 5 } else { 1 };
-    siege.crowd(CLIENTS, |_| {
+    let rounds = if target.is_full { 5 } else { 1 };
+    target.crowd(CLIENTS, |_| {
         let mut kept = Vec::new();
         for _ in 0..rounds {
-            let connection = socket::connect(siege.address);
+            let connection = socket::connect(target.address);
             start.wait();
             let begin = Instant::now();
             let answer = connection.and_then(|mut connection| {
@@ -150,15 +150,15 @@ pub fn keep_alive(siege: &Siege) {
             });
             if !matches!(&answer, Ok(line) if line == "HTTP/1.1 200 OK") {
                 let waited = begin.elapsed();
-                siege.complain(format!("one of 12 at once got {answer:?} after {waited:?}"));
+                target.complain(format!("one of 12 at once got {answer:?} after {waited:?}"));
             }
-            thread::sleep(Duration::from_secs(if siege.is_full { 2 } else { 1 }));
+            thread::sleep(Duration::from_secs(if target.is_full { 2 } else { 1 }));
         }
     });
 }
 
 /// Bodies that are announced and never come. Each client waits for an answer, then for the end.
-pub fn bodies(siege: &Siege) {
+pub fn bodies(target: &Target) {
     let heads = [
         "Content-Length: 2000",
         "Content-Length: 1000000000000",
@@ -170,7 +170,7 @@ pub fn bodies(siege: &Siege) {
         "Content-Length: 2000\r\nContent-Length: 0",
         "Connection: upgrade\r\nUpgrade: h2c",
     ];
-    siege.crowd(heads.len(), |number| {
+    target.crowd(heads.len(), |number| {
         let method = if number % 2 == 0 { "GET" } else { "POST" };
         let head = format!(
             "{method} /metrics HTTP/1.1\r\nHost: a\r\n{}\r\n\r\n",
@@ -180,16 +180,16 @@ pub fn bodies(siege: &Siege) {
         if heads[number].ends_with("chunked") {
             request.extend_from_slice(b"7d0\r\nhalf of it");
         }
-        siege.hold(10, |connection| {
+        target.hold(10, |connection| {
             if let Err(error) = socket::ask(connection, &request) {
-                siege.complain(format!("{}: {error} instead of an answer", heads[number]));
+                target.complain(format!("{}: {error} instead of an answer", heads[number]));
             }
         });
     });
 }
 
 /// Requests of other protocols and of none. The server may answer or hang up.
-pub fn nonsense(siege: &Siege) {
+pub fn nonsense(target: &Target) {
     let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 and so on";
     let headers = "A: b\r\n".repeat(100_000);
     let many = format!("GET /metrics HTTP/1.1\r\n{headers}\r\n").into_bytes();
@@ -206,23 +206,23 @@ pub fn nonsense(siege: &Siege) {
         b"GET /\xff\xfe HTTP/1.1\r\n\r\n".to_vec(),
         many,
     ];
-    siege.crowd(kinds.len(), |number| {
-        siege.repeat(siege.share_of(1_000), || {
-            let _ = socket::connect(siege.address)
+    target.crowd(kinds.len(), |number| {
+        target.repeat(target.share_of(1_000), || {
+            let _ = socket::connect(target.address)
                 .and_then(|mut connection| socket::ask(&mut connection, &kinds[number]));
         });
     });
 }
 
 /// A header line without an end, by so many clients.
-fn long_line(siege: &Siege, clients: usize) {
-    siege.crowd(clients, |_| {
-        while siege.is_on() {
-            let Ok(mut connection) = socket::connect(siege.address) else {
+fn long_line(target: &Target, clients: usize) {
+    target.crowd(clients, |_| {
+        while target.is_on() {
+            let Ok(mut connection) = socket::connect(target.address) else {
                 continue;
             };
             let start = b"GET /metrics HTTP/1.1\r\nA: ";
-            let mut left = siege.share_of(200 << 20);
+            let mut left = target.share_of(200 << 20);
             let mut result = connection.write_all(start);
             while result.is_ok() && left > 0 {
                 result = connection.write_all(&BLOCK);
@@ -232,47 +232,53 @@ fn long_line(siege: &Siege, clients: usize) {
     });
 }
 
-pub fn one_long_line(siege: &Siege) {
-    long_line(siege, 1);
+pub fn one_long_line(target: &Target) {
+    long_line(target, 1);
 }
 
-pub fn ten_long_lines(siege: &Siege) {
-    long_line(siege, 10);
+pub fn ten_long_lines(target: &Target) {
+    long_line(target, 10);
 }
 
 /// 2,000 requests in one go, of which nobody reads the answers, while the API is slow.
-pub fn pipelined(siege: &Siege) {
-    siege.fake.set_delay(Duration::from_secs(3));
-    let requests = SCRAPE.repeat(siege.share_of(2_000));
-    siege.crowd(2, |_| {
-        siege.hold(1, |connection| {
+pub fn pipelined(target: &Target) {
+    target.fake.set_delay(Duration::from_secs(3));
+    let requests = SCRAPE.repeat(target.share_of(2_000));
+    target.crowd(2, |_| {
+        target.hold(1, |connection| {
             let _ = connection.write_all(&requests);
         });
     });
-    siege.fake.set_delay(Duration::ZERO);
+    target.fake.set_delay(Duration::ZERO);
 }
 
-/// Three that ask and never read, three that read a byte in a tenth of a second. Their
+/// Three that request and never read, three that read a byte in a tenth of a second. Their
 /// receive buffers are small, or else the kernel would take the whole answer in their place.
-pub fn slow_readers(siege: &Siege) {
-    readers(siege, 3, 3);
+pub fn slow_readers(target: &Target) {
+    readers(target, 3, 3, Duration::ZERO);
 }
 
-/// More of them than there are places.
-pub fn many_slow_readers(siege: &Siege) {
-    readers(siege, 50, 50);
+/// More of them than the connection limit.
+pub fn many_slow_readers(target: &Target) {
+    readers(target, 50, 50, Duration::ZERO);
 }
 
-fn readers(siege: &Siege, silent: usize, dripping: usize) {
-    siege.crowd(silent + dripping, |number| {
-        while siege.is_on() {
-            let connection = socket::connect_with_receive_buffer(siege.address, 4096);
+/// Fewer than the connection limit, one after the other, so that each takes a text of its own.
+pub fn slow_readers_of_different_texts(target: &Target) {
+    readers(target, 25, 25, Duration::from_millis(200));
+}
+
+fn readers(target: &Target, silent: usize, dripping: usize, pause: Duration) {
+    target.crowd(silent + dripping, |number| {
+        thread::sleep(pause * number as u32);
+        while target.is_on() {
+            let connection = socket::connect_with_receive_buffer(target.address, 4096);
             let Ok(mut connection) = connection else {
                 thread::sleep(TICK);
                 continue;
             };
             let mut is_over = connection.write_all(SCRAPE).is_err();
-            while siege.is_on() && !is_over {
+            while target.is_on() && !is_over {
                 thread::sleep(Duration::from_millis(100));
                 is_over = match number < silent {
                     // Unread bytes hide the end; an error shows it.
@@ -287,39 +293,39 @@ fn readers(siege: &Siege, silent: usize, dripping: usize) {
 }
 
 /// Ten scrapers more, while the API does not answer.
-pub fn hanging_api(siege: &Siege) {
-    while_hanging(siege, 10, "10");
+pub fn hanging_api(target: &Target) {
+    while_hanging(target, 10, "10");
 }
 
-/// The same with more of them than there are places, who claim to have all the time.
-pub fn hanging_api_and_a_crowd(siege: &Siege) {
-    while_hanging(siege, 100, "3600");
+/// The same with more of them than the connection limit, which claim to have all the time.
+pub fn hanging_api_and_a_crowd(target: &Target) {
+    while_hanging(target, 100, "3600");
 }
 
-fn while_hanging(siege: &Siege, clients: usize, patience: &str) {
-    siege.fake.script_all(Misbehaviour::HangBeforeHead);
+fn while_hanging(target: &Target, clients: usize, timeout: &str) {
+    target.fake.script_all(Misbehaviour::HangBeforeHead);
     let request = format!(
-        "GET /metrics HTTP/1.1\r\nHost: a\r\nX-Prometheus-Scrape-Timeout-Seconds: {patience}\r\n\r\n"
+        "GET /metrics HTTP/1.1\r\nHost: a\r\nX-Prometheus-Scrape-Timeout-Seconds: {timeout}\r\n\r\n"
     );
-    siege.crowd(clients, |_| {
-        while siege.is_on() {
-            let _ = socket::connect(siege.address).and_then(|mut connection| {
-                let left = siege.end.saturating_duration_since(Instant::now());
+    target.crowd(clients, |_| {
+        while target.is_on() {
+            let _ = socket::connect(target.address).and_then(|mut connection| {
+                let left = target.end.saturating_duration_since(Instant::now());
                 connection.set_read_timeout(Some(left.max(TICK)))?;
                 socket::ask(&mut connection, request.as_bytes())
             });
             thread::sleep(Duration::from_millis(100));
         }
     });
-    siege.fake.behave();
-    siege.fake.close_connections();
+    target.fake.behave();
+    target.fake.close_connections();
 }
 
 /// Clients that ask for the metrics as fast as they are answered.
-pub fn greedy(siege: &Siege) {
-    siege.crowd(16, |_| {
-        while siege.is_on() {
-            let _ = socket::connect(siege.address).and_then(|mut connection| {
+pub fn greedy(target: &Target) {
+    target.crowd(16, |_| {
+        while target.is_on() {
+            let _ = socket::connect(target.address).and_then(|mut connection| {
                 connection.write_all(SCRAPE)?;
                 connection.read_to_end(&mut Vec::new())
             });
@@ -328,10 +334,10 @@ pub fn greedy(siege: &Siege) {
 }
 
 /// Clients that say that they are done sending before they get their answer, as `nc -N` does.
-pub fn half_closed(siege: &Siege) {
-    siege.crowd(4, |_| {
-        while siege.is_on() {
-            let answer = socket::connect(siege.address).and_then(|mut connection| {
+pub fn half_closed(target: &Target) {
+    target.crowd(4, |_| {
+        while target.is_on() {
+            let answer = socket::connect(target.address).and_then(|mut connection| {
                 connection.write_all(SCRAPE)?;
                 connection.shutdown(Shutdown::Write)?;
                 let mut answer = Vec::new();
@@ -339,7 +345,7 @@ pub fn half_closed(siege: &Siege) {
                 Ok(answer)
             });
             if !matches!(&answer, Ok(bytes) if bytes.starts_with(b"HTTP/1.1 200 ")) {
-                siege.complain(format!("half closed: {answer:?}"));
+                target.complain(format!("half closed: {answer:?}"));
             }
         }
     });

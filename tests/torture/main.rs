@@ -6,6 +6,9 @@
 //! seconds, three rounds in a row, against the release build and holds it to the bars.
 //! TORTURE_ONLY=idle runs only the attacks with this in their name.
 
+// What is left behind is counted in /proc.
+#![cfg(target_os = "linux")]
+
 #[path = "../it/exposition_parser.rs"]
 #[allow(dead_code)]
 mod exposition_parser;
@@ -16,10 +19,10 @@ mod fake;
 mod harness;
 
 mod attacks;
-mod hardship;
 #[path = "../unit/random.rs"]
 #[allow(dead_code)]
 mod random;
+mod scarcity;
 mod socket;
 mod watch;
 
@@ -28,7 +31,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use attacks::Siege;
+use attacks::Target;
 use fake::{Fake, Fleet};
 use harness::{Exporter, Setup};
 use watch::{Figures, Scraped, Scraper};
@@ -46,14 +49,14 @@ pub fn is_full() -> bool {
 
 struct Attack {
     name: &'static str,
-    run: fn(&Siege),
+    run: fn(&Target),
     /// How long the scraper may have to wait.
     wait_max: Duration,
     /// Resident, without the answers that wait for their readers.
     memory_max_bytes: u64,
 }
 
-const fn attack(name: &'static str, run: fn(&Siege), seconds: f64, mebibytes: u64) -> Attack {
+const fn attack(name: &'static str, run: fn(&Target), seconds: f64, mebibytes: u64) -> Attack {
     Attack {
         name,
         run,
@@ -83,19 +86,25 @@ const ON_A_SMALL_FLEET: [Attack; 14] = [
 const WITH_ODD_DESCRIPTORS: [Attack; 2] = [
     attack("300 idle, 255 descriptors", attacks::idle, 5.0, 16),
     attack(
-        "hanging API, 100 patient",
+        "hanging API, 100 scrapers",
         attacks::hanging_api_and_a_crowd,
         20.0,
         16,
     ),
 ];
 
-const ON_A_LARGE_FLEET: [Attack; 2] = [
+const ON_A_LARGE_FLEET: [Attack; 3] = [
     attack("3 never read, 3 drip, 3 MB", attacks::slow_readers, 2.0, 12),
     attack(
         "100 slow readers, 3 MB",
         attacks::many_slow_readers,
         10.0,
+        16,
+    ),
+    attack(
+        "50 slow, different texts",
+        attacks::slow_readers_of_different_texts,
+        2.0,
         16,
     ),
 ];
@@ -153,7 +162,7 @@ fn endure(attack: &Attack, round: u32, exporter: &Exporter, fake: &Fake, at_rest
     before.descriptors = before.descriptors.max(at_rest.descriptors);
     watch::forget_peak(process_id);
     let length = Duration::from_millis(if is_full() { 15_000 } else { 1_500 });
-    let siege = Siege {
+    let target = Target {
         address: exporter.address,
         fake,
         end: Instant::now() + length,
@@ -161,7 +170,7 @@ fn endure(attack: &Attack, round: u32, exporter: &Exporter, fake: &Fake, at_rest
         complaints: Mutex::default(),
     };
     let scraper = Scraper::start(exporter.address);
-    (attack.run)(&siege);
+    (attack.run)(&target);
     let scraped = scraper.finish();
     let (after, recovery) = recover(exporter, before);
     let mut row = Row {
@@ -172,7 +181,7 @@ fn endure(attack: &Attack, round: u32, exporter: &Exporter, fake: &Fake, at_rest
         before,
         after,
         recovery,
-        problems: siege
+        problems: target
             .complaints
             .into_inner()
             .expect("no panic in an attack"),

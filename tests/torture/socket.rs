@@ -6,13 +6,13 @@ use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIME_MAX: Duration = Duration::from_secs(2);
 
 /// A connection, unless the server's queue is full.
 pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let stream = TcpStream::connect_timeout(&address, TIME_MAX)?;
+    stream.set_read_timeout(Some(TIME_MAX))?;
+    stream.set_write_timeout(Some(TIME_MAX))?;
     Ok(stream)
 }
 
@@ -24,7 +24,7 @@ pub fn connect_with_receive_buffer(address: SocketAddr, bytes: i32) -> io::Resul
     };
     // SAFETY: socket(2) takes no pointer; the descriptor is new and nobody else's.
     let socket = unsafe {
-        let descriptor = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
+        let descriptor = libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0);
         if descriptor < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -33,20 +33,17 @@ pub fn connect_with_receive_buffer(address: SocketAddr, bytes: i32) -> io::Resul
     let stream = TcpStream::from(socket);
     set_option(&stream, libc::SO_RCVBUF, &bytes)?;
     connect_socket(&stream, address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIME_MAX))?;
+    stream.set_write_timeout(Some(TIME_MAX))?;
     Ok(stream)
 }
 
 fn connect_socket(stream: &TcpStream, address: SocketAddrV4) -> io::Result<()> {
-    let name = libc::sockaddr_in {
-        sin_family: libc::AF_INET as libc::sa_family_t,
-        sin_port: address.port().to_be(),
-        sin_addr: libc::in_addr {
-            s_addr: u32::from_ne_bytes(address.ip().octets()),
-        },
-        sin_zero: [0; 8],
-    };
+    // SAFETY: zero is a valid value for all of its numbers. Some systems have more than others.
+    let mut name: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+    name.sin_family = libc::AF_INET as libc::sa_family_t;
+    name.sin_port = address.port().to_be();
+    name.sin_addr.s_addr = u32::from_ne_bytes(address.ip().octets());
     let size = size_of::<libc::sockaddr_in>() as libc::socklen_t;
     // SAFETY: the descriptor is open, and pointer and size are those of a `sockaddr_in` that
     // outlives the call.

@@ -1,26 +1,28 @@
 //! Property tests: whatever is done to a body, decoding ends without a panic, keeps its bounds,
 //! and what is done to one gateway leaves the others as they were.
 //!
-//! A thousand rounds of each by default; `FUZZ_SECONDS=600 cargo test decode::fuzz` runs on for
-//! that time with each. A failure prints the body that caused it.
+//! A thousand cases of each by default; `FUZZ_SECONDS=600 cargo test messages::properties` runs
+//! on for that time with each.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use proptest::collection::vec;
+use proptest::prelude::{BoxedStrategy, Strategy, any, prop_oneof};
+use proptest::sample::{Index, select};
 use serde_json::{Map, Value};
 
-use super::{api_error, gateway, gateway_list, rights, stats, stats_batch};
+use super::{api_error, auth_info, gateway, gateway_list, stats, stats_batch};
+use crate::fuzz;
 use crate::model::{ConnectionStats, Gateway, Location};
-use crate::random::{Random, repeat};
-use crate::things_stack::decode::field_errors::FieldErrors;
+use crate::things_stack::messages::field_errors::FieldErrors;
 
-const ROUNDS: u64 = 1_000;
+const CASES: u32 = 1_000;
 /// Stands where a mutation goes.
 const HOLE: &str = "the-hole";
 
 const GATEWAY: &str = r#"{"ids":{"gateway_id":"ID","eui":"58A0CBFFFE800102"},
 "created_at":"2019-06-05T10:00:00Z","name":"Roof","attributes":{"a":"b"},
-"frequency_plan_ids":["EU_863_870_TTN"],"frequency_plan_id":"EU_863_870",
+"frequency_plan_ids":["EU_863_870_TTN"],
 "gateway_server_address":"eu1.cloud.thethings.network","antennas":[{"gain":3,"location":
 {"latitude":52.374,"longitude":4.889,"altitude":12,"source":"SOURCE_REGISTRY"}}]}"#;
 
@@ -47,111 +49,66 @@ const HOSTILE: &str = r#"null true 0 -0 -1 1.5 1e999 -1e308 18446744073709551615
 "2026-02-30T00:00:00Z" "2026-01-02T03:04:05.1234567890Z" "-5s" "999999999999s" "9999999999999s"
 "gw-a" {"ip":7} {"latitude":90.0000001} "NNSXS.A.B""#;
 
-impl Random {
-    fn pick<'t>(&mut self, choices: &[&'t str]) -> &'t str {
-        choices[self.below(choices.len())]
-    }
-
-    /// Any JSON, to a small depth mostly and to a great one sometimes.
-    fn json(&mut self, levels: usize) -> String {
-        match self.below(if levels == 0 { 5 } else { 9 }) {
-            0 => format!("{}", self.next()),
-            1 => format!("-{}.{}e{}", self.below(10), self.next(), self.below(400)),
-            2 => self.json_text(),
-            3 | 4 => {
-                let hostile: Vec<_> = HOSTILE.split_whitespace().collect();
-                self.pick(&hostile).to_owned()
-            }
-            5 => {
-                let depth = 1 << self.below(10);
-                format!("{}{}", "[".repeat(depth), "]".repeat(depth))
-            }
-            6 => format!("\"{}\"", "é".repeat(self.below(400))),
-            7 => {
-                let elements = (0..self.members()).map(|_| self.json(levels - 1));
-                format!("[{}]", elements.collect::<Vec<_>>().join(","))
-            }
-            _ => {
-                let members = (0..self.members()).map(|_| {
-                    let key = self.json_text();
-                    format!("{key}:{}", self.json(levels - 1))
-                });
-                format!("{{{}}}", members.collect::<Vec<_>>().join(","))
-            }
-        }
-    }
-
-    /// Few mostly; sometimes more than any bound on elements.
-    fn members(&mut self) -> usize {
-        let limit = 1 << self.below(8);
-        self.below(limit)
-    }
-
-    /// A JSON string in the alphabet of moments, durations and numbers, or a known key.
-    fn json_text(&mut self) -> String {
-        const KEYS: [&str; 6] = ["latitude", "source", "min", "ip", "hal", "min_frequency"];
-        const ALPHABET: &[u8] = b"0123456789-:.TZs+eEnN aIy";
-        if self.below(3) == 0 {
-            return format!("\"{}\"", self.pick(&KEYS));
-        }
-        let letters = (0..self.below(36)).map(|_| char::from(ALPHABET[self.below(ALPHABET.len())]));
-        format!("\"{}\"", letters.collect::<String>())
-    }
-
-    /// Flips, removes, doubles or replaces some bytes, or cuts the end off.
-    fn damage(&mut self, body: &mut Vec<u8>) {
-        for _ in 0..=self.below(4) {
-            if body.is_empty() {
-                return;
-            }
-            let at = self.below(body.len());
-            match self.below(6) {
-                0 => body.truncate(at),
-                1 => body[at] ^= 1 << self.below(8),
-                2 => body[at] = b"{}[]\",:\\0-eu"[self.below(12)],
-                3 => drop(body.remove(at)),
-                4 => {
-                    let to = body.len().min(at + self.below(40));
-                    let copy = body[at..to].to_vec();
-                    body.splice(at..at, copy);
-                }
-                _ => {
-                    let to = body.len().min(at + self.below(40));
-                    body.drain(at..to);
-                }
-            }
-        }
-    }
-
-    /// The JSON with one of its parts, whichever, replaced.
-    fn with_a_hole(&mut self, json: &str) -> String {
-        let mut value: Value = serde_json::from_str(json).expect("the test's own JSON");
-        *self.part_of(&mut value) = Value::from(HOLE);
-        let filling = self.json(2);
-        value.to_string().replace(&format!("\"{HOLE}\""), &filling)
-    }
-
-    fn part_of<'v>(&mut self, value: &'v mut Value) -> &'v mut Value {
-        let length = value.as_object().map_or(0, Map::len) + value.as_array().map_or(0, Vec::len);
-        if length == 0 || self.below(4) == 0 {
-            return value;
-        }
-        let index = self.below(length);
-        let part = match value {
-            Value::Object(object) => object.values_mut().nth(index),
-            other => other.get_mut(index),
-        };
-        self.part_of(part.expect("below the length"))
-    }
+/// Any JSON, to a small depth mostly and to a great one sometimes.
+fn json() -> impl Strategy<Value = String> {
+    let hostile: Vec<_> = HOSTILE.split_whitespace().map(str::to_owned).collect();
+    let brackets = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let decimal = (0..10_u8, any::<u64>(), 0..400_u16);
+    let leaf = prop_oneof![
+        any::<u64>().prop_map(|number| number.to_string()),
+        any::<f64>().prop_map(|number| serde_json::json!(number).to_string()),
+        decimal.prop_map(|(whole, fraction, exponent)| format!("-{whole}.{fraction}e{exponent}")),
+        json_text(),
+        select(hostile),
+        (0..400_usize).prop_map(|length| format!("\"{}\"", "é".repeat(length))),
+        (0..10_u32).prop_map(move |power| brackets(1 << power)),
+    ];
+    leaf.prop_recursive(2, 256, 128, |part| {
+        // Few parts mostly; sometimes more than any bound on elements.
+        let count = || prop_oneof![4 => 0..4_usize, 1 => 0..128_usize];
+        let member = (json_text(), part.clone()).prop_map(|(key, value)| format!("{key}:{value}"));
+        let many =
+            |part: BoxedStrategy<String>| count().prop_flat_map(move |n| vec(part.clone(), n));
+        prop_oneof![
+            many(part.boxed()).prop_map(|parts| format!("[{}]", parts.join(","))),
+            many(member.boxed()).prop_map(|parts| format!("{{{}}}", parts.join(","))),
+        ]
+    })
 }
 
-/// Makes bodies and checks each; one that fails is shown.
-fn fuzz(body: impl Fn(&mut Random) -> Vec<u8>, check: impl Fn(&[u8])) {
-    repeat(ROUNDS, |random| {
-        let body = body(random);
-        let outcome = catch_unwind(AssertUnwindSafe(|| check(&body)));
-        assert!(outcome.is_ok(), "{}", String::from_utf8_lossy(&body));
-    });
+/// A JSON string in the alphabet of moments, durations and numbers, or a known key.
+fn json_text() -> impl Strategy<Value = String> {
+    let keys = ["latitude", "source", "min", "ip", "hal", "min_frequency"];
+    let keys = keys.map(str::to_owned).to_vec();
+    let letters: Vec<char> = "0123456789-:.TZs+eEnN aIy".chars().collect();
+    let word = vec(select(letters), 0..36).prop_map(String::from_iter);
+    prop_oneof![1 => select(keys), 2 => word].prop_map(|text| format!("\"{text}\""))
+}
+
+/// The JSON with one of its parts, whichever, replaced.
+fn with_a_hole(document: &str) -> impl Strategy<Value = String> + use<> {
+    let document: Value = serde_json::from_str(document).expect("the test's own JSON");
+    (vec(any::<Index>(), 0..5), json()).prop_map(move |(path, filling)| {
+        let mut document = document.clone();
+        *part_of(&mut document, &path) = Value::from(HOLE);
+        document
+            .to_string()
+            .replace(&format!("\"{HOLE}\""), &filling)
+    })
+}
+
+/// Where the path leads, or as far as there are parts.
+fn part_of<'v>(value: &'v mut Value, path: &[Index]) -> &'v mut Value {
+    let length = value.as_object().map_or(0, Map::len) + value.as_array().map_or(0, Vec::len);
+    let (Some((step, path)), 1..) = (path.split_first(), length) else {
+        return value;
+    };
+    let index = step.index(length);
+    let part = match value {
+        Value::Object(object) => object.values_mut().nth(index),
+        other => other.get_mut(index),
+    };
+    part_of(part.expect("below the length"), path)
 }
 
 fn list_of(middle: &str) -> String {
@@ -178,12 +135,14 @@ fn decode_all(body: &[u8]) {
     if let Ok(stats) = stats("gw-b", body, &mut field_errors) {
         check_stats(&stats);
     }
-    assert!(rights(body).unwrap_or_default().len() <= 256);
+    if let Ok(info) = auth_info(body) {
+        assert!(info.rights.len() <= 256);
+    }
     if let Some(error) = api_error(body) {
         assert!(error.message.chars().count() <= 201);
         assert!(!error.message.contains(char::is_control));
     }
-    check_faults(&field_errors);
+    check_field_errors(&field_errors);
 }
 
 fn check_gateway(gateway: &Gateway) {
@@ -240,11 +199,11 @@ fn check_text(text: &str) {
     assert!(text.len() <= 256);
 }
 
-fn check_faults(field_errors: &FieldErrors) {
+fn check_field_errors(field_errors: &FieldErrors) {
     assert!(field_errors.iter().count() <= 40);
-    for fault in field_errors.iter() {
-        assert!(fault.count > 0 && fault.found.chars().count() <= 65);
-        assert!(!fault.found.contains(char::is_control));
+    for error in field_errors.iter() {
+        assert!(error.count > 0 && error.found.chars().count() <= 65);
+        assert!(!error.found.contains(char::is_control));
     }
 }
 
@@ -258,42 +217,37 @@ fn damaged_bodies_end_without_a_panic_and_within_bounds() {
         r#"{"code":7,"message":"error:a:b (c)","details":[{"name":"b"}]}"#.to_owned(),
         r#"{"api_key":{"api_key":{"rights":["RIGHT_GATEWAY_ALL"]}}}"#.to_owned(),
     ];
-    let round = |random: &mut Random| {
-        let mut body = bodies[random.below(bodies.len())].clone().into_bytes();
-        random.damage(&mut body);
-        body
-    };
-    fuzz(round, decode_all);
+    const PIECES: [&[u8]; 12] = [
+        b"{", b"}", b"[", b"]", b"\"", b",", b":", b"\\", b"0", b"-", b"e", b"u",
+    ];
+    let bodies = fuzz::mutations(bodies.map(String::into_bytes).to_vec(), &PIECES);
+    fuzz::check(CASES, bodies, |body| decode_all(&body));
 }
 
 #[test]
 fn random_json_ends_without_a_panic_and_within_bounds() {
-    let round = |random: &mut Random| {
-        let frames = [
-            "@",
-            "{\"gateways\":@}",
-            "{\"entries\":@}",
-            "{\"message\":@,\"code\":7}",
-        ];
-        let frame = random.pick(&frames);
-        frame.replace('@', &random.json(2)).into_bytes()
-    };
-    fuzz(round, decode_all);
+    let frames = vec![
+        "@",
+        "{\"gateways\":@}",
+        "{\"entries\":@}",
+        "{\"message\":@,\"code\":7}",
+    ];
+    fuzz::check(CASES, (select(frames), json()), |(frame, json)| {
+        decode_all(frame.replace('@', &json).as_bytes());
+    });
 }
 
 #[test]
 fn a_wild_value_in_one_listed_gateway_leaves_the_others_as_they_were() {
-    let round = |random: &mut Random| {
-        let middle = random.with_a_hole(&GATEWAY.replace("ID", "gw-b"));
-        list_of(&middle).into_bytes()
-    };
     let mut intact = FieldErrors::default();
     let body = list_of("{}");
     let expected = gateway_list(body.as_bytes(), &mut intact).expect("a list");
-    fuzz(round, |body| {
-        decode_all(body);
+    let middle = with_a_hole(&GATEWAY.replace("ID", "gw-b"));
+    fuzz::check(CASES, middle, |middle| {
+        let body = list_of(&middle).into_bytes();
+        decode_all(&body);
         let mut field_errors = FieldErrors::default();
-        let mut page = gateway_list(body, &mut field_errors).expect("a list");
+        let mut page = gateway_list(&body, &mut field_errors).expect("a list");
         assert_eq!(page.entries, 3);
         if page.gateways.len() == 3 {
             page.gateways.remove(1);
@@ -304,13 +258,13 @@ fn a_wild_value_in_one_listed_gateway_leaves_the_others_as_they_were() {
 
 #[test]
 fn a_wild_value_in_the_stats_of_one_gateway_leaves_the_others_as_they_were() {
-    let round = |random: &mut Random| batch_of(&random.with_a_hole(STATS)).into_bytes();
     let expected = stats("gw-a", STATS.as_bytes(), &mut FieldErrors::default()).expect("stats");
     assert_eq!(expected.unreadable, [""; 0]);
-    fuzz(round, |body| {
-        decode_all(body);
+    fuzz::check(CASES, with_a_hole(STATS), |middle| {
+        let body = batch_of(&middle).into_bytes();
+        decode_all(&body);
         let mut field_errors = FieldErrors::default();
-        let batch = stats_batch(body, &mut field_errors).expect("a batch");
+        let batch = stats_batch(&body, &mut field_errors).expect("a batch");
         assert_eq!(batch["gw-a"], expected);
         assert_eq!(batch["gw-c"], expected);
         // One wild value, so most of the gateway itself is left as well.

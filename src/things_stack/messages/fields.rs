@@ -1,14 +1,14 @@
 //! The fields of one gateway, read from its JSON: which of them the exporter uses,
-//! how many it keeps of each, and what of the rest a fault in one of them costs.
+//! how many it keeps of each, and what of the rest an error in one of them costs.
 
 use serde_core::Serialize;
 
 use crate::model::{
     ConnectionStats, Gateway, GatewayStatus, Location, RoundTripTimes, SubBand, Timestamp,
 };
-use crate::things_stack::decode::field_errors::FieldErrors;
-use crate::things_stack::decode::forms::{self, Form};
-use crate::things_stack::decode::json::Value;
+use crate::things_stack::messages::field_errors::FieldErrors;
+use crate::things_stack::messages::forms::{self, Form};
+use crate::things_stack::messages::json::Value;
 
 const MAX_FREQUENCY_PLANS: usize = 8;
 const MAX_ANTENNAS: usize = 8;
@@ -16,7 +16,7 @@ const MAX_SUB_BANDS: usize = 32;
 const MAX_VERSIONS: usize = 16;
 const MAX_METRICS: usize = 64;
 
-/// The field is there, in a form that is not known. It has been put down as a fault.
+/// The field is there, in a form that is not known. It has been put down as a field error.
 struct Unreadable;
 
 /// Reads the fields of one gateway and puts down what is wrong with them.
@@ -24,6 +24,8 @@ pub struct Reader<'a> {
     gateway_id: &'a str,
     field_errors: &'a mut FieldErrors,
     unreadable: Vec<&'static str>,
+    /// Whether any field was there and could be read.
+    is_any: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -33,51 +35,36 @@ impl<'a> Reader<'a> {
         let ids: Value = reader.read(object, "ids", forms::object).ok()?;
         let id = reader.read(ids, "ids.gateway_id", forms::gateway_id).ok()?;
         let Some(gateway_id) = id else {
-            reader.fault("ids.gateway_id", Value::default());
+            reader.wrong("ids.gateway_id", Value::default());
             return None;
         };
         let mut reader = Reader::new(&gateway_id, field_errors);
         Some(Gateway {
             eui: reader.read(ids, "ids.eui", forms::eui).unwrap_or_default(),
-            name: reader.read(object, "name", forms::text).unwrap_or_default(),
+            name: reader.text(object, "name"),
             frequency_plan_ids: reader.frequency_plan_ids(object),
-            gateway_server_address: reader
-                .read(object, "gateway_server_address", forms::text)
-                .unwrap_or_default(),
+            gateway_server_address: reader.text(object, "gateway_server_address"),
             antennas: reader.antennas(object),
             gateway_id,
         })
     }
 
-    /// `ttn.lorawan.v3.GatewayConnectionStats`.
+    /// `ttn.lorawan.v3.GatewayConnectionStats`; `None` where no field of it can be read, since
+    /// that is something else.
     pub fn stats(
         gateway_id: &str,
         object: Value<'_>,
         field_errors: &mut FieldErrors,
-    ) -> ConnectionStats {
-        let mut reader = Reader::new(gateway_id, field_errors);
-        let mut stats = ConnectionStats {
-            connected_at: reader.moment(object, "connected_at"),
-            disconnected_at: reader.moment(object, "disconnected_at"),
-            protocol: reader
-                .read(object, "protocol", forms::text)
-                .unwrap_or_default(),
-            last_status_received_at: reader.moment(object, "last_status_received_at"),
-            last_uplink_received_at: reader.moment(object, "last_uplink_received_at"),
-            last_downlink_received_at: reader.moment(object, "last_downlink_received_at"),
-            last_tx_acknowledgment_received_at: reader
-                .moment(object, "last_tx_acknowledgment_received_at"),
-            uplink_count: reader.count(object, "uplink_count"),
-            downlink_count: reader.count(object, "downlink_count"),
-            tx_acknowledgment_count: reader.count(object, "tx_acknowledgment_count"),
-            round_trip_times: reader.round_trip_times(object).unwrap_or_default(),
-            sub_bands: reader.sub_bands(object),
-            last_status: reader.last_status(object),
-            remote_ip: reader.remote_ip(object),
-            unreadable: Vec::new(),
-        };
+    ) -> Option<ConnectionStats> {
+        let mut own_errors = FieldErrors::default();
+        let mut reader = Reader::new(gateway_id, &mut own_errors);
+        let mut stats = reader.connection_stats(object);
         stats.unreadable = reader.unreadable;
-        stats
+        if !reader.is_any {
+            return None;
+        }
+        field_errors.append(own_errors);
+        Some(stats)
     }
 
     fn new(gateway_id: &'a str, field_errors: &'a mut FieldErrors) -> Reader<'a> {
@@ -85,20 +72,37 @@ impl<'a> Reader<'a> {
             gateway_id,
             field_errors,
             unreadable: Vec::new(),
+            is_any: false,
+        }
+    }
+
+    fn connection_stats(&mut self, object: Value<'_>) -> ConnectionStats {
+        ConnectionStats {
+            connected_at: self.moment(object, "connected_at"),
+            disconnected_at: self.moment(object, "disconnected_at"),
+            protocol: self.text(object, "protocol"),
+            last_status_received_at: self.moment(object, "last_status_received_at"),
+            last_uplink_received_at: self.moment(object, "last_uplink_received_at"),
+            last_downlink_received_at: self.moment(object, "last_downlink_received_at"),
+            last_tx_acknowledgment_received_at: self
+                .moment(object, "last_tx_acknowledgment_received_at"),
+            uplink_count: self.count(object, "uplink_count"),
+            downlink_count: self.count(object, "downlink_count"),
+            tx_acknowledgment_count: self.count(object, "tx_acknowledgment_count"),
+            round_trip_times: self.round_trip_times(object).unwrap_or_default(),
+            sub_bands: self.sub_bands(object),
+            last_status: self.last_status(object),
+            remote_ip: self.remote_ip(object),
+            unreadable: Vec::new(),
         }
     }
 
     fn frequency_plan_ids(&mut self, object: Value<'_>) -> Vec<String> {
         let field = "frequency_plan_ids";
-        let mut plans = Vec::new();
+        let mut kept: Vec<String> = Vec::new();
         for (_, element) in self.elements(object, field, MAX_FREQUENCY_PLANS) {
-            plans.extend(self.form(field, element, forms::text));
-        }
-        // Older servers have one plan at most, under this name; newer ones may have both.
-        plans.extend(self.read(object, "frequency_plan_id", forms::text));
-        let mut kept: Vec<String> = Vec::with_capacity(plans.len());
-        for plan in plans {
-            if !plan.is_empty() && !kept.contains(&plan) && kept.len() < MAX_FREQUENCY_PLANS {
+            let plan = self.form(field, element, forms::text).unwrap_or_default();
+            if !plan.is_empty() && !kept.contains(&plan) {
                 kept.push(plan);
             }
         }
@@ -226,6 +230,10 @@ impl<'a> Reader<'a> {
         self.read(object, field, forms::moment).unwrap_or_default()
     }
 
+    fn text(&mut self, object: Value<'_>, field: &'static str) -> String {
+        self.read(object, field, forms::text).unwrap_or_default()
+    }
+
     fn count(&mut self, object: Value<'_>, field: &'static str) -> u64 {
         self.read(object, field, forms::count).unwrap_or_default()
     }
@@ -247,7 +255,7 @@ impl<'a> Reader<'a> {
         let mut entries: Vec<(String, T)> = Vec::with_capacity(members.len().min(limit));
         for (name, value) in members.into_iter().filter(|(_, value)| !value.is_null()) {
             if entries.len() == limit {
-                self.fault(field, "too many");
+                self.wrong(field, "too many");
                 break;
             }
             if let Ok(value) = self.form(field, value, form) {
@@ -269,7 +277,7 @@ impl<'a> Reader<'a> {
         let array: Value = self.read(object, field, forms::array).unwrap_or_default();
         let elements = array.parts().map(|part| part.1);
         if elements.clone().count() > limit {
-            self.fault(field, "too many");
+            self.wrong(field, "too many");
         }
         let elements = elements.enumerate().take(limit);
         elements.filter(|(_, element)| !element.is_null())
@@ -287,7 +295,7 @@ impl<'a> Reader<'a> {
         self.part(object, field, key, form)
     }
 
-    /// Like `read`, for a part whose field_errors are put down under the name of the whole.
+    /// Like `read`, for a part whose errors are put down under the name of the whole.
     fn part<'v, T: Default>(
         &mut self,
         object: Value<'v>,
@@ -307,10 +315,12 @@ impl<'a> Reader<'a> {
         value: Value<'v>,
         form: Form<'v, T>,
     ) -> Result<T, Unreadable> {
-        form(value).ok_or_else(|| self.fault(field, value))
+        let read = form(value).ok_or_else(|| self.wrong(field, value))?;
+        self.is_any = true;
+        Ok(read)
     }
 
-    fn fault(&mut self, field: &'static str, found: impl Serialize) -> Unreadable {
+    fn wrong(&mut self, field: &'static str, found: impl Serialize) -> Unreadable {
         self.field_errors.add(field, self.gateway_id, found);
         if !self.unreadable.contains(&field) {
             self.unreadable.push(field);

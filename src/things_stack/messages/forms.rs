@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::model::Timestamp;
-use crate::things_stack::decode::json::Value;
-use crate::things_stack::decode::timestamp;
+use crate::things_stack::messages::json::Value;
+use crate::things_stack::messages::timestamp;
 
 /// Longer text is cut: the API's own bounds are shorter, a gateway's words have none.
 const MAX_TEXT_BYTES: usize = 256;
@@ -118,7 +118,7 @@ mod tests {
     use std::fmt::Debug;
 
     use super::*;
-    use crate::things_stack::decode::json::Row;
+    use crate::things_stack::messages::json::Row;
 
     /// The JSON, and what the form makes of it; empty for nothing.
     #[track_caller]
@@ -171,6 +171,17 @@ mod tests {
         check(number, "1.7976931348623157e308", "1.7976931348623157e308");
         check(number, "5e-324", "5e-324");
         check(number, r#""34.862""#, "34.862");
+        // These come out one bit off where a reader multiplies by a power of ten.
+        for text in [
+            "96.49407958984375",
+            "0.1",
+            "8.5e-7",
+            "2.2250738585072014e-308",
+            "1e23",
+        ] {
+            let exact: f64 = text.parse().expect("a number");
+            check(number, text, &format!("{exact:?}"));
+        }
         check(number, r#""NaN""#, "NaN");
         check(number, r#""Infinity""#, "inf");
         check(number, r#""-Infinity""#, "-inf");

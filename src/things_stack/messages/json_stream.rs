@@ -13,15 +13,16 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use crate::error::{FetchError, Reason};
-use crate::things_stack::decode::field_errors::printable;
-use crate::things_stack::decode::json::{Row, Value};
+use crate::things_stack::messages::field_errors::printable;
+use crate::things_stack::messages::json::{Row, Value};
 
 /// How much of something foreign a message shows.
 const MAX_SHOWN_CHARACTERS: usize = 64;
 const MAX_MESSAGE_CHARACTERS: usize = 160;
 
-/// Hands each element of the array `key` of the outer object to `each`. An object without the
-/// array has no elements. Elements seen before an error have been handed out.
+/// Hands each element of the array `key` of the outer object to `each`. An empty object has no
+/// elements; one with other keys alone is none of the API's. Elements seen before an error have
+/// been handed out.
 pub fn each_element(
     text: &str,
     key: &'static str,
@@ -74,8 +75,8 @@ pub fn wrong_shape(what: &str) -> FetchError {
 }
 
 /// As a rule no member holds anything that cannot be read, and each is read as it comes. After
-/// the first that cannot, all start again, raw first, so that it costs nothing but its own
-/// smallest part.
+/// the first that cannot (a number beyond all floats, half of a surrogate pair), all start again,
+/// raw first, so that it costs itself alone.
 fn twice(
     text: &str,
     mut walk: impl FnMut(bool) -> Result<(), serde_json::Error>,
@@ -129,19 +130,19 @@ impl<'de, S: DeserializeSeed<'de, Value = ()>> Visitor<'de> for Outer<S> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut outer: A) -> Result<(), A::Error> {
-        let mut is_error = false;
+        let mut is_empty = true;
         while let Some(key) = outer.next_key::<String>()? {
+            is_empty = false;
             if key == self.key {
                 let twice = || A::Error::custom(format_args!("`{key}` stands there twice"));
                 outer.next_value_seed(self.members.take().ok_or_else(twice)?)?;
             } else {
-                is_error |= matches!(key.as_str(), "error" | "message");
                 outer.next_value::<IgnoredAny>()?;
             }
         }
-        // What something in between says of a failure is no empty list of gateways.
-        if is_error && self.members.is_some() {
-            return Err(A::Error::custom("it is a message about an error"));
+        // What something in between says of itself is no empty list of gateways.
+        if self.members.is_some() && !is_empty {
+            return Err(A::Error::custom(format_args!("`{}` is missing", self.key)));
         }
         Ok(())
     }
@@ -199,10 +200,6 @@ impl<'de, F: FnMut(String, Value<'_>)> Visitor<'de> for Elements<'_, 'de, F> {
         f.write_str("an array")
     }
 
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
     fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<(), A::Error> {
         let members = self.0;
         if members.is_raw {
@@ -233,10 +230,6 @@ impl<'de, F: FnMut(String, Value<'_>)> Visitor<'de> for Entries<'_, 'de, F> {
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("a map")
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
@@ -289,15 +282,15 @@ mod tests {
     #[test]
     fn members_are_found_among_other_keys() {
         check_elements(b"{}", "");
-        check_elements(b" {\"list\": null} ", "");
-        check_elements(b"{\"other\":[[1e999]]}", "");
+        check_elements(b" { } ", "");
+        check_elements(b"{\"other\":[[1e999]],\"list\":[]}", "");
         check_elements(
             b"{\"a\":{\"list\":[9]},\"list\":[1, {},null],\"z\":[2]}",
             "1 {} null",
         );
         check_elements(b"{\"li\\u0073t\":[1]}", "1");
         check_entries("{}", "");
-        check_entries("{\"map\":null,\"message\":\"\"}", "");
+        check_entries("{\"map\":{},\"message\":\"\"}", "");
         check_entries(
             "{\"x\":1,\"map\":{\"b\":{\"c\":1},\"a\":2,\"b\":3}}",
             "b={\"c\":1} a=2 b=3",
@@ -326,7 +319,11 @@ mod tests {
         );
         check_entries(
             "{\"message\":\"no\"}",
-            &shape("it is a message about an error at line 1 column 16"),
+            &shape("`map` is missing at line 1 column 16"),
+        );
+        check_elements(
+            b"{\"list\":null}",
+            &shape("invalid type: null, expected an array at line 1 column 12"),
         );
         check_object("[1]", &shape("an object was expected, not [1]"));
         check_object("null", &shape("an object was expected, not null"));
@@ -360,8 +357,8 @@ mod tests {
     fn what_no_value_can_hold_spoils_itself_alone() {
         check_elements(b"{\"list\":[1e999, 2]}", "false 2");
         check_elements(
-            br#"{"list":[{"a":{"b":-1e999,"c":[1,"\ud800",3]},"d":"x"}]}"#,
-            r#"{"a":{"b":false,"c":[1,false,3]},"d":"x"}"#,
+            br#"{"list":[{"a":{"b":-1e999},"d":"x"},{"a":1}]}"#,
+            r#"false {"a":1}"#,
         );
         check_elements(
             br#"{"list":[{"\ud800":1},{"a":"\ud83d\ude00"}]}"#,
@@ -373,7 +370,11 @@ mod tests {
             "[".repeat(99_999),
             "]".repeat(99_999)
         );
-        check_elements(deep.as_bytes(), "[[[[[[[[false]]]]]]]] 7");
-        check_object("{\"a\":1e999,\"b\":2}", "a=false b=2");
+        check_elements(deep.as_bytes(), "false 7");
+        let shape = "the answer is not of the API's form: an object was expected, not ";
+        check_object(
+            "{\"a\":1e999,\"b\":2}",
+            &format!("{shape}{{\"a\":1e999,\"b\":2}} (shape)"),
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! What in the API's answers had an unexpected form: counted by field, with one example each,
 //! so that it can be logged once and reported. Also the one way in which text from the
-//! network is made fit for a log line. It never decides what counts as a fault and never logs.
+//! network is made fit for a log line. It never decides what counts as an error and never logs.
 
 use std::collections::BTreeMap;
 use std::{fmt, io};
@@ -17,12 +17,12 @@ const MASK: &str = "***";
 /// written in this program, and each has one entry.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FieldErrors {
-    by_field: BTreeMap<&'static str, Fault>,
+    by_field: BTreeMap<&'static str, FieldError>,
 }
 
-/// All field_errors of one field.
+/// The errors of one field.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Fault {
+pub struct FieldError {
     /// The API's name of the field, such as `last_status.metrics`.
     pub field: &'static str,
     pub count: u64,
@@ -34,34 +34,44 @@ pub struct Fault {
 
 impl FieldErrors {
     /// Sorted by the name of the field.
-    pub fn iter(&self) -> impl Iterator<Item = &Fault> {
+    pub fn iter(&self) -> impl Iterator<Item = &FieldError> {
         self.by_field.values()
     }
 
-    /// How many field_errors there are in all fields together.
+    /// How many errors there are in all fields together.
     pub fn total(&self) -> u64 {
-        self.by_field.values().map(|fault| fault.count).sum()
+        self.by_field.values().map(|error| error.count).sum()
     }
 
-    /// Counts one fault. The example is made for the first of its field alone.
+    /// Adds those of another part of the answer.
+    pub fn append(&mut self, others: FieldErrors) {
+        for (field, other) in others.by_field {
+            let known = self.by_field.entry(field);
+            known
+                .and_modify(|known| known.count += other.count)
+                .or_insert(other);
+        }
+    }
+
+    /// Counts one error. The example is made for the first of its field alone.
     pub fn add(&mut self, field: &'static str, gateway_id: &str, found: impl Serialize) {
         if let Some(known) = self.by_field.get_mut(field) {
             known.count += 1;
             return;
         }
-        let fault = Fault {
+        let error = FieldError {
             field,
             count: 1,
             gateway_id: gateway_id.to_owned(),
             found: beginning_of(&found),
         };
-        self.by_field.insert(field, fault);
+        self.by_field.insert(field, error);
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Fault { field, found, .. } = self;
+        let FieldError { field, found, .. } = self;
         match self.gateway_id.as_str() {
             "" => write!(f, "{field} has an unexpected form: {found}"),
             id => write!(f, "{field} of gateway {id} has an unexpected form: {found}"),
@@ -157,11 +167,11 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_names_the_gateway_where_it_is_known() {
+    fn an_error_names_the_gateway_where_it_is_known() {
         let mut field_errors = FieldErrors::default();
         field_errors.add("entries", "", 7);
         field_errors.add("eui", "gw-1", "x");
-        let lines: Vec<String> = field_errors.iter().map(Fault::to_string).collect();
+        let lines: Vec<String> = field_errors.iter().map(FieldError::to_string).collect();
         let expected = [
             "entries has an unexpected form: 7",
             "eui of gateway gw-1 has an unexpected form: \"x\"",
@@ -187,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_counted_by_field_and_keep_the_first_example() {
+    fn errors_are_counted_by_field_and_keep_the_first_example() {
         let mut field_errors = FieldErrors::default();
         assert_eq!(field_errors.total(), 0);
         field_errors.add("name", "gw-1", 1);

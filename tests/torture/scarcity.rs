@@ -57,7 +57,7 @@ fn figures(exporter: &Exporter) -> watch::Figures {
     watch::figures(exporter.process_id()).unwrap_or_else(|| panic!("it has ended\n{exporter}"))
 }
 
-/// Tries again as long as it takes for a place to become free.
+/// Tries again until a connection is within the limit.
 #[track_caller]
 fn check_answers_again(exporter: &Exporter) {
     let end = Instant::now() + PATIENCE;
@@ -82,14 +82,14 @@ fn few_descriptors_are_enough() {
         let setup = Setup::against(&fake).args(["--ttl", "0.1"]);
         let exporter = setup.under_shell(&script).start();
         exporter.scrape();
-        let siege = attacks::Siege {
+        let target = attacks::Target {
             address: exporter.address,
             fake: &fake,
             end: Instant::now() + Duration::from_millis(500),
             is_full: is_full(),
             complaints: Default::default(),
         };
-        attacks::idle(&siege);
+        attacks::idle(&target);
         check_answers_again(&exporter);
         check_log_is_short(&exporter);
     }
@@ -156,7 +156,7 @@ fn every_error_of_accept_passes() {
         let exporter = Setup::against(&fake).under(words).start();
         for _ in 0..10 {
             match is_shortage {
-                // Somebody has to go then, who may be this one.
+                // A connection is evicted then, which may be this one.
                 true => check_answers_again(&exporter),
                 false => drop(exporter.scrape()),
             }
@@ -202,7 +202,7 @@ fn running_out_of_threads_passes() {
     assert_eq!(exporter.wait().code(), Some(0), "{exporter}");
 }
 
-/// The visitor needs none: threads wait for it.
+/// The connection needs none: workers wait for it.
 #[track_caller]
 fn check_a_lookup_without_a_thread(exporter: &Exporter) {
     limit(exporter, "nproc", figures(exporter).threads);
@@ -292,7 +292,11 @@ fn nothing_but_what_people_read_depends_on_the_time_of_day() {
         }
     }
     users.sort();
-    assert_eq!(users, ["main.rs", "server.rs"], "where Scrape::at is set");
+    assert_eq!(
+        users,
+        ["http/task.rs", "main.rs"],
+        "where Scrape::at is set"
+    );
 }
 
 #[test]

@@ -1,0 +1,111 @@
+//! Reading and writing within a time, whatever the other end does.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::http::request::{self, HEAD_BYTES_MAX, Request};
+use crate::http::response::TIMEOUT;
+
+/// For the client to close after the answer, so that no reset overtakes the answer.
+const LINGER_TIME_MAX: Duration = Duration::from_millis(500);
+const LINGER_BYTES_MAX: usize = 64 * 1024;
+
+/// Reads until the head is whole, or cannot become one: then it is refused with this status.
+///
+/// # Errors
+/// If the client is gone, which needs no answer.
+pub fn read_head(
+    mut stream: &TcpStream,
+    deadline: Instant,
+) -> io::Result<Result<Request, &'static str>> {
+    let mut received = Vec::new();
+    let mut buffer = [0; 1024];
+    loop {
+        let room = buffer.len().min(HEAD_BYTES_MAX - received.len());
+        let set_timeout = |left| stream.set_read_timeout(Some(left));
+        match read_by(&mut stream, set_timeout, &mut buffer[..room], deadline) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => received.extend_from_slice(&buffer[..count]),
+            Err(error) if is_timeout(&error) => return Ok(Err(TIMEOUT)),
+            Err(error) => return Err(error),
+        }
+        if let Some(result) = request::parse(&received) {
+            return Ok(result);
+        }
+    }
+}
+
+/// Reads once, for as long as there is time.
+pub fn read_by<S: Read>(
+    stream: &mut S,
+    set_timeout: impl Fn(Duration) -> io::Result<()>,
+    buffer: &mut [u8],
+    deadline: Instant,
+) -> io::Result<usize> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        set_timeout(left)?;
+        match stream.read(buffer) {
+            // A process that was stopped and goes on gets EINTR from a socket with a time limit
+            // (signal(7)), which is no reason to end anything.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+pub fn is_timeout(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+    )
+}
+
+/// Writes all pieces by the deadline.
+pub fn write_by<const N: usize>(
+    mut stream: &TcpStream,
+    mut pieces: [&[u8]; N],
+    deadline: Instant,
+) -> io::Result<()> {
+    while pieces.iter().any(|piece| !piece.is_empty()) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_write_timeout(Some(left))?;
+        match stream.write_vectored(&pieces.map(IoSlice::new)) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(mut count) => {
+                pieces = pieces.map(|piece| {
+                    let written = piece.len().min(count);
+                    count -= written;
+                    &piece[written..]
+                });
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Ends the answer and reads what else was sent, within bounds: closing a socket with unread
+/// input sends a reset, which can destroy the answer at the other end.
+pub fn linger(mut stream: &TcpStream) -> io::Result<()> {
+    stream.shutdown(Shutdown::Write)?;
+    let deadline = Instant::now() + LINGER_TIME_MAX;
+    let mut buffer = [0; 4096];
+    let mut count = 0;
+    while count < LINGER_BYTES_MAX {
+        let set_timeout = |left| stream.set_read_timeout(Some(left));
+        match read_by(&mut stream, set_timeout, &mut buffer, deadline)? {
+            0 => break,
+            read => count += read,
+        }
+    }
+    Ok(())
+}

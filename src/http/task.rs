@@ -1,0 +1,186 @@
+//! What a request asks for, and until when: read from its target and headers, in the same way by
+//! the thread of the connection and by the loop. Pure.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::collect::Scrape;
+
+/// The longest time for one collection, whatever the client allows.
+pub const BUDGET_MAX: Duration = Duration::from_secs(300);
+/// What Prometheus's timeout is cut by, for the way back.
+const BUDGET_RESERVE: Duration = Duration::from_millis(500);
+/// How long a request for which the loop collects waits beyond the end of its collection. It is
+/// taken from the reserve.
+const GRACE: Duration = Duration::from_millis(250);
+/// How long a person waits for new data before the page shows what is known.
+const PAGE_WAIT_MAX: Duration = Duration::from_secs(2);
+const SCRAPE_TIMEOUT: &str = "X-Prometheus-Scrape-Timeout-Seconds";
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    Metrics,
+    /// The status page, with the query as it was sent, without its question mark.
+    Page(String),
+}
+
+#[derive(Clone, Debug)]
+pub struct Task {
+    pub route: Route,
+    pub takes_gzip: bool,
+    pub arrived: Instant,
+    /// The end of a collection that is begun for it.
+    pub deadline: Instant,
+    /// When the client has to be answered, though the loop serves another request.
+    pub answer_by: Instant,
+    /// The same while the loop serves this one.
+    pub collected_by: Instant,
+}
+
+impl Task {
+    /// None where nothing is at this target. `budget` is for a scrape that names no timeout.
+    pub fn new<'a>(
+        target: &str,
+        header: impl Fn(&'static str) -> Option<&'a str>,
+        arrived: Instant,
+        budget: Duration,
+    ) -> Option<Task> {
+        let (path, query) = split(target);
+        let accepts = |name, what| header(name).is_some_and(|value| accepts(value, what));
+        let route = match path {
+            "/" if accepts("Accept", "text/html") => Route::Page(query.to_owned()),
+            "/" | "/metrics" => Route::Metrics,
+            _ => return None,
+        };
+        let named = header(SCRAPE_TIMEOUT).and_then(budget_of);
+        let (budget, wait) = match route {
+            // The collection goes on, so that the next request finds more.
+            Route::Page(_) => (budget, budget.min(PAGE_WAIT_MAX)),
+            Route::Metrics => (named.unwrap_or(budget), named.unwrap_or(budget)),
+        };
+        Some(Task {
+            route,
+            takes_gzip: accepts("Accept-Encoding", "gzip"),
+            arrived,
+            deadline: arrived + budget,
+            answer_by: arrived + wait,
+            collected_by: arrived + wait + GRACE.min(wait / 2),
+        })
+    }
+
+    /// The question to the collector at this moment.
+    pub fn scrape(&self) -> Scrape {
+        Scrape {
+            arrived: self.arrived,
+            deadline: self.deadline,
+            now: Instant::now(),
+            at: SystemTime::now(),
+        }
+    }
+}
+
+/// Path and query of a target.
+pub fn split(target: &str) -> (&str, &str) {
+    let target = target.split('#').next().unwrap_or(target);
+    target.split_once('?').unwrap_or((target, ""))
+}
+
+/// The time for a scrape that Prometheus gives this many seconds.
+fn budget_of(seconds: &str) -> Option<Duration> {
+    let seconds: f64 = seconds.trim().parse().ok()?;
+    let timeout = Duration::try_from_secs_f64(seconds).ok()?;
+    let budget = timeout.saturating_sub(BUDGET_RESERVE).max(timeout / 2);
+    (!budget.is_zero()).then_some(budget.min(BUDGET_MAX))
+}
+
+/// Whether an `Accept` or `Accept-Encoding` header names this, and not with a weight of 0
+/// (RFC 9110, 12.4.2).
+fn accepts(header: &str, what: &str) -> bool {
+    header.split(',').any(|element| {
+        let mut parts = element.split(';').map(str::trim);
+        let is_named = parts
+            .next()
+            .is_some_and(|name| name.eq_ignore_ascii_case(what));
+        let weight = parts.find_map(|part| part.strip_prefix("q="));
+        is_named && weight.is_none_or(|weight| weight.parse::<f32>().is_ok_and(|q| q > 0.0))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_budget(seconds: &str, expected: Option<u64>) {
+        let actual = budget_of(seconds).map(|budget| budget.as_millis() as u64);
+        assert_eq!(actual, expected, "{seconds}");
+    }
+
+    #[test]
+    fn the_budget_is_prometheus_timeout_less_a_reserve() {
+        check_budget("10", Some(9_500));
+        check_budget("10.000000", Some(9_500));
+        check_budget("0.4", Some(200));
+        check_budget("120", Some(119_500));
+        check_budget("3600", Some(300_000));
+        for nonsense in ["", "0", "-1", "NaN", "inf", "1e400", "ten"] {
+            check_budget(nonsense, None);
+        }
+    }
+
+    #[track_caller]
+    fn check_accepts(expected: bool, header: &str, what: &str) {
+        assert_eq!(accepts(header, what), expected, "{header}");
+    }
+
+    #[test]
+    fn a_header_accepts_what_it_names_with_a_weight_above_nothing() {
+        check_accepts(true, "gzip", "gzip");
+        check_accepts(true, "deflate, GZIP;q=0.5", "gzip");
+        check_accepts(false, "gzip;q=0", "gzip");
+        check_accepts(false, "gzip; q=0.000, br", "gzip");
+        check_accepts(false, "", "gzip");
+        check_accepts(false, "xgzip, gzipx", "gzip");
+        let prometheus = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5,*/*;q=0.1";
+        check_accepts(false, prometheus, "text/html");
+        check_accepts(
+            true,
+            "text/html,application/xhtml+xml,*/*;q=0.8",
+            "text/html",
+        );
+    }
+
+    #[track_caller]
+    fn check_route(target: &str, accept: &str, expected: Option<Route>) {
+        let header = |name| (name == "Accept").then_some(accept);
+        let task = Task::new(target, header, Instant::now(), BUDGET_MAX);
+        assert_eq!(task.map(|task| task.route), expected, "{target}");
+    }
+
+    #[test]
+    fn the_root_is_a_page_for_who_accepts_html_and_the_query_is_the_pages() {
+        check_route("/metrics?x#y", "text/html", Some(Route::Metrics));
+        check_route("/?state=unknown#t", "*/*", Some(Route::Metrics));
+        let page = Route::Page("state=unknown&q=a?b".to_owned());
+        check_route("/?state=unknown&q=a?b#t?", "text/html", Some(page));
+        check_route("/", "text/html", Some(Route::Page(String::new())));
+        check_route("/metrics/", "text/html", None);
+    }
+
+    #[test]
+    fn a_page_waits_less_than_its_collection_takes_and_a_scrape_as_long() {
+        let seconds = |route: &str, timeout: Option<&'static str>| {
+            let header = |name| match name {
+                SCRAPE_TIMEOUT => timeout,
+                _ => Some("text/html"),
+            };
+            let now = Instant::now();
+            let task = Task::new(route, header, now, Duration::from_secs(10)).expect("a route");
+            let after = |moment: Instant| (moment - now).as_secs_f64();
+            [task.deadline, task.answer_by, task.collected_by].map(after)
+        };
+        assert_eq!(seconds("/", Some("60")), [10.0, 2.0, 2.25]);
+        assert_eq!(seconds("/metrics", None), [10.0, 10.0, 10.25]);
+        assert_eq!(seconds("/metrics", Some("3")), [2.5, 2.5, 2.75]);
+        assert_eq!(seconds("/metrics", Some("0.2")), [0.1, 0.1, 0.15]);
+    }
+}

@@ -1,0 +1,509 @@
+//! The API's JSON to the model, field by field: a field of unexpected form costs that field
+//! of that gateway and is put down in [`FieldErrors`], nothing else. A part that means nothing
+//! without the other parts (the latitude of a location) costs the whole they belong to.
+//! `null` counts as absent, absent as zero or unset, as protojson has it; fields that are not
+//! known are skipped. It never sees a request, a status or a header.
+
+mod field_errors;
+mod fields;
+mod forms;
+mod json;
+mod json_stream;
+mod timestamp;
+
+#[cfg(test)]
+#[path = "../../../tests/unit/decode_fields.rs"]
+mod field_tests;
+#[cfg(test)]
+#[path = "../../../tests/unit/decode_properties.rs"]
+mod properties;
+
+use std::collections::BTreeMap;
+
+use crate::error::FetchError;
+use crate::model::{ConnectionStats, Gateway, Timestamp};
+pub use crate::things_stack::messages::field_errors::{FieldErrors, printable};
+use crate::things_stack::messages::fields::Reader;
+use crate::things_stack::messages::forms::is_gateway_id;
+use crate::things_stack::messages::json::Value;
+use crate::things_stack::messages::json_stream::{
+    each_element, each_entry, object, text, wrong_shape,
+};
+
+/// Ten times what the API puts on one page.
+const MAX_GATEWAYS: usize = 10_000;
+/// Ten times what the API answers for at once.
+const MAX_STATS: usize = 1_000;
+const MAX_ERROR_DETAILS: usize = 16;
+/// The API knows about 70.
+const MAX_RIGHTS: usize = 256;
+const MAX_MESSAGE_CHARACTERS: usize = 200;
+const MAX_ERROR_NAME_CHARACTERS: usize = 64;
+/// What a gateway without any readable stats does not tell.
+const ALL_THAT_COUNTS: [&str; 5] = [
+    "connected_at",
+    "disconnected_at",
+    "uplink_count",
+    "downlink_count",
+    "tx_acknowledgment_count",
+];
+
+/// One page of the list.
+#[derive(Debug, Default, PartialEq)]
+pub struct ListPage {
+    /// In the server's order. An id may come twice, where the list changed between two pages.
+    pub gateways: Vec<Gateway>,
+    /// How many elements the page has, those that are no gateway included: an empty page is
+    /// the last one.
+    pub entries: usize,
+}
+
+/// An error as the API words it (`google.rpc.Status` with `ttn.lorawan.v3.ErrorDetails`).
+/// All text is cut and fit for a log line.
+#[derive(Debug, Default, PartialEq)]
+pub struct ApiError {
+    /// Such as `no_user_rights`; may be empty.
+    pub name: String,
+    /// For people: at most 200 characters.
+    pub message: String,
+}
+
+/// Who calls, as the Identity Server tells it (`AuthInfoResponse`).
+#[derive(Debug, PartialEq)]
+pub struct AuthInfo {
+    pub kind: AccessKind,
+    /// The names of the key's rights, and of those that its owner has in the whole network.
+    pub rights: Vec<String>,
+    /// Absent for a key that does not expire.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// What the caller identified itself with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum AccessKind {
+    UserKey,
+    OrganizationKey,
+    GatewayKey,
+    /// The key of an application or a client, an OAuth access token, a session, a gateway token.
+    Other,
+    /// Nothing that the server knows.
+    None,
+}
+
+/// `GET /gateways`. An element without a valid id is left out. An object without `gateways` is
+/// an answer of the API only if it is empty.
+pub fn gateway_list(body: &[u8], field_errors: &mut FieldErrors) -> Result<ListPage, FetchError> {
+    let mut page = ListPage::default();
+    each_element(&text(body), "gateways", |element| {
+        page.entries += 1;
+        if page.gateways.len() >= MAX_GATEWAYS {
+            return field_errors.add("gateways", "", "too many");
+        }
+        page.gateways.extend(list_element(element, field_errors));
+    })?;
+    Ok(page)
+}
+
+/// `GET /gateways/{gateway_id}`.
+pub fn gateway(body: &[u8], field_errors: &mut FieldErrors) -> Result<Gateway, FetchError> {
+    let registered = Reader::gateway(object(&text(body))?.value(), field_errors);
+    registered.ok_or_else(|| wrong_shape("a gateway without a gateway_id"))
+}
+
+/// `POST /gs/gateways/connection/stats`: by gateway id. Who is missing is not connected; who
+/// is there in an unexpected form is there with everything `unreadable`, since that is another
+/// thing. An object without `entries` is an answer of the API only if it is empty.
+pub fn stats_batch(
+    body: &[u8],
+    field_errors: &mut FieldErrors,
+) -> Result<BTreeMap<String, ConnectionStats>, FetchError> {
+    let mut batch = BTreeMap::new();
+    each_entry(&text(body), "entries", |gateway_id, entry| {
+        if !is_gateway_id(&gateway_id) || batch.contains_key(&gateway_id) {
+            field_errors.add("entries", "", &gateway_id);
+        } else if batch.len() >= MAX_STATS {
+            field_errors.add("entries", "", "too many");
+        } else if let Some(stats) = batch_entry(&gateway_id, entry, field_errors) {
+            batch.insert(gateway_id, stats);
+        }
+    })?;
+    Ok(batch)
+}
+
+/// `GET /gs/gateways/{gateway_id}/connection/stats`. An object without a field of stats that can
+/// be read is no answer of the API.
+pub fn stats(
+    gateway_id: &str,
+    body: &[u8],
+    field_errors: &mut FieldErrors,
+) -> Result<ConnectionStats, FetchError> {
+    let text = text(body);
+    let stats = Reader::stats(gateway_id, object(&text)?.value(), field_errors);
+    // Something in between may speak of itself. Taken for stats, that is a gateway that is gone.
+    stats.ok_or_else(|| wrong_shape("no field of a connection's stats"))
+}
+
+/// `GET /auth_info`.
+pub fn auth_info(body: &[u8]) -> Result<AuthInfo, FetchError> {
+    let text = text(body);
+    let answer = object(&text)?;
+    let answer = answer.value();
+    let access = member(answer, "api_key");
+    let key = access.and_then(|access| member(access, "api_key"));
+    let rights = [key, member(answer, "universal_rights")]
+        .into_iter()
+        .filter_map(|holder| holder?.get("rights").and_then(forms::array))
+        .flat_map(Value::parts)
+        .filter_map(|(_, right)| forms::text(right));
+    let expires_at = key.and_then(|key| forms::moment(key.get("expires_at")?));
+    Ok(AuthInfo {
+        kind: access.map_or_else(|| other_access(answer), key_kind),
+        rights: rights.take(MAX_RIGHTS).collect(),
+        expires_at: expires_at.flatten(),
+    })
+}
+
+/// The body of an error; `None` if it is not the API's, a page of a proxy for example.
+pub fn api_error(body: &[u8]) -> Option<ApiError> {
+    let text = text(body);
+    let row = object(&text).ok()?;
+    let body = row.value();
+    let message = body.get("message").and_then(Value::as_str);
+    if message.is_none() && body.get("code").and_then(Value::as_number).is_none() {
+        return None;
+    }
+    let message = message.unwrap_or_default();
+    let name = error_name(body).or_else(|| named_in(message));
+    Some(ApiError {
+        name: printable(name.unwrap_or_default(), MAX_ERROR_NAME_CHARACTERS),
+        message: printable(message, MAX_MESSAGE_CHARACTERS),
+    })
+}
+
+/// A message within a message.
+fn member<'v>(object: Value<'v>, name: &str) -> Option<Value<'v>> {
+    object.get(name).and_then(forms::object)
+}
+
+/// Whose API key it is (`AuthInfoResponse.APIKeyAccess`).
+fn key_kind(access: Value<'_>) -> AccessKind {
+    let owner = member(access, "entity_ids").unwrap_or_default();
+    let is = |name| member(owner, name).is_some();
+    match () {
+        () if is("user_ids") => AccessKind::UserKey,
+        () if is("organization_ids") => AccessKind::OrganizationKey,
+        () if is("gateway_ids") => AccessKind::GatewayKey,
+        () => AccessKind::Other,
+    }
+}
+
+fn other_access(answer: Value<'_>) -> AccessKind {
+    let methods = ["oauth_access_token", "user_session", "gateway_token"];
+    match methods.iter().any(|name| member(answer, name).is_some()) {
+        true => AccessKind::Other,
+        false => AccessKind::None,
+    }
+}
+
+fn list_element(element: Value<'_>, field_errors: &mut FieldErrors) -> Option<Gateway> {
+    if !element.is_object() {
+        field_errors.add("gateways", "", element);
+        return None;
+    }
+    Reader::gateway(element, field_errors)
+}
+
+fn batch_entry(
+    gateway_id: &str,
+    entry: Value<'_>,
+    field_errors: &mut FieldErrors,
+) -> Option<ConnectionStats> {
+    if entry.is_null() {
+        return None;
+    }
+    let stats = forms::object(entry);
+    let stats = stats.and_then(|stats| Reader::stats(gateway_id, stats, field_errors));
+    stats.or_else(|| {
+        field_errors.add("entries", gateway_id, entry);
+        let unreadable = ALL_THAT_COUNTS.to_vec();
+        Some(ConnectionStats {
+            unreadable,
+            ..ConnectionStats::default()
+        })
+    })
+}
+
+/// The name in `error:pkg/auth/rights:no_user_rights (no rights for …)`.
+fn named_in(message: &str) -> Option<&str> {
+    let (identifier, _) = message.strip_prefix("error:")?.split_once(' ')?;
+    Some(identifier.split_once(':')?.1)
+}
+
+/// That of the first of the details that names the error; others carry what caused it.
+fn error_name(body: Value<'_>) -> Option<&str> {
+    let details = body.get("details").and_then(forms::array)?;
+    let mut details = details.parts().take(MAX_ERROR_DETAILS);
+    details.find_map(|(_, detail)| detail.get("name")?.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Reason;
+    use crate::things_stack::messages::field_errors::FieldError;
+
+    /// Each field error as `field count×found`.
+    pub(super) fn lines(field_errors: &FieldErrors) -> Vec<String> {
+        let line = |f: &FieldError| format!("{} {}×{}", f.field, f.count, f.found);
+        field_errors.iter().map(line).collect()
+    }
+
+    /// A list: the ids that were read, how many elements there were, and the field_errors.
+    #[track_caller]
+    fn check_list(body: &str, ids: &[&str], entries: usize, expected_errors: &[&str]) {
+        let mut field_errors = FieldErrors::default();
+        let page = gateway_list(body.as_bytes(), &mut field_errors).expect("a list");
+        let found: Vec<&str> = page
+            .gateways
+            .iter()
+            .map(|g| g.gateway_id.as_str())
+            .collect();
+        assert_eq!(found, ids, "{body}");
+        assert_eq!(page.entries, entries, "{body}");
+        assert_eq!(lines(&field_errors), expected_errors, "{body}");
+    }
+
+    /// The name and the message.
+    #[track_caller]
+    fn check_error(body: &str, expected: Option<(&str, &str)>) {
+        let expected = expected.map(|(name, message)| ApiError {
+            name: name.to_owned(),
+            message: message.to_owned(),
+        });
+        assert_eq!(api_error(body.as_bytes()), expected, "{body}");
+    }
+
+    #[test]
+    fn a_list_leaves_out_what_is_no_gateway_and_counts_it() {
+        check_list("{}", &[], 0, &[]);
+        check_list(r#"{"gateways":[]}"#, &[], 0, &[]);
+        let body = r#"{"gateways":[{"ids":{"gateway_id":"gw-1","eui":"58A0CBFFFE800102"}},7,null,
+            {"ids":{"gateway_id":"GW 2"}},{"ids":[]},{},{"ids":{"gateway_id":"gw-3","eui":1}},
+            {"ids":{"gateway_id":"gw-4"},"name":1e999}],"total":3}"#;
+        let field_errors = [
+            "gateways 3×7",
+            "ids 1×[]",
+            "ids.eui 1×1",
+            "ids.gateway_id 2×\"GW 2\"",
+        ];
+        check_list(body, &["gw-1", "gw-3"], 8, &field_errors);
+        let mut field_errors = FieldErrors::default();
+        let many = vec![r#"{"ids":{"gateway_id":"gw-1"}}"#; MAX_GATEWAYS + 2].join(",");
+        let page = gateway_list(
+            format!("{{\"gateways\":[{many}]}}").as_bytes(),
+            &mut field_errors,
+        );
+        let page = page.expect("a list");
+        assert_eq!(
+            (page.gateways.len(), page.entries),
+            (MAX_GATEWAYS, MAX_GATEWAYS + 2)
+        );
+        assert_eq!(lines(&field_errors), ["gateways 2×\"too many\""]);
+    }
+
+    #[test]
+    fn a_batch_tells_a_gateway_that_is_missing_from_one_that_cannot_be_read() {
+        let mut field_errors = FieldErrors::default();
+        let body = br#"{"entries":{"gw-1":{"uplink_count":"5"},"gw-2":null,"gw-3":[],"GW 4":{},
+            "gw-1":{"uplink_count":"6"},"gw-5":{"disconnected_at":"?","protocol":"udp"},
+            "gw-6":{},"gw-7":{"protocol":404,"status":"x"},"gw-8":{"uplink_count":1e999}}}"#;
+        let batch = stats_batch(body, &mut field_errors).expect("a batch");
+        let found: Vec<_> = batch
+            .iter()
+            .map(|(id, s)| (id.as_str(), s.uplink_count, s.tells_state()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("gw-1", 5, true),
+                ("gw-3", 0, false),
+                ("gw-5", 0, false),
+                ("gw-6", 0, false),
+                ("gw-7", 0, false),
+                ("gw-8", 0, false)
+            ]
+        );
+        assert!(batch["gw-1"].is_readable("uplink_count"));
+        assert!(!batch["gw-3"].is_readable("uplink_count"));
+        assert_eq!(
+            lines(&field_errors),
+            ["disconnected_at 1×\"?\"", "entries 6×[]"]
+        );
+        assert_eq!(stats_batch(b"{}", &mut field_errors), Ok(BTreeMap::new()));
+    }
+
+    /// Why the body is no list, registration, batch or stats; `None` where it is one.
+    #[track_caller]
+    fn check_reasons(body: &str, expected: [Option<Reason>; 4]) {
+        let field_errors = &mut FieldErrors::default();
+        let reasons = [
+            gateway_list(body.as_bytes(), field_errors).err(),
+            gateway(body.as_bytes(), field_errors).err(),
+            stats_batch(body.as_bytes(), field_errors).err(),
+            stats("gw-1", body.as_bytes(), field_errors).err(),
+        ];
+        assert_eq!(reasons.map(|e| e.map(|e| e.reason)), expected, "{body}");
+    }
+
+    #[test]
+    fn text_that_is_no_json_is_told_from_json_of_somebody_else() {
+        for body in ["<html>", "", "{\"ids\":{\"gateway_id\":", "{} {}"] {
+            check_reasons(body, [Some(Reason::NotJson); 4]);
+        }
+        for body in [
+            "[]",
+            "null",
+            r#""ok""#,
+            "true",
+            "503",
+            r#"{"error":"proxy"}"#,
+            r#"{"status":"maintenance"}"#,
+            r#"{"detail":"upstream","status":503}"#,
+            r#"{"code":503}"#,
+            r#"{"code":5,"message":"no"}"#,
+            r#"{"message":null}"#,
+            r#"{"entries":null}"#,
+            r#"{"entries":[]}"#,
+            r#"{"entries":"gw-1"}"#,
+            r#"{"gateways":null}"#,
+            r#"{"gateways":{}}"#,
+            r#"{"gateways":"none","total":0}"#,
+            r#"{"protocol":404}"#,
+            r#"{"protocol":{"name":"h2"},"connected_at":null}"#,
+            r#"{"ids":{}}"#,
+            r#"{"ids":{"gateway_id":7}}"#,
+        ] {
+            check_reasons(body, [Some(Reason::Shape); 4]);
+        }
+    }
+
+    #[test]
+    fn only_what_the_api_can_have_sent_is_an_answer() {
+        let shape = Some(Reason::Shape);
+        check_reasons("{}", [None, shape, None, shape]);
+        check_reasons(" {\n} ", [None, shape, None, shape]);
+        check_reasons(r#"{"entries":{}}"#, [shape, shape, None, shape]);
+        check_reasons(
+            r#"{"x":1,"entries":{"other":{}}}"#,
+            [shape, shape, None, shape],
+        );
+        check_reasons(
+            r#"{"gateways":[],"message":""}"#,
+            [None, shape, shape, shape],
+        );
+        check_reasons(
+            r#"{"protocol":"udp","code":5}"#,
+            [shape, shape, shape, None],
+        );
+        check_reasons(r#"{"uplink_count":"0"}"#, [shape, shape, shape, None]);
+        check_reasons(
+            r#"{"connected_at":"0001-01-01T00:00:00Z"}"#,
+            [shape, shape, shape, None],
+        );
+        check_reasons(
+            r#"{"connected_at":5,"protocol":"ws"}"#,
+            [shape, shape, shape, None],
+        );
+        check_reasons(
+            r#"{"ids":{"gateway_id":"gw-1"}}"#,
+            [shape, None, shape, shape],
+        );
+    }
+
+    #[test]
+    fn an_answer_of_somebody_else_has_no_field_errors() {
+        let mut field_errors = FieldErrors::default();
+        let answer = stats(
+            "gw-1",
+            br#"{"protocol":404,"sub_bands":7}"#,
+            &mut field_errors,
+        );
+        assert_eq!(answer.map_err(|e| e.reason), Err(Reason::Shape));
+        assert_eq!(field_errors, FieldErrors::default());
+    }
+
+    /// What is in the answer beside `kind`: how many rights, and the second of the expiry.
+    #[track_caller]
+    fn check_auth_info(body: &str, kind: AccessKind, rights: &[&str], expires_at: Option<i64>) {
+        let info = auth_info(body.as_bytes()).expect("an answer about the caller");
+        assert_eq!(info.kind, kind, "{body}");
+        assert_eq!(info.rights, rights, "{body}");
+        assert_eq!(info.expires_at.map(|at| at.seconds), expires_at, "{body}");
+    }
+
+    #[test]
+    fn the_kind_the_rights_and_the_expiry_of_a_key_are_read() {
+        check_auth_info(
+            r#"{"api_key":{"api_key":{"id":"X","rights":["RIGHT_GATEWAY_INFO",7],
+            "expires_at":"2027-01-01T00:00:00Z"},"entity_ids":{"user_ids":{"user_id":"u"}}},
+            "universal_rights":{"rights":["RIGHT_SEND_INVITES"]},"is_admin":true}"#,
+            AccessKind::UserKey,
+            &["RIGHT_GATEWAY_INFO", "RIGHT_SEND_INVITES"],
+            Some(1_798_761_600),
+        );
+        let owned_by = |owner| {
+            format!(r#"{{"api_key":{{"api_key":{{"rights":"all"}},"entity_ids":{{{owner}}}}}}}"#)
+        };
+        let check_kind = |owner, kind| check_auth_info(&owned_by(owner), kind, &[], None);
+        check_kind(r#""organization_ids":{}"#, AccessKind::OrganizationKey);
+        check_kind(
+            r#""gateway_ids":{"gateway_id":"g"}"#,
+            AccessKind::GatewayKey,
+        );
+        check_kind(r#""application_ids":{}"#, AccessKind::Other);
+        check_kind(r#""user_ids":null"#, AccessKind::Other);
+        let unset = r#"{"api_key":{"api_key":{"expires_at":"0001-01-01T00:00:00Z"}}}"#;
+        check_auth_info(unset, AccessKind::Other, &[], None);
+        for method in ["oauth_access_token", "user_session", "gateway_token"] {
+            let body = format!(r#"{{"{method}":{{"rights":["RIGHT_GATEWAY_INFO"]}}}}"#);
+            check_auth_info(&body, AccessKind::Other, &[], None);
+        }
+        check_auth_info("{}", AccessKind::None, &[], None);
+        check_auth_info(r#"{"api_key":[]}"#, AccessKind::None, &[], None);
+        assert!(auth_info(b"<html>").is_err());
+    }
+
+    #[test]
+    fn errors_of_the_api_are_read_from_details_or_from_the_message() {
+        let message = "error:pkg/auth/rights:no_user_rights (no rights for user `x`)";
+        check_error(
+            r#"{"code":7,"message":"error:pkg/auth/rights:no_user_rights (no rights for user `x`)",
+            "details":[{"@type":"type.googleapis.com/ttn.lorawan.v3.ErrorDetails",
+            "namespace":"pkg/auth/rights","name":"no_user_rights","code":7}]}"#,
+            Some(("no_user_rights", message)),
+        );
+        let short = "error:pkg/gatewayserver:not_connected (gateway `gw-1` not connected)";
+        check_error(
+            &format!("{{\"code\":5,\"message\":{short:?},\"details\":[{{\"@type\":\"x\"}},7]}}"),
+            Some(("not_connected", short)),
+        );
+        check_error(r#"{"code":12}"#, Some(("", "")));
+        check_error(
+            r#"{"message":"a\r\nb\u001b[2J"}"#,
+            Some(("", "a\u{fffd}\u{fffd}b\u{fffd}[2J")),
+        );
+        let long = format!("{{\"message\":\"{}\"}}", "é".repeat(300));
+        check_error(&long, Some(("", &format!("{}…", "é".repeat(200)))));
+        for body in [
+            "",
+            "<html>",
+            "{}",
+            "[]",
+            "null",
+            "{\"code\":\"7\"}",
+            "{\"message\":1}",
+        ] {
+            check_error(body, None);
+        }
+    }
+}

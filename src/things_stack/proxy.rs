@@ -1,0 +1,209 @@
+//! Which proxy the environment asks for, and for which hosts. Pure.
+//!
+//! The variables are those that curl reads for an `https` URL (libcurl-env(3)): `https_proxy`,
+//! `HTTPS_PROXY`, `all_proxy`, `ALL_PROXY`, in this order, then `no_proxy` or `NO_PROXY` for the
+//! exceptions. `http_proxy` does not count: plain HTTP goes through no proxy, which could read
+//! the key. ureq reads the environment too, but in another order and with HTTP_PROXY for https.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+
+use ureq::{Proxy, ProxyProtocol};
+
+const PROXY_VARIABLES: [&str; 4] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
+const EXCEPTION_VARIABLES: [&str; 2] = ["no_proxy", "NO_PROXY"];
+
+/// A proxy and the hosts that are reached without it.
+#[derive(Debug)]
+pub struct ProxyRule {
+    pub proxy: Proxy,
+    exceptions: Vec<String>,
+}
+
+impl ProxyRule {
+    /// What the variables ask for. An empty variable is as good as none.
+    ///
+    /// # Errors
+    /// If the variable that counts cannot be used: its name and why, without its value, which
+    /// may hold a password. To go on without the proxy would go around somebody's firewall.
+    pub fn from_environment(
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Option<ProxyRule>, String> {
+        let first = |names: &[&'static str]| {
+            let mut found = names
+                .iter()
+                .filter_map(|name| Some((*name, variable(name)?)));
+            found.find(|(_, value)| !value.is_empty())
+        };
+        let exceptions = first(&EXCEPTION_VARIABLES).map(|(_, value)| value);
+        let exceptions = exceptions
+            .unwrap_or_default()
+            .to_string_lossy()
+            .to_lowercase();
+        if exceptions.trim() == "*" {
+            return Ok(None);
+        }
+        let Some((name, value)) = first(&PROXY_VARIABLES) else {
+            return Ok(None);
+        };
+        let proxy = value.to_str().ok_or("is not UTF-8").and_then(read_proxy);
+        let exceptions = exceptions.split([',', ' ', '\t']).map(bare);
+        Ok(Some(ProxyRule {
+            proxy: proxy.map_err(|problem| format!("the proxy of {name} {problem}"))?,
+            exceptions: exceptions
+                .filter(|e| !e.is_empty())
+                .map(str::to_owned)
+                .collect(),
+        }))
+    }
+
+    /// Whether requests to this host go through the proxy. A name in the list stands for itself
+    /// and everything below it, an address for itself or, with `/BITS`, for its network.
+    pub fn applies_to(&self, host: &str) -> bool {
+        let address = host.parse::<IpAddr>().ok();
+        !self.exceptions.iter().any(|exception| match address {
+            Some(address) => is_in_network(address, exception),
+            None => host
+                .strip_suffix(exception.as_str())
+                .is_some_and(|front| front.is_empty() || front.ends_with('.')),
+        })
+    }
+}
+
+/// An entry of the list of exceptions without the signs around it that mean nothing.
+fn bare(entry: &str) -> &str {
+    let bare = entry.strip_prefix('[').and_then(|e| e.strip_suffix(']'));
+    let entry = bare.unwrap_or(entry);
+    let entry = entry.strip_prefix('.').unwrap_or(entry);
+    entry.strip_suffix('.').unwrap_or(entry)
+}
+
+fn is_in_network(address: IpAddr, network: &str) -> bool {
+    let (first, bits) = match network.split_once('/') {
+        Some((first, bits)) => (first, bits.parse::<u32>().ok()),
+        None => (network, Some(128)),
+    };
+    match (address, first.parse(), bits) {
+        (IpAddr::V4(address), Ok(IpAddr::V4(first)), Some(bits)) => {
+            let rest = 32 - bits.min(32);
+            let network = |address| u64::from(u32::from(address)) >> rest;
+            network(address) == network(first)
+        }
+        (IpAddr::V6(address), Ok(IpAddr::V6(first)), Some(bits)) => {
+            let rest = 128 - bits.min(128);
+            let network = |address| u128::from(address).checked_shr(rest);
+            network(address) == network(first)
+        }
+        _ => false,
+    }
+}
+
+/// An HTTP proxy that is reached over HTTP or HTTPS: ureq is built without SOCKS.
+fn read_proxy(text: &str) -> Result<Proxy, &'static str> {
+    let garbage = "is not http://HOST:PORT";
+    let proxy = Proxy::new(text.trim()).map_err(|_| garbage)?;
+    // ureq would take the usual port for one that is no number.
+    let authority = proxy.uri().authority().map_or("", |a| a.as_str());
+    let (_, address) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let port = address.strip_prefix(proxy.host()).unwrap_or_default();
+    let port = port.strip_prefix(':').map(str::parse::<u16>);
+    if proxy.host().is_empty() || port.is_some_and(|port| port.is_err()) {
+        return Err(garbage);
+    }
+    match proxy.protocol() {
+        ProxyProtocol::Http | ProxyProtocol::Https => Ok(proxy),
+        _ => Err("is a SOCKS proxy; only http:// and https:// are supported"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(variables: &[(&str, &str)]) -> Result<Option<ProxyRule>, String> {
+        ProxyRule::from_environment(|name| {
+            let found = variables.iter().find(|(variable, _)| *variable == name);
+            found.map(|(_, value)| OsString::from(value))
+        })
+    }
+
+    #[track_caller]
+    fn check(variables: &[(&str, &str)], expected: Option<&str>) {
+        let rule = rule(variables).unwrap();
+        let host = rule.as_ref().map(|rule| rule.proxy.host());
+        assert_eq!(host, expected, "{variables:?}");
+    }
+
+    #[test]
+    fn the_variables_count_in_the_order_of_curl() {
+        let all = [
+            ("https_proxy", "http://a:1"),
+            ("HTTPS_PROXY", "http://b:1"),
+            ("all_proxy", "c:1"),
+            ("ALL_PROXY", "https://u:p@d"),
+        ];
+        for (index, host) in ["a", "b", "c", "d"].into_iter().enumerate() {
+            check(&all[index..], Some(host));
+        }
+        check(&[("https_proxy", ""), ("ALL_PROXY", "d:1")], Some("d"));
+        check(&[("http_proxy", "a:1"), ("HTTP_PROXY", "a:1")], None);
+        check(&[("https_proxy", "socks5://a"), ("no_proxy", "*")], None);
+        check(&[], None);
+    }
+
+    #[test]
+    fn a_proxy_that_cannot_be_used_is_named_by_its_variable_and_not_repeated() {
+        for value in [
+            "socks5://hunter2@a:1080",
+            "socks4a://hunter2",
+            "http://",
+            "ftp://hunter2",
+            "hunter2 hunter2",
+            "http://u:hunter2@",
+            "http://a:hunter2",
+            "://hunter2",
+            "http://hunter2:99999",
+        ] {
+            for variable in PROXY_VARIABLES {
+                let problem = rule(&[(variable, value)]).unwrap_err();
+                assert!(problem.contains(variable), "{value}: {problem}");
+                assert!(!problem.contains("hunter2"), "{value}: {problem}");
+            }
+        }
+    }
+
+    #[track_caller]
+    fn check_exceptions(list: &str, direct: &[&str], through: &[&str]) {
+        let variables = [("https_proxy", "a:1"), ("NO_PROXY", list)];
+        let rule = rule(&variables).unwrap().unwrap();
+        for host in direct {
+            assert!(!rule.applies_to(host), "{list}: {host}");
+        }
+        for host in through {
+            assert!(rule.applies_to(host), "{list}: {host}");
+        }
+    }
+
+    #[test]
+    fn exceptions_are_those_of_curl() {
+        let names = ["example.com", "a.example.com"];
+        check_exceptions("example.com", &names, &["badexample.com", "com"]);
+        check_exceptions(".Example.com., b", &names, &["badexample.com"]);
+        check_exceptions("10.0.0.1", &["10.0.0.1"], &["10.0.0.10", "210.0.0.1"]);
+        check_exceptions(
+            "10.0.0.0/8 [::1]",
+            &["10.9.9.9", "::1"],
+            &["11.0.0.1", "::2"],
+        );
+        check_exceptions("fd00::/8,0.0.0.0/0", &["fd12::1", "1.2.3.4"], &["fe80::1"]);
+        check_exceptions("::/0", &["fe80::1"], &["1.1.1.1", "a"]);
+        check_exceptions("*.x, 10.0.0.0/x,,", &[], &["a.x", "10.0.0.1"]);
+    }
+
+    #[test]
+    fn the_lower_case_list_wins() {
+        let variables = [("https_proxy", "a:1"), ("no_proxy", "b"), ("NO_PROXY", "c")];
+        let rule = rule(&variables).unwrap().unwrap();
+        assert!(!rule.applies_to("b") && rule.applies_to("c"));
+    }
+}

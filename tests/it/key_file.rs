@@ -1,0 +1,137 @@
+//! A new API key in `--key-file` is used without a restart, and a file that is no good leaves
+//! the old one in use.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use crate::fake::{Endpoint, Fake, Fleet, Gateway, Holder, Key};
+use crate::harness::{Exporter, Setup};
+
+const REFRESH: Duration = Duration::from_millis(250);
+
+fn new_key() -> Key {
+    Key::new('N', Holder::User("demo".to_owned()))
+}
+
+fn fake_with_both_keys() -> Fake {
+    let mut fleet = Fleet::of([Gateway::new("gw-1").connected("udp")]);
+    fleet.keys.push(new_key());
+    Fake::start(fleet)
+}
+
+/// Reads its key from a file, whose path comes too.
+fn start(fake: &Fake, list_ttl: &str) -> (Exporter, String) {
+    let setup = Setup::bare().args(["--server", &fake.url()]);
+    let path = setup.file("key", &format!("{}\n", Key::user().token));
+    let arguments = ["--ttl", "0.1", "--list-ttl", list_ttl, "--key-file", &path];
+    (setup.args(arguments).start(), path)
+}
+
+fn expire_old_key(fake: &Fake) {
+    fake.change(|fleet| fleet.keys[0].is_expired = true);
+}
+
+/// Whether each request since the last look carried the new key.
+fn uses_new_key(fake: &Fake) -> bool {
+    let bearer = format!("Bearer {}", new_key().token);
+    let records = fake.records();
+    let mut authorizations = records.iter().map(|r| r.request.header("Authorization"));
+    !records.is_empty() && authorizations.all(|value| value == Some(&bearer))
+}
+
+#[test]
+fn after_a_401_the_file_is_read_again_within_the_scrape() {
+    let fake = fake_with_both_keys();
+    let (exporter, path) = start(&fake, "60");
+    exporter.scrape().assert_value("ttn_up", 1.0);
+    fs::write(&path, new_key().token).unwrap();
+    expire_old_key(&fake);
+    thread::sleep(REFRESH);
+    let scrape = exporter.scrape_until("the new key", |scrape| scrape.value("ttn_up") == 1.0);
+    scrape.assert_of("ttn_gateway_connected", "gw-1", Some(1.0));
+    fake.forget();
+    thread::sleep(REFRESH);
+    exporter.scrape();
+    assert!(uses_new_key(&fake), "{exporter}");
+}
+
+#[test]
+fn a_401_of_the_list_reads_the_file_again_too() {
+    let fake = fake_with_both_keys();
+    expire_old_key(&fake);
+    let (exporter, path) = start(&fake, "0.1");
+    exporter.scrape().assert_value("ttn_up", 0.0);
+    fs::write(&path, format!("\t {} \r\n\n", new_key().token)).unwrap();
+    exporter.scrape_until("the new key", |scrape| scrape.value("ttn_up") == 1.0);
+}
+
+#[test]
+fn each_renewal_of_the_list_reads_the_file() {
+    let fake = fake_with_both_keys();
+    let (exporter, path) = start(&fake, "0.1");
+    exporter.scrape().assert_value("ttn_up", 1.0);
+    fs::write(&path, new_key().token).unwrap();
+    thread::sleep(REFRESH);
+    fake.forget();
+    exporter.scrape().assert_value("ttn_up", 1.0);
+    assert_eq!(fake.count(Endpoint::List), 1, "{exporter}");
+    assert!(uses_new_key(&fake), "{exporter}");
+}
+
+#[test]
+fn a_file_without_a_key_leaves_the_old_one_and_is_logged_once() {
+    for contents in [
+        None,
+        Some(""),
+        Some(" \n\n"),
+        Some("two words\nand lines"),
+        Some("\u{1}"),
+    ] {
+        let fake = fake_with_both_keys();
+        let (exporter, path) = start(&fake, "0.1");
+        exporter.scrape().assert_value("ttn_up", 1.0);
+        let before = exporter.stderr().lines().count();
+        match contents {
+            Some(contents) => fs::write(&path, contents).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+        for _ in 0..3 {
+            thread::sleep(REFRESH);
+            exporter.scrape().assert_value("ttn_up", 1.0);
+        }
+        exporter.wait_for_log(&path);
+        let lines = exporter.stderr().lines().count() - before;
+        assert_eq!(lines, 1, "{contents:?}\n{exporter}");
+        fs::write(&path, new_key().token).unwrap();
+        thread::sleep(REFRESH);
+        fake.forget();
+        exporter.scrape().assert_value("ttn_up", 1.0);
+        assert!(uses_new_key(&fake), "{exporter}");
+    }
+}
+
+#[test]
+fn a_file_that_still_holds_the_refused_key_costs_no_second_request() {
+    let fake = fake_with_both_keys();
+    expire_old_key(&fake);
+    let (exporter, _path) = start(&fake, "0.1");
+    exporter.scrape().assert_value("ttn_up", 0.0);
+    assert_eq!(fake.request_count(), 1, "{exporter}");
+}
+
+#[test]
+fn no_key_of_a_file_ever_reaches_the_log() {
+    let fake = fake_with_both_keys();
+    let (exporter, path) = start(&fake, "0.1");
+    exporter.scrape();
+    fs::write(&path, format!("{} {}", new_key().token, Key::user().token)).unwrap();
+    thread::sleep(REFRESH);
+    exporter.scrape();
+    for letter in ["N", "U"] {
+        assert!(
+            !exporter.stderr().contains(&letter.repeat(52)),
+            "{exporter}"
+        );
+    }
+}
