@@ -13,8 +13,14 @@ pub fn fleet(now: i64) -> Fleet {
             .registered(antenna(52.37403, 4.88969, 31)),
         udp(now, "water-tower", "Water tower", 1_900_000, 2)
             .registered(antenna(52.40112, 4.93027, 48)),
-        udp(now, "church-st-nicholas", "St. Nicholas, spire", 86_400 * 9, 3)
-            .registered(antenna(52.35514, 4.91266, 55)),
+        udp(
+            now,
+            "church-st-nicholas",
+            "St. Nicholas, spire",
+            86_400 * 9,
+            3,
+        )
+        .registered(antenna(52.35514, 4.91266, 55)),
         basics_station(now),
         over_mqtt(now),
         down(now),

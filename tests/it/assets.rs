@@ -285,7 +285,10 @@ fn amtool_accepts_the_inhibitions_of_readme() {
     let path = path.to_str().expect("the path is text");
     tool("amtool", &["check-config", path]);
     for alert in ["TTNGatewaysManyDown", "TTNGatewayDown", "TTNExporterAbsent"] {
-        assert!(fragment.contains(alert) && ALERTS.contains(alert), "{alert}");
+        assert!(
+            fragment.contains(alert) && ALERTS.contains(alert),
+            "{alert}"
+        );
     }
 }
 
@@ -300,7 +303,9 @@ fn tool(program: &str, arguments: &[&str]) {
     command
         .args(arguments)
         .current_dir(env!("CARGO_MANIFEST_DIR"));
-    let output = command.output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
     let words = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {arguments:?}\n{words}");
 }
