@@ -81,10 +81,7 @@ fn of_stats(list: &mut List, stats: &ConnectionStats, now: SystemTime) {
         ("Last status", stats.last_status_received_at),
         ("Last uplink", stats.last_uplink_received_at),
         ("Last downlink", stats.last_downlink_received_at),
-        (
-            "Last acknowledgment",
-            stats.last_tx_acknowledgment_received_at,
-        ),
+        ("Last TX ack", stats.last_tx_acknowledgment_received_at),
         ("Booted", last_status.and_then(|status| status.boot_time)),
     ] {
         list.moment(term, at, now);
@@ -96,7 +93,7 @@ fn of_stats(list: &mut List, stats: &ConnectionStats, now: SystemTime) {
         ("Uplinks", "uplink_count", stats.uplink_count),
         ("Downlinks", "downlink_count", stats.downlink_count),
         (
-            "Acknowledgments",
+            "TX acks",
             "tx_acknowledgment_count",
             stats.tx_acknowledgment_count,
         ),

@@ -28,7 +28,7 @@ pub const CONTENT_TYPE: &str = "text/html; charset=utf-8";
 /// comes back here alone. The hash is
 /// that of assets/page.css; a test says the new one when that file changes.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
-     style-src 'sha256-QjiYcAfEOVVgv/+SRFflgQ3WC5Dk7odPCsygux4NG94='; \
+     style-src 'sha256-DkwBJmUzrjnSuQl+LQj1hxM9M3BNDNs6nrFIBq5jyXk='; \
      img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// `X-Content-Type-Options`
@@ -183,10 +183,9 @@ fn nothing(collection: &Snapshot) -> String {
     }
     "<div class=\"empty\">\n<p>The API answered, but it lists no gateway for this API key.</p>\n\
      <ul>\n\
-     <li>The key of a single gateway lists nothing: name the gateway with \
-     <code>--gateway&nbsp;ID</code>.</li>\n\
-     <li>A user's or an organization's key needs the right to list gateways: grant it in the \
-     console, under API keys.</li>\n\
+     <li>A key lists the gateways of its user or organization: check in the console that this \
+     is a collaborator of the gateways.</li>\n\
+     <li>What <code>--exclude</code> names is left out.</li>\n\
      <li>If no gateway is registered yet, register one in the console; it appears here by \
      itself.</li>\n\
      </ul>\n</div>\n"
@@ -309,8 +308,8 @@ mod tests {
             &Counters::default(),
             &[
                 "<h1>No gateways</h1>",
-                "--gateway&nbsp;ID",
-                "right to list gateways",
+                "<code>--exclude</code>",
+                "collaborator of the gateways",
             ],
         );
         none.list_error = Some(Arc::new(FetchError::new(Reason::Unauthorized, "HTTP 401")));

@@ -125,7 +125,7 @@ fn save(browser: &Browser, name: &str) {
 }
 
 /// What of the page is not as it should be; each script returns what offends.
-const FAULTS: [(&str, &str); 6] = [
+const FAULTS: [(&str, &str); 7] = [
     (
         "the page is wider than the screen",
         "const page = document.documentElement;
@@ -146,6 +146,15 @@ const FAULTS: [(&str, &str); 6] = [
              .filter(element => element.checkVisibility())
              .filter(element => element.scrollWidth > element.clientWidth + 1)
              .map(element => element.outerHTML.slice(0, 200));",
+    ),
+    (
+        "a disclosure that is not one line inside of its card",
+        "return [...document.querySelectorAll('summary')].filter(summary => {
+             const own = summary.getBoundingClientRect();
+             const card = summary.closest('tbody').getBoundingClientRect();
+             return own.left < card.left + 100 || own.right > card.right || own.height > 40
+                 || own.top < card.top || own.bottom > card.bottom;
+         }).map(summary => summary.closest('tbody').outerHTML.slice(0, 200));",
     ),
     (
         "text with less contrast than 4.5 to 1",
@@ -436,9 +445,9 @@ fn five_and_five_hundred_gateways_fit_on_every_screen() {
 #[test]
 fn a_page_without_gateways_says_what_to_do() {
     let Some(browser) = browser() else { return };
-    let key = Key::gateway("rooftop-kerlink-01");
-    let fake = Fake::start(fleet().with_key(key.clone()));
-    let lists_nothing = Setup::with_key(&fake, &key).start();
+    let empty = Fake::start(Fleet::of([]));
+    let lists_nothing = Exporter::start(&empty);
+    let fake = Fake::start(fleet());
     let refused = Setup::with_key(&fake, &Key::organization("acme")).start();
     for (name, view) in VIEWS {
         browser.show_as(view);
@@ -447,7 +456,7 @@ fn a_page_without_gateways_says_what_to_do() {
         assert_visible(
             &browser,
             name,
-            &["No gateways", "--gateway ID", "right to list gateways"],
+            &["No gateways", "--exclude", "collaborator of the gateways"],
         );
         browser.open(&format!("{}/", refused.url()));
         assert_faultless(&browser, name);
