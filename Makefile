@@ -50,8 +50,9 @@ test: ## Format, lints and all tests; says what a missing tool kept from running
 golden: ## Write the golden files anew; look at the difference before you commit it
 	UPDATE_GOLDEN=1 cargo test golden
 
-screenshots: ## Pictures of the status page in .github/, which README shows
-	SCREENSHOTS=$(CURDIR)/.github cargo test --test it browser -- --nocapture
+screenshots: ## Pictures of the status page in target/screenshots, and those of README
+	SCREENSHOTS=$(CURDIR)/target/screenshots cargo test --test it browser -- --nocapture
+	cp target/screenshots/page-1280-light-5.png target/screenshots/page-1280-dark-5.png .github/
 
 torture: ## Every attack at full length against the release binary (about half an hour)
 	TORTURE=full cargo test --release --test torture -- --nocapture --test-threads=1

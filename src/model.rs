@@ -217,7 +217,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Whether the list and the state of every gateway were obtained: `ttn_up`.
+    /// Whether the list and the state of every gateway were obtained: what `--once` reports.
     pub fn is_complete(&self) -> bool {
         self.list_error.is_none() && self.count(State::Unknown) == 0
     }

@@ -264,7 +264,7 @@ fn the_page_is_whole_and_readable_on_every_screen() {
                 "0.31 % of 1 %",
                 "868–868.6 MHz",
                 "semtechws/lbslns",
-                "ttn-gateway-exporter 1.0.0",
+                concat!("ttn-gateway-exporter ", env!("CARGO_PKG_VERSION")),
             ],
         );
     }

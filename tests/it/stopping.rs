@@ -204,8 +204,8 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     let fake = Fake::start(Fleet::generated(50));
     let head = r#"{ "$0" "$@"; echo status $? >&2; } | head -n 1"#;
     let nobody = r#"{ sleep 0.1; "$0" "$@"; echo status $? >&2; } | true"#;
-    let first = "# HELP ttn_up 1 if the last collection obtained the list and the state of \
-        every gateway, 0 if not\n";
+    let first = "# HELP ttn_up 1 if the API gave the list and answered every request of the \
+        last collection, 0 if not\n";
     check_pipe(Setup::against(&fake), &["--once"], head, first);
     check_pipe(Setup::against(&fake), &["--once"], nobody, "");
     for arguments in [
