@@ -15,7 +15,10 @@ use crate::things_stack::{BaseUrl, KnownHosts};
 const ADDRESSES_MAX: usize = 64;
 
 /// The cluster that a registration names, if it names one, or why the key must not go there.
-type Registration = Result<Option<BaseUrl>, Arc<FetchError>>;
+type Registration = Result<Option<BaseUrl>, UnknownHost>;
+
+/// A host that the key must not go to, and what to tell about it.
+type UnknownHost = (Arc<str>, Arc<FetchError>);
 
 /// A gateway to ask for.
 struct Target {
@@ -262,6 +265,7 @@ impl Collector {
             return;
         }
         let is_left = |base: &&BaseUrl| !self.search.is_denied(&target.id, base, scrape.now);
+        let mut cluster: Arc<str> = base.host.as_str().into();
         let outcome = match (outcome, target.registered_at) {
             (Err(error), _) => Err(error),
             (Ok(_), _) if candidates.iter().any(|base| is_left(&base)) => match target.search_error
@@ -269,7 +273,10 @@ impl Collector {
                 Some(error) => Err(error),
                 None => return,
             },
-            (Ok(_), Err(unknown_host)) => Err(unknown_host),
+            (Ok(_), Err((host, unknown_host))) => {
+                cluster = host;
+                Err(unknown_host)
+            }
             (Ok(stats), Ok(_)) => match self.list.error() {
                 Some(error) if self.list.is_unregistered(&target.id) => Err(error.clone()),
                 _ => Ok(stats),
@@ -281,8 +288,7 @@ impl Collector {
             Err(_) => ended + self.ttl.min(FAILURE_TTL_MAX),
             Ok(_) => scrape.now + self.ttl,
         };
-        self.known
-            .insert(&target.id, base.host.as_str().into(), outcome, expiry);
+        self.known.insert(&target.id, cluster, outcome, expiry);
     }
 }
 
@@ -292,10 +298,11 @@ fn share(deadline: Instant, shares: usize) -> Instant {
     now + deadline.saturating_duration_since(now) / shares.max(1) as u32
 }
 
-fn unknown_host(host: &str) -> Arc<FetchError> {
+fn unknown_host(host: &str) -> UnknownHost {
     let context = format!(
         "the gateway's server address names {host}, and the API key is not sent there: \
          --allow-host {host} would allow it"
     );
-    Arc::new(FetchError::new(Reason::UnknownHost, context).of_gateway())
+    let error = FetchError::new(Reason::UnknownHost, context).of_gateway();
+    (host.into(), Arc::new(error))
 }

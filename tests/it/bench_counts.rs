@@ -52,7 +52,7 @@ fn usage(exporter: &Exporter) -> [u64; 3] {
     [number("VmRSS:"), files.count() as u64, number("Threads:")]
 }
 
-/// Files and threads once the last visitor has left, which takes a moment.
+/// Files and threads once the last connection is closed, which takes a moment.
 fn settled(exporter: &Exporter, most: [u64; 3]) -> [u64; 3] {
     for _ in 0..100 {
         let now = usage(exporter);
@@ -77,14 +77,14 @@ fn cached_scrapes_start_no_thread_and_no_request() {
     exporter.scrape();
     let (before, requests) = (threads(&exporter), fake.request_count());
     for _ in 0..20 {
-        let mut visitor = TcpStream::connect(exporter.address).expect("it listens");
+        let mut client = TcpStream::connect(exporter.address).expect("it listens");
         let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
-        visitor.write_all(request).expect("it reads");
-        visitor.read_to_end(&mut Vec::new()).expect("an answer");
-        // Whoever serves this visitor waits until it closes, and is free a moment later.
+        client.write_all(request).expect("it reads");
+        client.read_to_end(&mut Vec::new()).expect("an answer");
+        // The worker of this connection waits until it closes, and is free a moment later.
         let serving = threads(&exporter);
         assert!(serving.is_subset(&before), "{serving:?} after {before:?}");
-        drop(visitor);
+        drop(client);
         thread::sleep(Duration::from_millis(20));
     }
     assert_eq!(fake.request_count(), requests);
