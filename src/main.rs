@@ -1,9 +1,8 @@
 //! ttn-gateway-exporter: every gateway of an API key of The Things Stack, for Prometheus.
 //!
-//! One scrape, in reading order: `acceptor` and `service` take a request, `backlog` passes it to
-//! the loop in `server`, `collector` decides what is still fresh, `list` and `connection_stats` decide which
-//! requests bring the rest, `client` knows the API's calls, `transport` sends them, `messages`
-//! reads the answers, `metrics` and `page` write what goes back. Arrows only point down.
+//! One scrape, in reading order: `http` takes a request, `collect` decides what is still fresh and
+//! what to ask of whom, `things_stack` makes the calls and reads the answers, `metrics` and
+//! `page` write what goes back. Imports only point down.
 
 mod assets;
 mod cli;
@@ -43,7 +42,7 @@ use crate::http::{
 };
 use crate::secret::Secret;
 use crate::system::{Notifier, Observer, Signals};
-use crate::things_stack::{Client, ProxyRule, Settings, Transport};
+use crate::things_stack::{Client, KeyFile, ProxyRule, Settings, Transport};
 
 /// Connections at once; fewer where the limit of descriptors is low.
 const CONNECTIONS_MAX: u64 = 64;
@@ -109,7 +108,7 @@ fn collector(config: &mut Config, transport: Transport, key: Secret) -> Collecto
     };
     let mut client = Client::new(transport, settings);
     if let KeySource::File(path) = &config.key {
-        client = client.with_key_file(path.clone(), key);
+        client = client.with_key_file(KeyFile::new(path.clone(), key));
     }
     let scope = std::mem::replace(&mut config.scope, Scope::Key);
     let list = GatewayList::new(

@@ -4,14 +4,13 @@
 //! It decides nothing about which gateways to ask for; `collect` does.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{FetchError, Reason};
 use crate::model::{ConnectionStats, Counters, Endpoint, Gateway, KeyInfo, RateLimit};
-use crate::secret::Secret;
 use crate::things_stack::hosts::BaseUrl;
+use crate::things_stack::key_file::KeyFile;
 use crate::things_stack::messages::{self, ListPage};
 use crate::things_stack::messages::{FieldErrors, printable};
 use crate::things_stack::refusal::{self, CallError};
@@ -67,14 +66,6 @@ pub struct Settings {
     pub with_locations: bool,
 }
 
-/// The file that the API key came from: a new key in it is used without a restart.
-struct KeyFile {
-    path: PathBuf,
-    key: Secret,
-    /// Whether the log has said that it cannot be used.
-    is_failing: bool,
-}
-
 impl Client {
     pub fn new(transport: Transport, settings: Settings) -> Client {
         Client {
@@ -89,14 +80,9 @@ impl Client {
         }
     }
 
-    /// Watches the file that `key` was read from.
-    pub fn with_key_file(mut self, path: PathBuf, key: Secret) -> Client {
-        let is_failing = false;
-        self.key_file = Some(KeyFile {
-            path,
-            key,
-            is_failing,
-        });
+    /// Watches the file that the key was read from.
+    pub fn with_key_file(mut self, key_file: KeyFile) -> Client {
+        self.key_file = Some(key_file);
         self
     }
 
@@ -119,29 +105,8 @@ impl Client {
     /// Reads the key file again, where there is one, and says whether it holds another key.
     /// A file that cannot be used leaves the old key in use.
     pub fn reload_key(&mut self) -> bool {
-        let Some(file) = &mut self.key_file else {
-            return false;
-        };
-        let read = file.read();
-        if let Err(error) = &read
-            && !file.is_failing
-        {
-            let path = file.path.display();
-            log::warn!("cannot use the API key of {path}: {error}; the old one stays in use");
-        }
-        file.is_failing = read.is_err();
-        let Some(key) = read.ok().filter(|key| *key != file.key) else {
-            return false;
-        };
-        if self.transport.set_key(&key).is_err() {
-            return false;
-        }
-        log::info!(
-            "a new API key is in {}: it is used from now on",
-            file.path.display()
-        );
-        file.key = key;
-        true
+        let key = self.key_file.as_mut().and_then(KeyFile::renewed);
+        key.is_some_and(|key| self.transport.set_key(&key).is_ok())
     }
 
     /// One page of a list, from 1, and how many gateways there are in all (`X-Total-Count`).
@@ -393,16 +358,6 @@ impl Client {
                 log::warn!("{warning}");
                 self.warnings.push(warning);
             }
-        }
-    }
-}
-
-impl KeyFile {
-    /// Only a regular file is read again: a pipe would block, or be empty.
-    fn read(&self) -> std::io::Result<Secret> {
-        match std::fs::metadata(&self.path)?.is_file() {
-            true => Secret::from_file(&self.path),
-            false => Ok(self.key.clone()),
         }
     }
 }

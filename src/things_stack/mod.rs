@@ -1,9 +1,11 @@
 //! The API of The Things Stack. In: which call, at which cluster, until when. Out: messages as
 //! the model has them, or the reason why not. The only room that sees JSON, TLS and the API key.
 
+mod agent;
 mod client;
 mod failure;
 mod hosts;
+mod key_file;
 mod messages;
 mod proxy;
 mod refusal;
@@ -14,6 +16,7 @@ mod transport;
 
 pub use client::{Client, Settings};
 pub use hosts::{AllowedHost, BaseUrl, KnownHosts};
+pub use key_file::KeyFile;
 pub use proxy::ProxyRule;
 pub use refusal::CallError;
 pub use transport::Transport;

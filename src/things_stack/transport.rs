@@ -11,20 +11,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ureq::http::{HeaderValue, Response, header};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::unversioned::transport::DefaultConnector;
-use ureq::{Agent, Body, Proxy, RequestBuilder};
+use ureq::tls::RootCerts;
+use ureq::{Agent, Body, RequestBuilder};
 
 use crate::error::FetchError;
 use crate::secret::Secret;
+use crate::things_stack::agent::{IDLE_MAX, agent, read_certificates};
 use crate::things_stack::failure::{classify, is_lost_connection};
 use crate::things_stack::hosts::BaseUrl;
 use crate::things_stack::proxy::ProxyRule;
-use crate::things_stack::resolver::{CachingResolver, ForgettingConnector};
-use crate::things_stack::tls;
 
-/// A server closes a kept connection after a minute or a few; scrapes come every minute.
-const IDLE_MAX: Duration = Duration::from_secs(300);
 /// No NAT forgets a connection that was used so recently.
 const IDLE_SAFE: Duration = Duration::from_secs(2);
 /// A kept connection that is silent for less is not given up.
@@ -33,14 +29,8 @@ const SILENCE_MIN: Duration = Duration::from_secs(1);
 const RETRY_TIME_MIN: Duration = Duration::from_millis(50);
 /// How long it is remembered that connections are dropped silently.
 const NAT_MEMORY: Duration = Duration::from_secs(600);
-/// Read at once from a connection; it stays allocated while the connection is kept.
-const INPUT_BUFFER_BYTES: usize = 32 * 1024;
-const OUTPUT_BUFFER_BYTES: usize = 8 * 1024;
-const RESPONSE_HEADER_BYTES_MAX: usize = 16 * 1024;
 /// Kept between two answers: a batch has 260 kB where all 100 gateways tell everything.
 const SPARE_BYTES_MAX: usize = 512 * 1024;
-/// A file with every authority of a distribution has 230 kB.
-const CA_FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// What to ask: a path under `/api/v3`, with a body for POST.
 pub struct Request<'a> {
@@ -324,51 +314,6 @@ fn authorization(key: &Secret) -> io::Result<HeaderValue> {
     Ok(authorization)
 }
 
-fn agent(roots: RootCerts, proxy: Option<Proxy>) -> Agent {
-    let tls = TlsConfig::builder()
-        .root_certs(roots)
-        .unversioned_rustls_crypto_provider(tls::provider())
-        .build();
-    let config = Agent::config_builder()
-        .user_agent(concat!("ttn-gateway-exporter/", env!("CARGO_PKG_VERSION")))
-        .accept("application/json")
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .proxy(proxy)
-        .max_idle_age(IDLE_MAX)
-        .max_idle_connections(64)
-        .max_idle_connections_per_host(1)
-        .input_buffer_size(INPUT_BUFFER_BYTES)
-        .output_buffer_size(OUTPUT_BUFFER_BYTES)
-        .max_response_header_size(RESPONSE_HEADER_BYTES_MAX)
-        .tls_config(tls)
-        .build();
-    let resolver = CachingResolver::default();
-    let connector = ForgettingConnector {
-        connector: DefaultConnector::default(),
-        resolver: resolver.clone(),
-    };
-    Agent::with_parts(config, connector, resolver)
-}
-
-fn read_certificates(path: &Path) -> io::Result<Vec<Certificate<'static>>> {
-    let mut pem = Vec::new();
-    let file = std::fs::File::open(path)?;
-    file.take(CA_FILE_BYTES_MAX).read_to_end(&mut pem)?;
-    certificates(&pem).ok_or_else(|| io::Error::other("holds no PEM certificate"))
-}
-
-/// The certificates of a PEM file; keys and broken parts in it are passed over.
-fn certificates(pem: &[u8]) -> Option<Vec<Certificate<'static>>> {
-    let certificates: Vec<_> = parse_pem(pem)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        })
-        .collect();
-    (!certificates.is_empty()).then_some(certificates)
-}
-
 fn read_answer(
     response: Response<Body>,
     bytes_max: u64,
@@ -409,34 +354,5 @@ mod tests {
         // Two requests would not fit.
         check_silence(3_000, 5_000, None);
         check_silence(0, 0, None);
-    }
-
-    #[test]
-    fn text_without_a_certificate_is_no_ca_file() {
-        assert!(certificates(b"").is_none());
-        assert!(certificates(b"-----BEGIN CERTIFICATE-----\nnot base64!\n").is_none());
-    }
-
-    #[test]
-    fn property_random_pem_never_panics() {
-        let seed = b"# CA\n-----BEGIN CERTIFICATE-----\nMIIBAjCBqaADAgECAgEBMAoGCCqGSM49BAMC\n\
-            MA0xCzAJBgNVBAMMAmNhMB4=\n-----END CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\nAA==\n\
-            -----END PRIVATE KEY-----\n";
-        let pieces: [&[u8]; 8] = [
-            b"-----BEGIN CERTIFICATE-----",
-            b"-----END CERTIFICATE-----",
-            b"-----",
-            b"\n",
-            b"=",
-            b"\xff",
-            b"\r\n",
-            b"\0",
-        ];
-        crate::random::repeat(5_000, |random| {
-            if let Some(found) = certificates(&random.mutate(seed, &pieces)) {
-                // What is no certificate is for rustls to ignore, not to panic at.
-                drop(agent(RootCerts::Specific(Arc::new(found)), None));
-            }
-        });
     }
 }

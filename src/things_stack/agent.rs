@@ -1,0 +1,102 @@
+//! ureq's agents as the exporter uses them: TLS with its authorities, a proxy, the size of the
+//! buffers, and how connections are kept.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::Duration;
+
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::transport::DefaultConnector;
+use ureq::{Agent, Proxy};
+
+use crate::things_stack::resolver::{CachingResolver, ForgettingConnector};
+use crate::things_stack::tls;
+
+/// A server closes a kept connection after a minute or a few; scrapes come every minute.
+pub const IDLE_MAX: Duration = Duration::from_secs(300);
+/// Read at once from a connection; it stays allocated while the connection is kept.
+const INPUT_BUFFER_BYTES: usize = 32 * 1024;
+const OUTPUT_BUFFER_BYTES: usize = 8 * 1024;
+const RESPONSE_HEADER_BYTES_MAX: usize = 16 * 1024;
+/// A file with every authority of a distribution has 230 kB.
+const CA_FILE_BYTES_MAX: u64 = 4 << 20;
+
+pub fn agent(roots: RootCerts, proxy: Option<Proxy>) -> Agent {
+    let tls = TlsConfig::builder()
+        .root_certs(roots)
+        .unversioned_rustls_crypto_provider(tls::provider())
+        .build();
+    let config = Agent::config_builder()
+        .user_agent(concat!("ttn-gateway-exporter/", env!("CARGO_PKG_VERSION")))
+        .accept("application/json")
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .proxy(proxy)
+        .max_idle_age(IDLE_MAX)
+        .max_idle_connections(64)
+        .max_idle_connections_per_host(1)
+        .input_buffer_size(INPUT_BUFFER_BYTES)
+        .output_buffer_size(OUTPUT_BUFFER_BYTES)
+        .max_response_header_size(RESPONSE_HEADER_BYTES_MAX)
+        .tls_config(tls)
+        .build();
+    let resolver = CachingResolver::default();
+    let connector = ForgettingConnector {
+        connector: DefaultConnector::default(),
+        resolver: resolver.clone(),
+    };
+    Agent::with_parts(config, connector, resolver)
+}
+
+pub fn read_certificates(path: &Path) -> io::Result<Vec<Certificate<'static>>> {
+    let mut pem = Vec::new();
+    let file = std::fs::File::open(path)?;
+    file.take(CA_FILE_BYTES_MAX).read_to_end(&mut pem)?;
+    certificates(&pem).ok_or_else(|| io::Error::other("holds no PEM certificate"))
+}
+
+/// The certificates of a PEM file; keys and broken parts in it are passed over.
+fn certificates(pem: &[u8]) -> Option<Vec<Certificate<'static>>> {
+    let certificates: Vec<_> = parse_pem(pem)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    (!certificates.is_empty()).then_some(certificates)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn text_without_a_certificate_is_no_ca_file() {
+        assert!(certificates(b"").is_none());
+        assert!(certificates(b"-----BEGIN CERTIFICATE-----\nnot base64!\n").is_none());
+    }
+
+    #[test]
+    fn property_random_pem_never_panics() {
+        let seed = b"# CA\n-----BEGIN CERTIFICATE-----\nMIIBAjCBqaADAgECAgEBMAoGCCqGSM49BAMC\n\
+            MA0xCzAJBgNVBAMMAmNhMB4=\n-----END CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\nAA==\n\
+            -----END PRIVATE KEY-----\n";
+        let pieces: [&[u8]; 8] = [
+            b"-----BEGIN CERTIFICATE-----",
+            b"-----END CERTIFICATE-----",
+            b"-----",
+            b"\n",
+            b"=",
+            b"\xff",
+            b"\r\n",
+            b"\0",
+        ];
+        crate::random::repeat(5_000, |random| {
+            if let Some(found) = certificates(&random.mutate(seed, &pieces)) {
+                // What is no certificate is for rustls to ignore, not to panic at.
+                drop(agent(RootCerts::Specific(Arc::new(found)), None));
+            }
+        });
+    }
+}
