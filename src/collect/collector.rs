@@ -47,7 +47,7 @@ pub struct Collector {
     pub(super) search: ClusterSearch,
     pub(super) ttl: Duration,
     /// Hosts that brought nothing the last time: they are asked last.
-    pub(super) failing_hosts: BTreeSet<String>,
+    pub(super) failing_hosts: Vec<String>,
     outage_log: OutageLog,
     /// Names of fields whose unexpected form was logged.
     logged_fields: BTreeSet<&'static str>,
@@ -73,7 +73,7 @@ impl Collector {
             reader: StatsReader::default(),
             search: ClusterSearch::default(),
             ttl,
-            failing_hosts: BTreeSet::new(),
+            failing_hosts: Vec::new(),
             outage_log: OutageLog::default(),
             logged_fields: BTreeSet::new(),
             next_key_info: None,

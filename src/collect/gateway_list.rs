@@ -47,7 +47,7 @@ pub struct GatewayList {
     error: Option<Arc<FetchError>>,
     reading: Option<Reading>,
     /// Gateways named on the command line whose registration was never read nor refused.
-    unregistered: BTreeSet<String>,
+    unregistered: Vec<String>,
     /// Whether the last try ran out of time.
     is_slow: bool,
     /// Whether the log has said that there are none.
@@ -94,8 +94,8 @@ impl GatewayList {
         retry_after: Duration,
     ) -> GatewayList {
         let unregistered = match &scope {
-            Scope::Gateways(ids) => ids.iter().cloned().collect(),
-            _ => BTreeSet::new(),
+            Scope::Gateways(ids) => ids.clone(),
+            _ => Vec::new(),
         };
         let nameless = |id: &String| (id.clone(), nameless(id));
         GatewayList {
@@ -140,7 +140,7 @@ impl GatewayList {
 
     /// Whether the gateway's registration may still name a cluster that is not known yet.
     pub fn is_unregistered(&self, gateway_id: &str) -> bool {
-        self.unregistered.contains(gateway_id)
+        self.unregistered.iter().any(|id| id == gateway_id)
     }
 
     /// Whether the last try ran out of time: then stats come before the next one.
@@ -182,18 +182,65 @@ impl GatewayList {
         let kept = kept.filter(|reading| start.duration_since(reading.started) < READING_MAX);
         let mut reading = kept.unwrap_or_else(|| Reading::new(start, 0));
         let result = match &self.scope {
-            Scope::Key => read_pages(client, server, "", deadline, &mut reading),
+            Scope::Key => self.read_pages(client, server, "", deadline, &mut reading),
             Scope::Organization(id) => {
                 let owner = format!("/organizations/{id}");
-                read_pages(client, server, &owner, deadline, &mut reading)
+                self.read_pages(client, server, &owner, deadline, &mut reading)
             }
             Scope::User(id) => {
                 let owner = format!("/users/{id}");
-                read_pages(client, server, &owner, deadline, &mut reading)
+                self.read_pages(client, server, &owner, deadline, &mut reading)
             }
             Scope::Gateways(ids) => read_registrations(client, server, ids, deadline, &mut reading),
         };
         self.settle(result, reading, start, at, deadline);
+    }
+
+    /// Reads page after page until there are as many entries as the server has in all.
+    fn read_pages(
+        &self,
+        client: &mut Client,
+        server: &BaseUrl,
+        owner: &str,
+        deadline: Instant,
+        reading: &mut Reading,
+    ) -> Result<(), FetchError> {
+        while reading.pages < PAGES_MAX {
+            let (page, total) = client
+                .list(server, owner, reading.pages + 1, deadline)
+                .map_err(|refused| refused.error)?;
+            let is_last = page.entries == 0 || reading.entries + page.entries as u64 >= total;
+            reading.pages += 1;
+            reading.entries += page.entries as u64;
+            for gateway in page.gateways {
+                if self.exclude.contains(&gateway.gateway_id) {
+                    continue;
+                }
+                let id = gateway.gateway_id.clone();
+                let earlier = reading.found.insert(id, Arc::new(gateway));
+                reading.duplicates += usize::from(earlier.is_some());
+            }
+            let has_changed = *reading.total.get_or_insert(total) != total;
+            let is_whole = reading.entries == total && reading.duplicates == 0;
+            match (has_changed || is_last, is_whole && !has_changed) {
+                (true, true) => return Ok(()),
+                (true, false) if reading.restarts < RESTARTS_MAX => {
+                    *reading = Reading::new(Instant::now(), reading.restarts + 1);
+                }
+                (true, false) => {
+                    *reading = Reading::new(Instant::now(), 0);
+                    let context = format!(
+                        "{}: the list of gateways is not as long as its X-Total-Count ({total}), or \
+                     changes while it is read",
+                        server.host
+                    );
+                    return Err(FetchError::new(Reason::Shape, context));
+                }
+                (false, _) => {}
+            }
+        }
+        let context = format!("{}: the list of gateways has no end", server.host);
+        Err(FetchError::new(Reason::TooLarge, context))
     }
 
     fn settle(
@@ -230,18 +277,15 @@ impl GatewayList {
     /// Makes what was read the list at hand: all of it where it is whole; registrations one by
     /// one; and of a first list whatever there is.
     fn take(&mut self, reading: &mut Reading) {
-        let excluded = |id: &String| self.exclude.contains(id);
-        if let Scope::Gateways(_) = self.scope {
+        let is_listed = self.is_listed();
+        if is_listed && self.error.is_none() {
+            self.gateways = std::mem::take(&mut reading.found);
+        } else if !is_listed || self.obtained_at.is_none() {
+            let found = reading.found.iter();
+            let found = found.map(|(id, gateway)| (id.clone(), gateway.clone()));
+            self.gateways.extend(found);
             self.unregistered.retain(|id| !reading.settled.contains(id));
-            self.gateways.extend(reading.found.clone());
-            return;
         }
-        match (&self.error, self.obtained_at) {
-            (None, _) => self.gateways = std::mem::take(&mut reading.found),
-            (Some(_), None) => self.gateways = reading.found.clone(),
-            (Some(_), Some(_)) => return,
-        }
-        self.gateways.retain(|id, _| !excluded(id));
     }
 }
 
@@ -254,49 +298,6 @@ fn nameless(id: &str) -> Arc<Gateway> {
         gateway_id: id.to_owned(),
         ..Gateway::default()
     })
-}
-
-/// Reads page after page until there are as many entries as the server has in all.
-fn read_pages(
-    client: &mut Client,
-    server: &BaseUrl,
-    owner: &str,
-    deadline: Instant,
-    reading: &mut Reading,
-) -> Result<(), FetchError> {
-    while reading.pages < PAGES_MAX {
-        let (page, total) = client
-            .list(server, owner, reading.pages + 1, deadline)
-            .map_err(|refused| refused.error)?;
-        let is_last = page.entries == 0 || reading.entries + page.entries as u64 >= total;
-        reading.pages += 1;
-        reading.entries += page.entries as u64;
-        for gateway in page.gateways {
-            let id = gateway.gateway_id.clone();
-            let earlier = reading.found.insert(id, Arc::new(gateway));
-            reading.duplicates += usize::from(earlier.is_some());
-        }
-        let has_changed = *reading.total.get_or_insert(total) != total;
-        let is_whole = reading.entries == total && reading.duplicates == 0;
-        match (has_changed || is_last, is_whole && !has_changed) {
-            (true, true) => return Ok(()),
-            (true, false) if reading.restarts < RESTARTS_MAX => {
-                *reading = Reading::new(Instant::now(), reading.restarts + 1);
-            }
-            (true, false) => {
-                *reading = Reading::new(Instant::now(), 0);
-                let context = format!(
-                    "{}: the list of gateways is not as long as its X-Total-Count ({total}), or \
-                     changes while it is read",
-                    server.host
-                );
-                return Err(FetchError::new(Reason::Shape, context));
-            }
-            (false, _) => {}
-        }
-    }
-    let context = format!("{}: the list of gateways has no end", server.host);
-    Err(FetchError::new(Reason::TooLarge, context))
 }
 
 /// What is registered of the gateways named on the command line. Their key may well not be

@@ -218,10 +218,10 @@ impl Collector {
                 }
                 said.push((id.clone(), outcome));
             });
-        match said.iter().any(|(_, outcome)| outcome.is_ok()) {
-            true => self.failing_hosts.remove(&base.host),
-            false => self.failing_hosts.insert(base.host.clone()),
-        };
+        self.failing_hosts.retain(|host| *host != base.host);
+        if !said.iter().any(|(_, outcome)| outcome.is_ok()) {
+            self.failing_hosts.push(base.host.clone());
+        }
         for (id, outcome) in said {
             if let Ok(at) = targets.binary_search_by(|target| target.id.cmp(&id)) {
                 self.note(&mut targets[at], base, outcome, scrape.now);

@@ -260,7 +260,9 @@ impl Run<'_> {
         self.host.has_refused_batch = false;
         for id in slice {
             self.gateways.remove(id);
-            let outcome = entries.remove(id.as_ref()).map_or(Ok(None), outcome_of);
+            // Taken, not removed: that would be 3 kB more of the binary.
+            let stats = entries.get_mut(id.as_ref()).map(std::mem::take);
+            let outcome = stats.map_or(Ok(None), outcome_of);
             (self.found)(id, outcome);
         }
     }

@@ -347,7 +347,6 @@ impl Client {
             let mut counters = lock(&self.counters);
             counters.rate_limits.insert(base.host.clone(), rate_limit);
         }
-        self.silenced.retain(|_, until| *until > now);
         if answer.status == 429 || available == Some(0) {
             let until = now + refusal::silence(answer);
             self.silenced.insert((base.host.clone(), endpoint), until);
