@@ -14,13 +14,16 @@ fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
     }
 }
 
+/// Whether the connection is of no use any more, though its host may be well. A machine that was
+/// suspended interrupts every wait with a limit (signal(7)).
 pub fn is_lost_connection(error: &ureq::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, Interrupted};
     let lost = [
         BrokenPipe,
         ConnectionAborted,
         ConnectionReset,
-        UnexpectedEof,
+        Interrupted,
+        io::ErrorKind::UnexpectedEof,
     ];
     matches!(error, ureq::Error::Io(error) if lost.contains(&error.kind()))
 }

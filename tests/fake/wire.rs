@@ -145,7 +145,13 @@ pub fn read_request(stream: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<
 
 fn fill(stream: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<usize> {
     let mut chunk = [0; 8192];
-    let count = stream.read(&mut chunk)?;
+    let count = loop {
+        match stream.read(&mut chunk) {
+            // A machine that was suspended interrupts every wait with a limit (signal(7)).
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => break result?,
+        }
+    };
     buffer.extend_from_slice(&chunk[..count]);
     match buffer.len() > REQUEST_BYTES_MAX {
         true => Err(io::Error::other("a request of more than 1 MiB")),

@@ -89,6 +89,8 @@ pub fn exchange(address: SocketAddr, bytes: &[u8], limit: Duration) -> io::Resul
         match stream.read(&mut chunk) {
             Ok(0) => return Ok(answer),
             Ok(count) => answer.extend_from_slice(&chunk[..count]),
+            // A machine that was suspended interrupts every wait with a limit (signal(7)).
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(with_context(error, &answer)),
         }
         if answer.len() > ANSWER_BYTES_MAX {
