@@ -446,12 +446,10 @@ fn priorities_are_for_the_journal_alone() {
     let file = fs::File::from(std::os::fd::OwnedFd::from(writer));
     let metadata = file.metadata().expect("a descriptor");
     let stream = format!("{}:{}", metadata.dev(), metadata.ino());
-    let binary = std::env::var("TTN_EXPORTER_BINARY");
-    let binary = binary.unwrap_or(env!("CARGO_BIN_EXE_ttn-gateway-exporter").to_owned());
-    let mut command = std::process::Command::new(binary);
-    command.args(["--key", "k", "--password", "p", "--once"]);
-    command.args(["--server", "http://127.0.0.1:1"]);
-    command.env_clear().env("JOURNAL_STREAM", &stream);
+    let setup = Setup::bare().args(["--key", "k", "--password", "p", "--once"]);
+    let setup = setup.args(["--server", "http://127.0.0.1:1"]);
+    let setup = setup.variable("JOURNAL_STREAM", &stream);
+    let mut command = setup.command();
     let mut child = command
         .stdout(std::process::Stdio::null())
         .stderr(file)

@@ -166,7 +166,9 @@ impl Setup {
         exporter
     }
 
-    fn spawn(&self) -> (Child, String) {
+    /// The whole command line, for a test that has its own ideas of its standard streams. The
+    /// directory of the test goes with the setup.
+    pub fn command(&self) -> Command {
         let setting = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let binary = setting("TTN_EXPORTER_BINARY");
         let binary =
@@ -183,6 +185,11 @@ impl Setup {
         // For the runner, which is found by its name.
         command.envs(std::env::var("PATH").map(|path| ("PATH", path)));
         command.current_dir(self.directory.path());
+        command
+    }
+
+    fn spawn(&self) -> (Child, String) {
+        let mut command = self.command();
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
