@@ -18,6 +18,9 @@ mod model;
 mod secret;
 
 #[cfg(test)]
+#[path = "../tests/unit/examples.rs"]
+mod examples;
+#[cfg(test)]
 #[path = "../tests/it/exposition_parser.rs"]
 mod exposition_parser;
 #[cfg(test)]

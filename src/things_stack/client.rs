@@ -49,6 +49,8 @@ pub struct Client {
     settings: Settings,
     counters: Arc<Mutex<Counters>>,
     key_file: Option<KeyFile>,
+    /// Grows with each new key.
+    key_number: u64,
     /// Fields of an unexpected form since the last look.
     pub field_errors: FieldErrors,
     /// Until when a kind of call must not be made at a host, because of its rate limit.
@@ -73,6 +75,7 @@ impl Client {
             settings,
             counters: Arc::default(),
             key_file: None,
+            key_number: 0,
             field_errors: FieldErrors::default(),
             silenced: BTreeMap::new(),
             old_servers: BTreeMap::new(),
@@ -106,7 +109,18 @@ impl Client {
     /// A file that cannot be used leaves the old key in use.
     pub fn reload_key(&mut self) -> bool {
         let key = self.key_file.as_mut().and_then(KeyFile::renewed);
-        key.is_some_and(|key| self.transport.set_key(&key).is_ok())
+        let is_new = key.is_some_and(|key| self.transport.set_key(&key).is_ok());
+        if is_new {
+            self.key_number += 1;
+            // Rate limits belong to a key.
+            self.silenced.clear();
+        }
+        is_new
+    }
+
+    /// Tells keys apart: it changes with each new one.
+    pub fn key_number(&self) -> u64 {
+        self.key_number
     }
 
     /// One page of a list, from 1, and how many gateways there are in all (`X-Total-Count`).
