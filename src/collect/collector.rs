@@ -22,8 +22,10 @@ pub const FAILURE_TTL_MAX: Duration = Duration::from_secs(10);
 /// How often the API key's own state is asked for, and after a failure.
 const KEY_INFO_TTL: Duration = Duration::from_secs(3600);
 const KEY_INFO_RETRY: Duration = Duration::from_secs(300);
-/// For that question: scrapes may be waiting.
+/// For that question: a scrape may come meanwhile.
 const KEY_INFO_TIME: Duration = Duration::from_secs(2);
+/// The first question leaves this time to a scrape that comes right after the start.
+const KEY_INFO_DELAY: Duration = Duration::from_secs(1);
 
 /// What a request for the metrics brings along.
 #[derive(Clone, Copy)]
@@ -46,8 +48,10 @@ pub struct Collector {
     outage_log: OutageLog,
     /// Names of fields whose unexpected form was logged.
     logged_fields: BTreeSet<&'static str>,
-    /// When the key's own state is asked for again.
-    next_key_info: Option<Instant>,
+    /// When the last collection ended. The next scrape is most likely an interval away then.
+    collected: Instant,
+    /// From when on the key's own state is asked for again, after a collection.
+    key_info_due: Instant,
     /// The key that all of this is about.
     key_number: u64,
 }
@@ -60,6 +64,7 @@ impl Collector {
         list: GatewayList,
         ttl: Duration,
     ) -> Collector {
+        let start = Instant::now();
         Collector {
             known: Known::new(client.counters()),
             key_number: client.key_number(),
@@ -68,7 +73,8 @@ impl Collector {
             states: StateReader::new(ClusterSearch::new(server, hosts), ttl),
             outage_log: OutageLog::default(),
             logged_fields: BTreeSet::new(),
-            next_key_info: None,
+            collected: start + KEY_INFO_DELAY,
+            key_info_due: start,
         }
     }
 
@@ -80,6 +86,11 @@ impl Collector {
     /// Finds out what this scrape needs and is not known, by its deadline. A collection that
     /// has begun gets at least two seconds.
     pub fn collect(&mut self, scrape: &Scrape) {
+        self.collect_missing(scrape);
+        self.collected = Instant::now();
+    }
+
+    fn collect_missing(&mut self, scrape: &Scrape) {
         let is_list_due = self.list.is_due(scrape);
         let (mut missing, count) = self.known.missing(scrape);
         self.known
@@ -104,10 +115,13 @@ impl Collector {
         self.finish(scrape, start, is_list_due);
     }
 
-    /// How long [`Collector::ask_about_key`] can wait.
+    /// How long [`Collector::ask_about_key`] has to wait: until the next collection has ended if
+    /// it is not due yet.
     pub fn time_to_key_info(&self, now: Instant) -> Duration {
-        let next = self.next_key_info;
-        next.map_or(Duration::ZERO, |next| next.saturating_duration_since(now))
+        match self.collected >= self.key_info_due {
+            true => self.collected.saturating_duration_since(now),
+            false => Duration::MAX,
+        }
     }
 
     /// Asks for the state of the API key when it is time to. For a moment in which no client
@@ -131,7 +145,7 @@ impl Collector {
                 KEY_INFO_RETRY
             }
         };
-        self.next_key_info = Some(Instant::now() + next);
+        self.key_info_due = Instant::now() + next;
     }
 
     fn set_key_info(&mut self, info: KeyInfo) {
@@ -154,7 +168,8 @@ impl Collector {
         if self.key_number != self.client.key_number() {
             self.key_number = self.client.key_number();
             self.states.forget_refusals();
-            self.next_key_info = None;
+            self.known.change_about(|about| about.key = None);
+            self.key_info_due = Instant::now();
         }
     }
 

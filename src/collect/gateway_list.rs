@@ -208,6 +208,9 @@ impl GatewayList {
         let result = pages.read(client, server, owner, &self.gateways, deadline);
         let was_empty = self.gateways.is_empty() && self.obtained_at.is_some();
         if result.is_ok() {
+            if pages.found.is_empty() && !was_empty {
+                log::warn!("the API key lists no gateway: its owner collaborates on none");
+            }
             self.gateways = pages.found;
         } else {
             if self.obtained_at.is_none() {
@@ -216,9 +219,6 @@ impl GatewayList {
             self.pages = Some(pages);
         }
         self.gateways.retain(|id, _| !self.exclude.contains(id));
-        if result.is_ok() && self.gateways.is_empty() && !was_empty {
-            log::warn!("the API key lists no gateway: its owner collaborates on none");
-        }
         result
     }
 

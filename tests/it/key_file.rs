@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::fake::{Endpoint, Fake, Fleet, Gateway, Holder, Key, Misbehaviour};
+use crate::harness::samples::Scrape;
 use crate::harness::{Exporter, Setup};
 
 const REFRESH: Duration = Duration::from_millis(250);
@@ -165,12 +166,17 @@ fn what_the_old_key_was_refused_the_new_one_may_read() {
 #[test]
 fn a_new_key_is_asked_about_at_once() {
     let fake = fake_with_both_keys();
-    fake.change(|fleet| fleet.keys[1].expires_at = Some("2030-01-01T00:00:00Z".to_owned()));
+    fake.change(|fleet| fleet.keys[0].expires_at = Some("2030-01-01T00:00:00Z".to_owned()));
     let (exporter, path) = start(&fake, "0.1");
-    exporter.scrape().assert_value("ttn_up", 1.0);
+    let expiry =
+        |scrape: &Scrape| scrape.find("ttn_exporter_api_key_expiry_timestamp_seconds", &[]);
+    exporter.scrape_until("the old expiry", |scrape| expiry(scrape).is_some());
     fs::write(&path, new_key().token).unwrap();
-    let expiry = "ttn_exporter_api_key_expiry_timestamp_seconds";
-    exporter.scrape_until("its expiry", |scrape| scrape.find(expiry, &[]).is_some());
+    thread::sleep(REFRESH);
+    assert_eq!(expiry(&exporter.scrape()), None, "{exporter}");
+    fake.change(|fleet| fleet.keys[0].expires_at = Some("2031-01-01T00:00:00Z".to_owned()));
+    fs::write(&path, Key::user().token).unwrap();
+    exporter.scrape_until("the new expiry", |scrape| expiry(scrape) > Some(1.92e9));
 }
 
 #[test]

@@ -410,3 +410,14 @@ fn a_gateway_that_slips_between_two_pages_stays() {
     scrape.assert_of("ttn_gateway_connected", "zz-new", Some(1.0));
     assert_eq!(scrape.all("ttn_gateway_connected").len(), 6, "{scrape}");
 }
+
+#[test]
+fn a_list_of_excluded_gateways_is_no_empty_one() {
+    let fake = Fake::start(two());
+    let setup = || Setup::against(&fake).args(["--exclude", "gw-1", "--exclude", "gw-2"]);
+    let excluded = setup().run_once();
+    excluded.assert_code(0).scrape().assert_value("ttn_up", 1.0);
+    assert_eq!(excluded.stderr, "");
+    fake.change(|fleet| fleet.gateways.clear());
+    setup().run_once().assert_stderr_has("lists no gateway");
+}
