@@ -351,8 +351,8 @@ impl Client {
             let until = now + refusal::silence(answer);
             self.silenced.insert((base.host.clone(), endpoint), until);
         }
-        if let Some(warning) = answer.header("x-warning") {
-            let warning = format!("{}: {}", base.host, printable(warning, 200));
+        for warning in answer.headers("x-warning") {
+            let warning = format!("{}: {}", base.host, printable(&warning, 200));
             if self.warnings.len() < WARNINGS_MAX && !self.warnings.contains(&warning) {
                 log::warn!("{warning}");
                 self.warnings.push(warning);

@@ -72,7 +72,7 @@ pub fn of(endpoint: Endpoint, base: &BaseUrl, answer: &Answer) -> Option<CallErr
     let said = match (&details, answer.header("location")) {
         (Some(details), _) => format!(": {}", details.message),
         (None, Some(location)) if reason == Reason::Redirect => {
-            format!(" to {}", printable(location, 100))
+            format!(" to {}", printable(&location, 100))
         }
         _ => " without The Things Stack's error message".to_owned(),
     };

@@ -157,6 +157,31 @@ fn a_slow_server_behind_a_nat_is_still_answered_for() {
     }
 }
 
+/// A second request to it would not fit into the time of a scrape.
+#[test]
+fn a_server_that_takes_half_of_a_scrape_is_answered_for_behind_a_nat() {
+    thread::scope(|scope| {
+        for (nat, timeout) in [
+            (Nat::of_one_request(), "2"),
+            (Nat::of_idle(Duration::from_millis(150)), "5"),
+            (Nat::of_one_request(), "300"),
+        ] {
+            scope.spawn(move || {
+                let fake = Fake::start(two());
+                let arguments = ["--ttl", "0.1", "--timeout", timeout];
+                let exporter = Setup::against(&fake).args(arguments).start();
+                fake.set_delay(Duration::from_millis(1_200));
+                fake.set_nat(nat);
+                assert_complete(&scrape_for(&exporter, Some("20")));
+                for _ in 0..4 {
+                    thread::sleep(TTL * 2);
+                    assert_complete(&scrape_for(&exporter, Some("3")));
+                }
+            });
+        }
+    });
+}
+
 #[test]
 fn a_nat_before_one_cluster_costs_the_other_one_no_gateway() {
     let (far, authority) = (clusters::own_address(), Authority::new());

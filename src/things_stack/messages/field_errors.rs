@@ -43,16 +43,6 @@ impl FieldErrors {
         self.by_field.values().map(|error| error.count).sum()
     }
 
-    /// Adds those of another part of the answer.
-    pub fn append(&mut self, others: FieldErrors) {
-        for (field, other) in others.by_field {
-            let known = self.by_field.entry(field);
-            known
-                .and_modify(|known| known.count += other.count)
-                .or_insert(other);
-        }
-    }
-
     /// Counts one error. The example is made for the first of its field alone.
     pub fn add(&mut self, field: &'static str, gateway_id: &str, found: impl Serialize) {
         if let Some(known) = self.by_field.get_mut(field) {

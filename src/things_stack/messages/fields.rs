@@ -24,8 +24,6 @@ pub struct Reader<'a> {
     gateway_id: &'a str,
     field_errors: &'a mut FieldErrors,
     unreadable: Vec<&'static str>,
-    /// Whether any field was there and could be read.
-    is_any: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -49,22 +47,18 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// `ttn.lorawan.v3.GatewayConnectionStats`; `None` where no field of it can be read, since
-    /// that is something else.
+    /// `ttn.lorawan.v3.GatewayConnectionStats`.
     pub fn stats(
         gateway_id: &str,
         object: Value<'_>,
         field_errors: &mut FieldErrors,
-    ) -> Option<ConnectionStats> {
-        let mut own_errors = FieldErrors::default();
-        let mut reader = Reader::new(gateway_id, &mut own_errors);
-        let mut stats = reader.connection_stats(object);
-        stats.unreadable = reader.unreadable;
-        if !reader.is_any {
-            return None;
+    ) -> ConnectionStats {
+        let mut reader = Reader::new(gateway_id, field_errors);
+        let stats = reader.connection_stats(object);
+        ConnectionStats {
+            unreadable: reader.unreadable,
+            ..stats
         }
-        field_errors.append(own_errors);
-        Some(stats)
     }
 
     fn new(gateway_id: &'a str, field_errors: &'a mut FieldErrors) -> Reader<'a> {
@@ -72,7 +66,6 @@ impl<'a> Reader<'a> {
             gateway_id,
             field_errors,
             unreadable: Vec::new(),
-            is_any: false,
         }
     }
 
@@ -111,27 +104,23 @@ impl<'a> Reader<'a> {
 
     fn antennas(&mut self, object: Value<'_>) -> Vec<Location> {
         let field = "antennas.location";
-        let mut locations = Vec::new();
-        for (antenna, element) in self.elements(object, "antennas", MAX_ANTENNAS) {
-            let location = self
-                .form("antennas", element, forms::object)
-                .and_then(|object| self.read(object, field, forms::object))
-                .and_then(|object| self.location(antenna, object, field, "registry"));
-            locations.extend(location.ok().flatten());
-        }
-        locations
+        let antennas = self.elements(object, "antennas", MAX_ANTENNAS);
+        let locations = antennas.filter_map(|(antenna, element)| {
+            let object = self.form("antennas", element, forms::object).ok()?;
+            let location = self.read(object, field, forms::object).ok()?;
+            self.location(antenna, location, field, "registry")
+        });
+        locations.collect()
     }
 
     fn antenna_locations(&mut self, object: Value<'_>) -> Vec<Location> {
         let field = "last_status.antenna_locations";
-        let mut locations = Vec::new();
-        for (antenna, element) in self.elements(object, field, MAX_ANTENNAS) {
-            let location = self
-                .form(field, element, forms::object)
-                .and_then(|object| self.location(antenna, object, field, "unknown"));
-            locations.extend(location.ok().flatten());
-        }
-        locations
+        let elements = self.elements(object, field, MAX_ANTENNAS);
+        let locations = elements.filter_map(|(antenna, element)| {
+            let location = self.form(field, element, forms::object).ok()?;
+            self.location(antenna, location, field, "unknown")
+        });
+        locations.collect()
     }
 
     /// Zero degrees, zero degrees and no height is what a location that was never set has.
@@ -141,23 +130,23 @@ impl<'a> Reader<'a> {
         object: Value<'_>,
         field: &'static str,
         usual_source: &str,
-    ) -> Result<Option<Location>, Unreadable> {
-        let mut part = |key, form| self.part(object, field, key, form);
+    ) -> Option<Location> {
+        let mut part = |key, form| self.part(object, field, key, form).ok();
         let latitude: f64 = part("latitude", forms::latitude)?;
         let longitude: f64 = part("longitude", forms::longitude)?;
         let altitude: f64 = part("altitude", forms::finite)?;
         if latitude == 0.0 && longitude == 0.0 && altitude == 0.0 {
-            return Ok(None);
+            return None;
         }
         let source = self.part(object, field, "source", forms::source);
         let source = source.ok().flatten();
-        Ok(Some(Location {
+        Some(Location {
             antenna,
             source: source.unwrap_or_else(|| usual_source.to_owned()),
             latitude,
             longitude,
             altitude,
-        }))
+        })
     }
 
     fn round_trip_times(
@@ -315,9 +304,7 @@ impl<'a> Reader<'a> {
         value: Value<'v>,
         form: Form<'v, T>,
     ) -> Result<T, Unreadable> {
-        let read = form(value).ok_or_else(|| self.wrong(field, value))?;
-        self.is_any = true;
-        Ok(read)
+        form(value).ok_or_else(|| self.wrong(field, value))
     }
 
     fn wrong(&mut self, field: &'static str, found: impl Serialize) -> Unreadable {

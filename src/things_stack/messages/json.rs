@@ -6,7 +6,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde_core::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_core::de::{
+    Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor,
+};
 use serde_core::ser::{Serialize, Serializer};
 use serde_json::Number;
 use serde_json::value::RawValue;
@@ -53,20 +55,18 @@ impl<'a> Row<'a> {
     /// a hundred levels of brackets) has an unexpected form as a whole.
     pub fn read(&mut self, raw: &'a RawValue) -> Value<'_> {
         let mut deserializer = serde_json::Deserializer::from_str(raw.get());
-        if self.seed().deserialize(&mut deserializer).is_err() {
+        if self.seed(false).deserialize(&mut deserializer).is_err() {
             self.0.clear();
             self.0.push(Node::new(Cow::Borrowed(""), UNREADABLE));
         }
         self.value()
     }
 
-    /// For a value that comes next from a deserializer, and can be read whole.
-    pub fn seed(&mut self) -> impl DeserializeSeed<'a, Value = ()> {
+    /// For the value that comes next from a deserializer: it is an error where it cannot be read,
+    /// or, raw first, read like [`Row::read`].
+    pub fn seed(&mut self, is_raw: bool) -> impl DeserializeSeed<'a, Value = ()> {
         self.0.clear();
-        Part {
-            nodes: &mut self.0,
-            name: Cow::Borrowed(""),
-        }
+        Whole { row: self, is_raw }
     }
 
     pub fn value(&self) -> Value<'_> {
@@ -108,6 +108,11 @@ impl<'r> Value<'r> {
         matches!(self.kind(), Kind::Object)
     }
 
+    /// Whether it has no parts.
+    pub fn is_empty(self) -> bool {
+        self.0.len() == 1
+    }
+
     pub fn as_str(self) -> Option<&'r str> {
         match self.kind() {
             Kind::String(text) => Some(text),
@@ -144,6 +149,26 @@ impl<'r> Value<'r> {
             index = end;
         }
         found.map(Value)
+    }
+}
+
+/// Where a whole value goes.
+struct Whole<'r, 'a> {
+    row: &'r mut Row<'a>,
+    is_raw: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Whole<'_, 'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        if self.is_raw {
+            self.row.read(Deserialize::deserialize(deserializer)?);
+            return Ok(());
+        }
+        let name = Cow::Borrowed("");
+        let nodes = &mut self.row.0;
+        Part { nodes, name }.deserialize(deserializer)
     }
 }
 

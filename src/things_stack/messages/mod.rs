@@ -26,23 +26,32 @@ pub use crate::things_stack::messages::field_errors::{FieldErrors, printable};
 use crate::things_stack::messages::fields::Reader;
 use crate::things_stack::messages::forms::is_gateway_id;
 use crate::things_stack::messages::json::Value;
-use crate::things_stack::messages::json_stream::{
-    each_element, each_entry, object, text, wrong_shape,
-};
+use crate::things_stack::messages::json_stream::{Holder, each_member, object, text, wrong_shape};
 
 /// Ten times what the API puts on one page.
 const MAX_GATEWAYS: usize = 10_000;
 /// Ten times what the API answers for at once.
 const MAX_STATS: usize = 1_000;
+/// Those of `AuthInfoResponse`.
+const AUTH_INFO_FIELDS: [&str; 6] = [
+    "api_key",
+    "oauth_access_token",
+    "user_session",
+    "gateway_token",
+    "universal_rights",
+    "is_admin",
+];
 const MAX_ERROR_DETAILS: usize = 16;
 /// The API knows about 70.
 const MAX_RIGHTS: usize = 256;
 const MAX_MESSAGE_CHARACTERS: usize = 200;
 const MAX_ERROR_NAME_CHARACTERS: usize = 64;
+/// The server always writes one of these for a gateway that it has stats of.
+const TIMES: [&str; 2] = ["connected_at", "disconnected_at"];
 /// What a gateway without any readable stats does not tell.
-const ALL_THAT_COUNTS: [&str; 5] = [
-    "connected_at",
-    "disconnected_at",
+const UNREADABLE_FIELDS: [&str; 5] = [
+    TIMES[0],
+    TIMES[1],
     "uplink_count",
     "downlink_count",
     "tx_acknowledgment_count",
@@ -94,12 +103,15 @@ pub enum AccessKind {
 /// an answer of the API only if it is empty.
 pub fn gateway_list(body: &[u8], field_errors: &mut FieldErrors) -> Result<ListPage, FetchError> {
     let mut page = ListPage::default();
-    each_element(&text(body), "gateways", |element| {
+    each_member(&text(body), "gateways", Holder::Array, |_, element| {
         page.entries += 1;
         if page.gateways.len() >= MAX_GATEWAYS {
-            return field_errors.add("gateways", "", "too many");
+            field_errors.add("gateways", "", "too many");
+        } else if element.is_object() {
+            page.gateways.extend(Reader::gateway(element, field_errors));
+        } else {
+            field_errors.add("gateways", "", element);
         }
-        page.gateways.extend(list_element(element, field_errors));
     })?;
     Ok(page)
 }
@@ -118,29 +130,31 @@ pub fn stats_batch(
     field_errors: &mut FieldErrors,
 ) -> Result<BTreeMap<String, ConnectionStats>, FetchError> {
     let mut batch = BTreeMap::new();
-    each_entry(&text(body), "entries", |gateway_id, entry| {
+    each_member(&text(body), "entries", Holder::Map, |gateway_id, entry| {
         if !is_gateway_id(&gateway_id) || batch.contains_key(&gateway_id) {
             field_errors.add("entries", "", &gateway_id);
         } else if batch.len() >= MAX_STATS {
             field_errors.add("entries", "", "too many");
-        } else if let Some(stats) = batch_entry(&gateway_id, entry, field_errors) {
+        } else if !entry.is_null() {
+            let stats = batch_entry(&gateway_id, entry, field_errors);
             batch.insert(gateway_id, stats);
         }
     })?;
     Ok(batch)
 }
 
-/// `GET /gs/gateways/{gateway_id}/connection/stats`. An object without a field of stats that can
-/// be read is no answer of the API.
+/// `GET /gs/gateways/{gateway_id}/connection/stats`.
 pub fn stats(
     gateway_id: &str,
     body: &[u8],
     field_errors: &mut FieldErrors,
 ) -> Result<ConnectionStats, FetchError> {
     let text = text(body);
-    let stats = Reader::stats(gateway_id, object(&text)?.value(), field_errors);
-    // Something in between may speak of itself. Taken for stats, that is a gateway that is gone.
-    stats.ok_or_else(|| wrong_shape("no field of a connection's stats"))
+    let answer = object(&text)?;
+    match is_stats(answer.value()) {
+        true => Ok(Reader::stats(gateway_id, answer.value(), field_errors)),
+        false => Err(wrong_shape("neither connected_at nor disconnected_at")),
+    }
 }
 
 /// `GET /auth_info`.
@@ -148,6 +162,10 @@ pub fn auth_info(body: &[u8]) -> Result<AuthInfo, FetchError> {
     let text = text(body);
     let answer = object(&text)?;
     let answer = answer.value();
+    let is_known = |name: &&str| answer.get(name).is_some();
+    if !answer.is_empty() && !AUTH_INFO_FIELDS.iter().any(is_known) {
+        return Err(wrong_shape("no field of the caller's rights"));
+    }
     let access = member(answer, "api_key");
     let key = access.and_then(|access| member(access, "api_key"));
     let rights = [key, member(answer, "universal_rights")]
@@ -205,32 +223,26 @@ fn other_access(answer: Value<'_>) -> AccessKind {
     }
 }
 
-fn list_element(element: Value<'_>, field_errors: &mut FieldErrors) -> Option<Gateway> {
-    if !element.is_object() {
-        field_errors.add("gateways", "", element);
-        return None;
-    }
-    Reader::gateway(element, field_errors)
+/// Whether these can be stats of the API, which always writes one of the two times. Something in
+/// between may speak of itself; taken for stats, that would be a gateway that is gone.
+fn is_stats(object: Value<'_>) -> bool {
+    let is_there = |field: &&str| object.get(field).is_some_and(|value| !value.is_null());
+    object.is_object() && TIMES.iter().any(is_there)
 }
 
 fn batch_entry(
     gateway_id: &str,
     entry: Value<'_>,
     field_errors: &mut FieldErrors,
-) -> Option<ConnectionStats> {
-    if entry.is_null() {
-        return None;
+) -> ConnectionStats {
+    if is_stats(entry) {
+        return Reader::stats(gateway_id, entry, field_errors);
     }
-    let stats = forms::object(entry);
-    let stats = stats.and_then(|stats| Reader::stats(gateway_id, stats, field_errors));
-    stats.or_else(|| {
-        field_errors.add("entries", gateway_id, entry);
-        let unreadable = ALL_THAT_COUNTS.to_vec();
-        Some(ConnectionStats {
-            unreadable,
-            ..ConnectionStats::default()
-        })
-    })
+    field_errors.add("entries", gateway_id, entry);
+    ConnectionStats {
+        unreadable: UNREADABLE_FIELDS.to_vec(),
+        ..ConnectionStats::default()
+    }
 }
 
 /// The name in `error:pkg/auth/rights:no_user_rights (no rights for …)`.
@@ -314,9 +326,12 @@ mod tests {
     #[test]
     fn a_batch_tells_a_gateway_that_is_missing_from_one_that_cannot_be_read() {
         let mut field_errors = FieldErrors::default();
-        let body = br#"{"entries":{"gw-1":{"uplink_count":"5"},"gw-2":null,"gw-3":[],"GW 4":{},
+        let body =
+            br#"{"entries":{"gw-1":{"connected_at":"2026-01-02T03:04:05Z","uplink_count":"5"},
+            "gw-2":null,"gw-3":[],"GW 4":{},
             "gw-1":{"uplink_count":"6"},"gw-5":{"disconnected_at":"?","protocol":"udp"},
-            "gw-6":{},"gw-7":{"protocol":404,"status":"x"},"gw-8":{"uplink_count":1e999}}}"#;
+            "gw-6":{},"gw-7":{"protocol":"http","status":"x"},
+            "gw-8":{"connected_at":"2026-01-02T03:04:05Z","uplink_count":1e999}}}"#;
         let batch = stats_batch(body, &mut field_errors).expect("a batch");
         let found: Vec<_> = batch
             .iter()
@@ -378,7 +393,10 @@ mod tests {
             r#"{"gateways":null}"#,
             r#"{"gateways":{}}"#,
             r#"{"gateways":"none","total":0}"#,
-            r#"{"protocol":404}"#,
+            r#"{"protocol":"http","status":503}"#,
+            r#"{"uplink_count":"0"}"#,
+            r#"{"gateways":[],"entries":{},"code":14,"message":"no"}"#,
+            r#"{"error":"no","gateways":[],"entries":{}}"#,
             r#"{"protocol":{"name":"h2"},"connected_at":null}"#,
             r#"{"ids":{}}"#,
             r#"{"ids":{"gateway_id":7}}"#,
@@ -398,14 +416,13 @@ mod tests {
             [shape, shape, None, shape],
         );
         check_reasons(
-            r#"{"gateways":[],"message":""}"#,
+            r#"{"gateways":[],"messages":""}"#,
             [None, shape, shape, shape],
         );
         check_reasons(
-            r#"{"protocol":"udp","code":5}"#,
+            r#"{"disconnected_at":"2026-01-02T03:04:05Z","code":5}"#,
             [shape, shape, shape, None],
         );
-        check_reasons(r#"{"uplink_count":"0"}"#, [shape, shape, shape, None]);
         check_reasons(
             r#"{"connected_at":"0001-01-01T00:00:00Z"}"#,
             [shape, shape, shape, None],
@@ -470,7 +487,10 @@ mod tests {
         }
         check_auth_info("{}", AccessKind::None, &[], None);
         check_auth_info(r#"{"api_key":[]}"#, AccessKind::None, &[], None);
-        assert!(auth_info(b"<html>").is_err());
+        check_auth_info(r#"{"is_admin":true}"#, AccessKind::None, &[], None);
+        for body in ["<html>", "[]", r#"{"code":14,"message":"no","details":[]}"#] {
+            assert!(auth_info(body.as_bytes()).is_err(), "{body}");
+        }
     }
 
     #[test]
