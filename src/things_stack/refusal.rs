@@ -29,7 +29,9 @@ pub struct CallError {
 impl CallError {
     /// Whether a server refused fields that it does not know yet.
     pub fn is_about_field_mask(&self) -> bool {
-        self.name.contains("field_mask") || self.error.context.contains("field_mask")
+        let is_named =
+            self.name.contains("field_mask") || self.error.context.contains("field_mask");
+        self.status == Some(400) && is_named
     }
 }
 

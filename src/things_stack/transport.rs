@@ -15,6 +15,7 @@ use ureq::tls::RootCerts;
 use ureq::{Agent, Body, RequestBuilder};
 
 use crate::error::FetchError;
+use crate::model::Endpoint;
 use crate::secret::Secret;
 use crate::things_stack::agent::{IDLE_MAX, agent, read_certificates};
 use crate::things_stack::failure::{classify, is_lost_connection};
@@ -31,12 +32,48 @@ const NAT_TTL: Duration = Duration::from_secs(600);
 /// Kept between two answers: a batch is 260 kB where all 100 gateways tell everything.
 const SPARE_BYTES_MAX: usize = 512 * 1024;
 
-/// What to ask: a path under `/api/v3`, with a body for POST.
-pub struct Request<'a> {
-    pub path: &'a str,
-    pub body: Option<&'a str>,
-    /// The longest answer that is read, decompressed.
-    pub answer_bytes_max: u64,
+/// What to ask.
+pub struct Request {
+    pub endpoint: Endpoint,
+    /// Below `/api/v3`.
+    pub path: String,
+    /// For POST.
+    body: Option<String>,
+}
+
+impl Request {
+    pub fn get(endpoint: Endpoint, path: String) -> Request {
+        Request {
+            endpoint,
+            path,
+            body: None,
+        }
+    }
+
+    /// Identifiers and masks hold nothing that JSON would have to escape.
+    pub fn stats_batch(gateway_ids: &[&str], mask: &str) -> Request {
+        let ids = gateway_ids.iter();
+        let ids: Vec<_> = ids
+            .map(|id| format!(r#"{{"gateway_id":"{id}"}}"#))
+            .collect();
+        let ids = ids.join(",");
+        Request {
+            endpoint: Endpoint::StatsBatch,
+            path: "/gs/gateways/connection/stats".to_owned(),
+            body: Some(format!(
+                r#"{{"gateway_ids":[{ids}],"field_mask":"{mask}"}}"#
+            )),
+        }
+    }
+
+    /// The longest answer that is read, decompressed. A gateway with every field used takes
+    /// about 2 kB in the list and 3 kB in the stats.
+    fn answer_bytes_max(&self) -> u64 {
+        match self.endpoint {
+            Endpoint::List => 16 << 20,
+            _ => 4 << 20,
+        }
+    }
 }
 
 /// What came back, whatever its status.
@@ -142,7 +179,7 @@ impl Transport {
     pub fn send(
         &mut self,
         base: &BaseUrl,
-        request: &Request<'_>,
+        request: &Request,
         timeout: Duration,
         deadline: Instant,
     ) -> Result<Answer, FetchError> {
@@ -198,7 +235,7 @@ impl Transport {
     fn attempt(
         &mut self,
         base: &BaseUrl,
-        request: &Request<'_>,
+        request: &Request,
         deadline: Instant,
         kept: Option<Kept>,
     ) -> Result<Answer, ureq::Error> {
@@ -206,7 +243,7 @@ impl Transport {
         let response = self.response(base, request, deadline - start, kept);
         let answer = response.and_then(|response| {
             let spare = mem::take(&mut self.spare);
-            read_answer(response, request.answer_bytes_max, spare)
+            read_answer(response, request.answer_bytes_max(), spare)
         });
         let now = Instant::now();
         let host = self.hosts.entry(base.clone()).or_default();
@@ -222,13 +259,13 @@ impl Transport {
     fn response(
         &self,
         base: &BaseUrl,
-        request: &Request<'_>,
+        request: &Request,
         left: Duration,
         kept: Option<Kept>,
     ) -> Result<Response<Body>, ureq::Error> {
         let url = format!("{base}/api/v3{}", request.path);
         let agent = &self.agent;
-        match request.body {
+        match &request.body {
             None => self.prepared(agent.get(url), base, left, kept).call(),
             Some(body) => {
                 let request = self.prepared(agent.post(url), base, left, kept);
@@ -329,11 +366,7 @@ mod tests {
         let base = BaseUrl::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
         drop(listener);
         let mut transport = Transport::new(&Secret::new("key").unwrap(), None, None).unwrap();
-        let request = Request {
-            path: "/",
-            body: None,
-            answer_bytes_max: 1,
-        };
+        let request = Request::get(Endpoint::List, "/".to_owned());
         let second = Duration::from_secs(1);
         let answer = transport.send(&base, &request, second, Instant::now() + second);
         assert!(answer.is_err());

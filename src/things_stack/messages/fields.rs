@@ -236,7 +236,7 @@ impl<'a> Reader<'a> {
         form: Form<'v, T>,
     ) -> Vec<(String, T)> {
         let map: Value = self.read(object, field, forms::object).unwrap_or_default();
-        let mut members: Vec<(&str, Value)> = map.parts().collect();
+        let mut members: Vec<(&str, Value)> = map.members().collect();
         // Sorting keeps the order of equals, and of two with one name the last counts.
         members.reverse();
         members.sort_by_key(|member| member.0);
@@ -264,11 +264,10 @@ impl<'a> Reader<'a> {
         limit: usize,
     ) -> impl Iterator<Item = (usize, Value<'v>)> + use<'v> {
         let array: Value = self.read(object, field, forms::array).unwrap_or_default();
-        let elements = array.parts().map(|part| part.1);
-        if elements.clone().count() > limit {
+        if array.elements().nth(limit).is_some() {
             self.wrong(field, "too many");
         }
-        let elements = elements.enumerate().take(limit);
+        let elements = array.elements().enumerate().take(limit);
         elements.filter(|(_, element)| !element.is_null())
     }
 

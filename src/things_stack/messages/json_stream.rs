@@ -231,7 +231,7 @@ mod tests {
     #[track_caller]
     fn check_object(body: &str, expected: &str) {
         let result = object(body);
-        let members = result.iter().flat_map(|row| row.value().parts());
+        let members = result.iter().flat_map(|row| row.value().members());
         let members = members.map(|(k, v)| format!("{k}={v}"));
         assert_eq!(outcome(members.collect(), result.map(|_| ())), expected);
     }

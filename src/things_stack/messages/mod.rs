@@ -163,7 +163,7 @@ pub fn auth_info(body: &[u8]) -> Result<AuthInfo, FetchError> {
     let answer = object(&text)?;
     let answer = answer.value();
     let is_known = |name: &&str| answer.get(name).is_some();
-    if !answer.is_empty() && !AUTH_INFO_FIELDS.iter().any(is_known) {
+    if answer.members().next().is_some() && !AUTH_INFO_FIELDS.iter().any(is_known) {
         return Err(wrong_shape("no field of the caller's rights"));
     }
     let access = member(answer, "api_key");
@@ -171,8 +171,8 @@ pub fn auth_info(body: &[u8]) -> Result<AuthInfo, FetchError> {
     let rights = [key, member(answer, "universal_rights")]
         .into_iter()
         .filter_map(|holder| holder?.get("rights").and_then(forms::array))
-        .flat_map(Value::parts)
-        .filter_map(|(_, right)| forms::text(right));
+        .flat_map(Value::elements)
+        .filter_map(forms::text);
     let expires_at = key.and_then(|key| forms::moment(key.get("expires_at")?));
     Ok(AuthInfo {
         kind: access.map_or_else(|| other_access(answer), key_kind),
@@ -254,8 +254,8 @@ fn named_in(message: &str) -> Option<&str> {
 /// That of the first of the details that names the error; others carry what caused it.
 fn error_name(body: Value<'_>) -> Option<&str> {
     let details = body.get("details").and_then(forms::array)?;
-    let mut details = details.parts().take(MAX_ERROR_DETAILS);
-    details.find_map(|(_, detail)| detail.get("name")?.as_str())
+    let mut details = details.elements().take(MAX_ERROR_DETAILS);
+    details.find_map(|detail| detail.get("name")?.as_str())
 }
 
 #[cfg(test)]
