@@ -45,19 +45,14 @@ pub fn classify(error: &ureq::Error) -> (Reason, String) {
             Reason::TooLarge,
             format!("the answer is longer than {limit} bytes"),
         ),
-        ureq::Error::LargeResponseHeader(..) => (
-            Reason::TooLarge,
-            "the header of the answer is too long".to_owned(),
-        ),
         ureq::Error::ConnectProxyFailed(_) | ureq::Error::ConnectionFailed => {
             (Reason::Connect, format!("no connection: {error}"))
         }
         ureq::Error::Tls(_) | ureq::Error::TlsRequired => (Reason::Tls, error.to_string()),
-        ureq::Error::Protocol(_) | ureq::Error::Http(_) => (
+        ureq::Error::Protocol(_) | ureq::Error::Http(_) | ureq::Error::LargeResponseHeader(..) => (
             Reason::ConnectionLost,
             format!("the answer is no HTTP: {error}"),
         ),
-        ureq::Error::Decompress(..) => (Reason::ConnectionLost, error.to_string()),
         ureq::Error::Io(error) => classify_io(error),
         _ => (Reason::ConnectionLost, error.to_string()),
     }

@@ -58,10 +58,13 @@ pub fn silence(answer: &Answer) -> Duration {
     })
 }
 
-/// Why an answer is not what was asked for; nothing for a status of success.
+/// Why an answer is not what was asked for; nothing for a status with which the API
+/// answers.
 pub fn of(endpoint: Endpoint, base: &BaseUrl, answer: &Answer) -> Option<CallError> {
     let reason = match answer.status {
-        200..300 => return None,
+        // 203: a proxy has changed the frame of it.
+        200 | 203 => return None,
+        201..300 => Reason::Shape,
         300..400 => Reason::Redirect,
         401 => Reason::Unauthorized,
         403 => Reason::Forbidden,

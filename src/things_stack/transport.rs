@@ -96,9 +96,12 @@ impl Answer {
         values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
     }
 
-    /// A header as a number.
+    /// A header as a number; none where it stands there twice with different values.
     pub fn number(&self, name: &str) -> Option<u64> {
-        self.header(name)?.trim().parse().ok()
+        let mut values = self.headers(name);
+        let first = values.next()?;
+        let is_one = values.all(|value| value == first);
+        is_one.then(|| first.trim().parse().ok())?
     }
 }
 
