@@ -23,7 +23,7 @@ const ADDRESSES_MAX: usize = 16;
 type Addresses = BTreeMap<String, (Instant, Vec<SocketAddr>)>;
 
 /// Copies share what is known.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct CachingResolver(Arc<Mutex<Addresses>>);
 
 impl CachingResolver {
@@ -86,12 +86,6 @@ fn look_up(name: String, time: Duration) -> Result<Vec<SocketAddr>, Error> {
         Ok(Ok(addresses)) => Ok(addresses.collect()),
         Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => Err(Error::HostNotFound),
         Err(RecvTimeoutError::Timeout) => Err(Error::Timeout(ureq::Timeout::Resolve)),
-    }
-}
-
-impl std::fmt::Debug for CachingResolver {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("CachingResolver")
     }
 }
 

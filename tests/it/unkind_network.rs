@@ -53,7 +53,8 @@ fn check_nat(nat: Nat, pause: Duration, timeout: &str, scrape_timeout: Option<&s
 }
 
 /// `--timeout`, and what the scrape says to have.
-const TIMES: [(&str, Option<&str>); 5] = [
+const TIMES: [(&str, Option<&str>); 6] = [
+    ("300", Some("3")),
     ("1", None),
     ("1", Some("3")),
     ("5", Some("3")),

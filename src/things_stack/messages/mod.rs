@@ -80,23 +80,20 @@ pub struct ApiError {
 /// Who calls, as the Identity Server tells it (`AuthInfoResponse`).
 #[derive(Debug, PartialEq)]
 pub struct AuthInfo {
-    pub kind: AccessKind,
+    pub owner: Owner,
     /// The names of the key's rights, and of those that its owner has in the whole network.
     pub rights: Vec<String>,
     /// Absent for a key that does not expire.
     pub expires_at: Option<Timestamp>,
 }
 
-/// What the caller identified itself with.
+/// Whose key it is, as far as other rights are needed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum AccessKind {
-    UserKey,
-    OrganizationKey,
-    GatewayKey,
-    /// The key of an application or a client, an OAuth access token, a session, a gateway token.
+pub enum Owner {
+    User,
+    Organization,
+    /// A gateway or an application, or there is no API key at all.
     Other,
-    /// Nothing that the server knows.
-    None,
 }
 
 /// `GET /gateways`. An element without a valid id is left out. An object without `gateways` is
@@ -175,7 +172,7 @@ pub fn auth_info(body: &[u8]) -> Result<AuthInfo, FetchError> {
         .filter_map(forms::text);
     let expires_at = key.and_then(|key| forms::moment(key.get("expires_at")?));
     Ok(AuthInfo {
-        kind: access.map_or_else(|| other_access(answer), key_kind),
+        owner: access.map_or(Owner::Other, owner_of),
         rights: rights.take(MAX_RIGHTS).collect(),
         expires_at: expires_at.flatten(),
     })
@@ -204,22 +201,14 @@ fn member<'v>(object: Value<'v>, name: &str) -> Option<Value<'v>> {
 }
 
 /// Whose API key it is (`AuthInfoResponse.APIKeyAccess`).
-fn key_kind(access: Value<'_>) -> AccessKind {
-    let owner = member(access, "entity_ids").unwrap_or_default();
-    let is = |name| member(owner, name).is_some();
-    match () {
-        () if is("user_ids") => AccessKind::UserKey,
-        () if is("organization_ids") => AccessKind::OrganizationKey,
-        () if is("gateway_ids") => AccessKind::GatewayKey,
-        () => AccessKind::Other,
-    }
-}
-
-fn other_access(answer: Value<'_>) -> AccessKind {
-    let methods = ["oauth_access_token", "user_session", "gateway_token"];
-    match methods.iter().any(|name| member(answer, name).is_some()) {
-        true => AccessKind::Other,
-        false => AccessKind::None,
+fn owner_of(access: Value<'_>) -> Owner {
+    let ids = member(access, "entity_ids").unwrap_or_default();
+    if member(ids, "user_ids").is_some() {
+        Owner::User
+    } else if member(ids, "organization_ids").is_some() {
+        Owner::Organization
+    } else {
+        Owner::Other
     }
 }
 
@@ -449,11 +438,11 @@ mod tests {
         assert_eq!(field_errors, FieldErrors::default());
     }
 
-    /// What is in the answer beside `kind`: how many rights, and the second of the expiry.
+    /// What is in the answer beside the owner: how many rights, and the second of the expiry.
     #[track_caller]
-    fn check_auth_info(body: &str, kind: AccessKind, rights: &[&str], expires_at: Option<i64>) {
+    fn check_auth_info(body: &str, owner: Owner, rights: &[&str], expires_at: Option<i64>) {
         let info = auth_info(body.as_bytes()).expect("an answer about the caller");
-        assert_eq!(info.kind, kind, "{body}");
+        assert_eq!(info.owner, owner, "{body}");
         assert_eq!(info.rights, rights, "{body}");
         assert_eq!(info.expires_at.map(|at| at.seconds), expires_at, "{body}");
     }
@@ -464,30 +453,27 @@ mod tests {
             r#"{"api_key":{"api_key":{"id":"X","rights":["RIGHT_GATEWAY_INFO",7],
             "expires_at":"2027-01-01T00:00:00Z"},"entity_ids":{"user_ids":{"user_id":"u"}}},
             "universal_rights":{"rights":["RIGHT_SEND_INVITES"]},"is_admin":true}"#,
-            AccessKind::UserKey,
+            Owner::User,
             &["RIGHT_GATEWAY_INFO", "RIGHT_SEND_INVITES"],
             Some(1_798_761_600),
         );
-        let owned_by = |owner| {
-            format!(r#"{{"api_key":{{"api_key":{{"rights":"all"}},"entity_ids":{{{owner}}}}}}}"#)
+        let owned_by = |ids| {
+            format!(r#"{{"api_key":{{"api_key":{{"rights":"all"}},"entity_ids":{{{ids}}}}}}}"#)
         };
-        let check_kind = |owner, kind| check_auth_info(&owned_by(owner), kind, &[], None);
-        check_kind(r#""organization_ids":{}"#, AccessKind::OrganizationKey);
-        check_kind(
-            r#""gateway_ids":{"gateway_id":"g"}"#,
-            AccessKind::GatewayKey,
-        );
-        check_kind(r#""application_ids":{}"#, AccessKind::Other);
-        check_kind(r#""user_ids":null"#, AccessKind::Other);
+        let check_owner = |ids, owner| check_auth_info(&owned_by(ids), owner, &[], None);
+        check_owner(r#""organization_ids":{}"#, Owner::Organization);
+        check_owner(r#""gateway_ids":{"gateway_id":"g"}"#, Owner::Other);
+        check_owner(r#""application_ids":{}"#, Owner::Other);
+        check_owner(r#""user_ids":null"#, Owner::Other);
         let unset = r#"{"api_key":{"api_key":{"expires_at":"0001-01-01T00:00:00Z"}}}"#;
-        check_auth_info(unset, AccessKind::Other, &[], None);
+        check_auth_info(unset, Owner::Other, &[], None);
         for method in ["oauth_access_token", "user_session", "gateway_token"] {
             let body = format!(r#"{{"{method}":{{"rights":["RIGHT_GATEWAY_INFO"]}}}}"#);
-            check_auth_info(&body, AccessKind::Other, &[], None);
+            check_auth_info(&body, Owner::Other, &[], None);
         }
-        check_auth_info("{}", AccessKind::None, &[], None);
-        check_auth_info(r#"{"api_key":[]}"#, AccessKind::None, &[], None);
-        check_auth_info(r#"{"is_admin":true}"#, AccessKind::None, &[], None);
+        check_auth_info("{}", Owner::Other, &[], None);
+        check_auth_info(r#"{"api_key":[]}"#, Owner::Other, &[], None);
+        check_auth_info(r#"{"is_admin":true}"#, Owner::Other, &[], None);
         for body in ["<html>", "[]", r#"{"code":14,"message":"no","details":[]}"#] {
             assert!(auth_info(body.as_bytes()).is_err(), "{body}");
         }
