@@ -24,6 +24,7 @@ mod http;
 mod key_file;
 mod keys;
 mod lists;
+mod odd_answers;
 mod package;
 mod prometheus;
 mod property;
