@@ -21,6 +21,8 @@ use crate::secret::Secret;
 
 /// How often the loop gives a sign of life while no request comes.
 const IDLE_INTERVAL: Duration = Duration::from_secs(60);
+/// When no request has come for this long, the next scrape is usually a while away.
+const QUIET_TIME: Duration = Duration::from_secs(2);
 
 pub struct Server {
     http: tiny_http::Server,
@@ -70,17 +72,22 @@ impl Server {
         move || service.backlog.is_alive()
     }
 
-    /// Makes collections for ever.
+    /// Makes collections for ever, and asks for the key's own state when no client waits.
     pub fn run(mut self) -> ! {
-        self.ask_about_key();
+        let mut wait = QUIET_TIME;
         loop {
-            let wait = IDLE_INTERVAL.min(self.collector.time_to_key_info(Instant::now()));
             self.service.backlog.beat(wait);
-            // The only error is that of the private listener, which is shut on purpose.
             match self.http.recv_timeout(wait) {
-                Ok(Some(request)) => self.respond(request),
-                // Only where no request waits.
-                _ => self.ask_about_key(),
+                Ok(Some(request)) => {
+                    self.respond(request);
+                    wait = QUIET_TIME;
+                }
+                // Once: the private listener is shut on purpose.
+                Err(_) => {}
+                Ok(None) => {
+                    survive(|| self.collector.ask_about_key(Instant::now()));
+                    wait = IDLE_INTERVAL;
+                }
             }
         }
     }
@@ -96,10 +103,6 @@ impl Server {
         }
         self.service.backlog.end();
         self.service.connections.wake();
-    }
-
-    fn ask_about_key(&mut self) {
-        survive(|| self.collector.ask_about_key(Instant::now()));
     }
 }
 
