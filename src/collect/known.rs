@@ -70,8 +70,10 @@ struct Made {
 
 impl Made {
     fn serves(&self, scrape: &Scrape, version: u64) -> bool {
-        let is_fresh = scrape.now < self.fresh_until && self.is_complete;
-        // Without fresh data it serves those who asked together, and whoever came later.
+        // What is missing is missing for whoever came later, too.
+        let is_enough = self.is_complete || scrape.arrived >= self.arrived;
+        let is_fresh = scrape.now < self.fresh_until && is_enough;
+        // Without fresh data it serves those who asked together.
         self.version == version && (is_fresh || scrape.arrived == self.arrived)
     }
 }
@@ -380,6 +382,20 @@ mod tests {
         let first = known.snapshot(&scrape(now));
         known.insert(&"a".into(), "eu1".into(), connected(2), now + TTL);
         assert!(!Arc::ptr_eq(&first, &known.snapshot(&scrape(now))));
+    }
+
+    /// As when many are answered while the API hangs.
+    #[test]
+    fn what_is_not_complete_serves_those_who_came_later_and_not_those_who_came_earlier() {
+        let (known, now) = (known(&["a", "b"]), Instant::now());
+        known.insert(&"a".into(), "eu1".into(), connected(1), now + TTL);
+        known.insert(&"b".into(), "eu1".into(), connected(1), now);
+        let later = |time| known.snapshot(&scrape(now + time));
+        let first = later(TTL / 4);
+        assert!(Arc::ptr_eq(&first, &later(TTL / 2)));
+        assert!(!Arc::ptr_eq(&first, &later(TTL)));
+        let state = known.snapshot(&scrape(now)).gateways[1].state();
+        assert_eq!(state, GatewayState::Connected);
     }
 
     #[test]
