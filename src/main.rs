@@ -39,7 +39,7 @@ use crate::cli::{Command, Config, KeySource};
 use crate::collect::{Collector, FAILURE_TTL_MAX, GatewayList, Scope, Scrape};
 use crate::http::{BUDGET_MAX, Connections, Server};
 use crate::secret::Secret;
-use crate::system::{Notifier, Process, Signals};
+use crate::system::{Process, Signals};
 use crate::things_stack::{Client, KeyFile, ProxyRule, Settings, Transport};
 
 /// Connections at once; fewer where the limit of descriptors is low.
@@ -168,7 +168,7 @@ fn serve(
         }
         server.listen(listener).map_err(cannot_start)?;
     }
-    Notifier::from_environment().start(server.watch());
+    system::notify(server.watch());
     server.run()
 }
 

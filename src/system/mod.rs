@@ -13,4 +13,4 @@ pub use log::start_log;
 pub use process::{Process, max_fds};
 pub use signals::Signals;
 pub use sockets::bind;
-pub use systemd::Notifier;
+pub use systemd::notify;
