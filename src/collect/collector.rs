@@ -23,7 +23,7 @@ pub const FAILURE_TTL_MAX: Duration = Duration::from_secs(10);
 const KEY_INFO_TTL: Duration = Duration::from_secs(3600);
 const KEY_INFO_RETRY: Duration = Duration::from_secs(300);
 /// For that question: a scrape may come meanwhile.
-const KEY_INFO_TIME: Duration = Duration::from_secs(2);
+const KEY_INFO_TIME: Duration = Duration::from_secs(1);
 /// The first question leaves this time to a scrape that comes right after the start.
 const KEY_INFO_DELAY: Duration = Duration::from_secs(1);
 
@@ -125,7 +125,7 @@ impl Collector {
     }
 
     /// Asks for the state of the API key when it is time to. For a moment in which no client
-    /// waits: it takes up to two seconds.
+    /// waits: it takes up to a second.
     pub fn ask_about_key(&mut self, now: Instant) {
         if !self.time_to_key_info(now).is_zero() {
             return;

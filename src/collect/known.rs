@@ -67,14 +67,18 @@ struct Made {
     snapshot: Arc<Snapshot>,
     version: u64,
     arrived: Instant,
-    /// The first moment at which something in it has expired or is missing.
-    fresh_until: Instant,
+    /// Whether something is known of each gateway.
+    is_complete: bool,
+    /// The first moment at which something in it has expired.
+    fresh_until: Option<Instant>,
 }
 
 impl Made {
     /// What is not fresh serves those who arrived together with the scrape that it was made for.
+    /// What is missing in it is missing for all who arrived later, too.
     fn serves(&self, scrape: &Scrape, version: u64) -> bool {
-        let is_fresh = scrape.now < self.fresh_until;
+        let is_enough = self.is_complete || scrape.arrived >= self.arrived;
+        let is_fresh = is_enough && self.fresh_until.is_none_or(|until| scrape.now < until);
         self.version == version && (is_fresh || scrape.arrived == self.arrived)
     }
 }
@@ -200,10 +204,9 @@ impl State {
         let unknown = budget("it could not be asked for within the time of the scrape");
         let reports = self.gateways.iter().map(|w| w.report(scrape, &unknown));
         let gateways: Vec<GatewayReport> = reports.collect();
-        let expiries = self
-            .gateways
-            .iter()
-            .map(|w| w.fetched_for(scrape).map_or(scrape.now, |f| f.expiry));
+        let fetched = self.gateways.iter().map(|w| w.fetched_for(scrape));
+        let is_complete = fetched.clone().all(|fetched| fetched.is_some());
+        let fresh_until = fetched.flatten().map(|fetched| fetched.expiry).min();
         let about = &self.about;
         let list_error = match (&about.list_error, about.list_obtained_at) {
             (None, None) => Some(budget(
@@ -226,7 +229,8 @@ impl State {
             snapshot,
             version: self.version,
             arrived: scrape.arrived,
-            fresh_until: expiries.min().unwrap_or(scrape.now),
+            is_complete,
+            fresh_until,
         }
     }
 }
@@ -321,6 +325,20 @@ mod tests {
         let first = known.snapshot(&scrape(now));
         insert(&known, connected(2), now + TTL);
         assert!(!Arc::ptr_eq(&first, &known.snapshot(&scrape(now))));
+    }
+
+    /// As when many are answered while the API hangs.
+    #[test]
+    fn what_is_not_complete_serves_those_who_came_later_and_not_those_who_came_earlier() {
+        let (known, now) = (known(&["a", "b"]), Instant::now());
+        known.insert("a", "eu1".into(), connected(1), now + TTL);
+        known.insert("b", "eu1".into(), connected(1), now);
+        let later = |time| known.snapshot(&scrape(now + time));
+        let first = later(TTL / 4);
+        assert!(Arc::ptr_eq(&first, &later(TTL / 2)));
+        assert!(!Arc::ptr_eq(&first, &later(TTL)));
+        let state = known.snapshot(&scrape(now)).gateways[1].state();
+        assert_eq!(state, GatewayState::Connected);
     }
 
     #[test]
