@@ -88,10 +88,7 @@ fn run(mut config: Config, proxy: Option<ProxyRule>) -> Result<ExitCode, String>
     let token = token.map(|path| read_secret("token", path)).transpose()?;
     let transport = Transport::new(&key, config.ca_file.as_deref(), proxy);
     let transport = transport.map_err(|error| match &config.ca_file {
-        Some(path) => {
-            let path = path.display();
-            cli::without_key(format!("cannot use the authorities of {path}: {error}"))
-        }
+        Some(path) => format!("cannot use the authorities of {}: {error}", path.display()),
         None => error.to_string(),
     })?;
     let collector = collector(&mut config, transport, key);
@@ -218,10 +215,9 @@ fn cannot_start(error: impl Display) -> String {
 }
 
 fn read_secret(what: &str, path: &std::path::Path) -> Result<Secret, String> {
-    Secret::from_file(path).map_err(|error| {
-        let path = path.display();
-        cli::without_key(format!("cannot use the {what} of {path}: {error}"))
-    })
+    let secret = Secret::from_file(path);
+    let path = path.display();
+    secret.map_err(|error| format!("cannot use the {what} of {path}: {error}"))
 }
 
 /// The key is in memory, and a core dump is a file. No kind of mapping goes into one
@@ -242,6 +238,7 @@ fn print(text: &[u8]) -> io::Result<()> {
 }
 
 fn fail(code: u8, problem: impl Display) -> ExitCode {
+    let problem = cli::without_key(problem);
     let _ = writeln!(io::stderr(), "ttn-gateway-exporter: {problem}");
     ExitCode::from(code)
 }
