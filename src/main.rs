@@ -156,7 +156,8 @@ fn serve(
     let listeners = system::bind(address, *port)
         .map_err(|error| format!("cannot listen on {address}:{port}: {error}"))?;
     let connections = Arc::new(Connections::new(connection_limit()));
-    let renderer = Arc::new(Renderer::new(collector.known(), connections.clone()));
+    let (known, hosts) = (collector.known(), config.hosts.clone());
+    let renderer = Arc::new(Renderer::new(known, hosts, connections.clone()));
     let (listener, private) = http::connect().map_err(cannot_start)?;
     let backlog = Backlog::new(private);
     let heartbeat = Heartbeat::new();

@@ -11,6 +11,7 @@ use crate::http::response::{Body, Response};
 use crate::http::task::{Route, Task};
 use crate::model::Snapshot;
 use crate::system::Observer;
+use crate::things_stack::KnownHosts;
 use crate::{metrics, page};
 
 /// Below this, compression saves no packet.
@@ -18,6 +19,7 @@ const GZIP_BYTES_MIN: usize = 1024;
 
 pub struct Renderer {
     known: Known,
+    hosts: KnownHosts,
     connections: Arc<Connections>,
     tools: Mutex<Tools>,
 }
@@ -39,9 +41,10 @@ struct Text {
 }
 
 impl Renderer {
-    pub fn new(known: Known, connections: Arc<Connections>) -> Renderer {
+    pub fn new(known: Known, hosts: KnownHosts, connections: Arc<Connections>) -> Renderer {
         Renderer {
             known,
+            hosts,
             connections,
             tools: Mutex::new(Tools {
                 text: None,
@@ -81,7 +84,7 @@ impl Renderer {
     fn page(&self, snapshot: &Snapshot, query: &str, scrape: &Scrape) -> String {
         // The collection may have taken a while since the clock was read.
         let now = scrape.at + scrape.now.elapsed();
-        page::render(snapshot, &self.known.counters(), query, now)
+        page::render(snapshot, &self.known.counters(), &self.hosts, query, now)
     }
 
     /// The whole exposition: the part of the snapshot is made once for all who ask while it is
