@@ -6,7 +6,7 @@
 use crate::metrics::number::Value;
 use crate::metrics::text_format::{Family, Label, Row, counter, gauge};
 use crate::model::{ConnectionStats, GatewayReport, Location};
-use crate::model::{RoundTripTimes, State, SubBand, Timestamp};
+use crate::model::{RoundTripTimes, State, SubBand};
 
 const ANTENNA: &[&str] = &["antenna", "source"];
 const SUB_BAND: &[&str] = &["min_frequency_hertz", "max_frequency_hertz"];
@@ -162,24 +162,6 @@ pub const GATEWAY_ROWS: [Row<GatewayReport>; 28] = [
         |family, report| messages(family, report, downlinks),
     ),
 ];
-
-impl From<Timestamp> for Value {
-    fn from(moment: Timestamp) -> Value {
-        // The nanoseconds of a moment count forward also before the epoch; digits after the
-        // point count away from zero.
-        let is_negative = moment.seconds < 0;
-        let borrow = is_negative && moment.nanoseconds > 0;
-        Value::Seconds {
-            is_negative,
-            whole: moment.seconds.unsigned_abs() - u64::from(borrow),
-            nanoseconds: if borrow {
-                1_000_000_000 - moment.nanoseconds
-            } else {
-                moment.nanoseconds
-            },
-        }
-    }
-}
 
 fn is_connected(report: &GatewayReport) -> Option<bool> {
     match report.state() {

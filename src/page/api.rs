@@ -8,7 +8,7 @@ use crate::error::{FetchError, Reason};
 use crate::model::{Counters, KeyInfo, Snapshot, Timestamp};
 
 use super::text::{
-    ago, amount, counted, definition, escaped, grouped, host, isolated, timestamp, took, utc,
+    ago, amount, counted, definitions, escaped, grouped, host, isolated, timestamp, took, utc,
 };
 
 /// A clock that is further behind than this makes the ages on the page wrong.
@@ -153,17 +153,14 @@ pub fn facts(collection: &Snapshot, counters: &Counters, now: Timestamp) -> Stri
         Some(at) => format!("read whole {}", ago(timestamp(at), now)),
         None => "not read whole yet".to_string(),
     };
-    let facts: String = [
+    let facts = definitions(&[
         ("Last collection", collected),
         ("Gateway list", list),
         ("API key", key_life(collection.key.as_deref(), now)),
         ("Rate limit left", rate_limits(counters)),
         ("Since start", since_start(counters)),
         ("Last error", last_error(counters, now)),
-    ]
-    .iter()
-    .map(|(term, description)| definition(term, description))
-    .collect();
+    ]);
     format!(
         "<section aria-labelledby=\"api\">\n<h2 id=\"api\">The Things Stack API</h2>\n\
          <dl class=\"facts\">\n{facts}</dl>\n</section>\n"

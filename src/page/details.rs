@@ -5,10 +5,10 @@ use crate::model::{ConnectionStats, GatewayReport, Location, RoundTripTimes, Sub
 use crate::things_stack::KnownHosts;
 
 use super::query::percent_encoded;
-use super::table::{band_figures, is_full, slow};
+use super::table::{band_figures, is_full, is_slow};
 use super::text::{
-    UNKNOWN_FIGURE, ago, amount, band_edges, counted, definition, escaped, grouped, isolated, took,
-    utc,
+    UNKNOWN_FIGURE, ago, amount, band_edges, counted, definitions, escaped, grouped, isolated,
+    took, utc,
 };
 
 /// A term and its description, which is markup; where that is empty, nothing is shown.
@@ -28,10 +28,11 @@ pub fn details(report: &GatewayReport, hosts: &KnownHosts, now: Timestamp) -> St
         rows.extend(of_stats(stats, now));
     }
     if let Some(stats) = report.live_stats() {
+        let is_slow = is_slow(stats, now);
         rows.extend(
             stats
                 .round_trip_times
-                .map(|times| round_trip(times, slow(stats, now).is_some())),
+                .map(|times| round_trip(times, is_slow)),
         );
         rows.extend(stats.sub_bands.iter().map(sub_band));
     }
@@ -40,11 +41,7 @@ pub fn details(report: &GatewayReport, hosts: &KnownHosts, now: Timestamp) -> St
     rows.extend(gateway.antennas.iter().chain(reported).map(antenna));
     rows.push(("Server", isolated(&report.cluster)));
     rows.push(("Console", console_link(report, hosts)));
-    rows.retain(|(_, description)| !description.is_empty());
-    let html = rows
-        .iter()
-        .map(|(term, description)| definition(term, description));
-    html.collect()
+    definitions(&rows)
 }
 
 fn of_stats(stats: &ConnectionStats, now: Timestamp) -> Vec<Row> {
@@ -147,20 +144,14 @@ fn antenna(location: &Location) -> Row {
 /// The gateway in the console of its cluster. Anybody who may edit the gateway can name a host of
 /// their own, so that of a cluster that is not known is not linked; the list's own has it too.
 fn console_link(report: &GatewayReport, hosts: &KnownHosts) -> String {
-    let addresses = [
-        &report.cluster,
-        report.gateway.gateway_server_address.as_str(),
-        "",
-    ];
-    let base = addresses
-        .into_iter()
-        .find_map(|address| hosts.api_of(address).ok());
-    let Some(base) = base else {
+    let registered_at = report.gateway.gateway_server_address.as_str();
+    let mut addresses = [&report.cluster, registered_at, ""].into_iter();
+    let Some(base) = addresses.find_map(|address| hosts.api_of(address).ok()) else {
         return String::new();
     };
+    let base = escaped(&base.to_string());
     let id = percent_encoded(&report.gateway.gateway_id);
-    let url = format!("{base}/console/gateways/{id}");
-    format!("<a href=\"{}\">open this gateway</a>", escaped(&url))
+    format!("<a href=\"{base}/console/gateways/{id}\">open this gateway</a>")
 }
 
 #[cfg(test)]

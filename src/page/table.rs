@@ -80,7 +80,7 @@ pub fn table(rows: &[&GatewayReport], hosts: &KnownHosts, now: Timestamp) -> Str
 }
 
 fn needs_attention(stats: &ConnectionStats, now: Timestamp) -> bool {
-    is_silent(stats, now) || stats.sub_bands.iter().any(is_full) || slow(stats, now).is_some()
+    is_silent(stats, now) || stats.sub_bands.iter().any(is_full) || is_slow(stats, now)
 }
 
 /// Whether a gateway has not been heard for an hour; the start of its connection counts.
@@ -89,17 +89,16 @@ fn is_silent(stats: &ConnectionStats, now: Timestamp) -> bool {
     heard.is_some_and(|at| now.seconds.saturating_sub(at.seconds) >= SILENCE_SECONDS)
 }
 
-/// The round trips, where the alert about them would fire.
-pub fn slow(stats: &ConnectionStats, now: Timestamp) -> Option<RoundTripTimes> {
-    let messages = stats
-        .last_uplink_received_at
-        .max(stats.last_downlink_received_at);
-    let age = now.seconds.saturating_sub(messages?.seconds);
-    stats.round_trip_times.filter(|times| {
-        times.median > SLOW_ROUND_TRIP
-            && times.count >= ROUND_TRIP_SAMPLES_MIN
-            && age < ROUND_TRIP_AGE_SECONDS_MAX
-    })
+/// Whether the alert about round trips would fire.
+pub fn is_slow(stats: &ConnectionStats, now: Timestamp) -> bool {
+    let uplink_at = stats.last_uplink_received_at;
+    let last_message = uplink_at.max(stats.last_downlink_received_at);
+    let is_recent =
+        |at: Timestamp| now.seconds.saturating_sub(at.seconds) < ROUND_TRIP_AGE_SECONDS_MAX;
+    let is_long = |times: RoundTripTimes| {
+        times.median > SLOW_ROUND_TRIP && times.count >= ROUND_TRIP_SAMPLES_MIN
+    };
+    last_message.is_some_and(is_recent) && stats.round_trip_times.is_some_and(is_long)
 }
 
 /// Whether a band is near its limit.
@@ -134,7 +133,7 @@ fn body(report: &GatewayReport, hosts: &KnownHosts, now: Timestamp) -> String {
 fn row(report: &GatewayReport, now: Timestamp) -> String {
     let live = report.live_stats();
     let seen = report.stats().and_then(ConnectionStats::last_seen);
-    let slow = live.and_then(|stats| slow(stats, now));
+    let is_slow = live.is_some_and(|stats| is_slow(stats, now));
     let busiest = live.and_then(|stats| busiest(&stats.sub_bands));
     let cells = [
         (state_cell(report, now), false),
@@ -144,7 +143,7 @@ fn row(report: &GatewayReport, now: Timestamp) -> String {
             live.is_some_and(|stats| is_silent(stats, now)),
         ),
         (rate_cell(report), false),
-        (round_trip_cell(live, slow.is_some()), slow.is_some()),
+        (round_trip_cell(live, is_slow), is_slow),
         (
             busiest.map(band_cell).unwrap_or_default(),
             busiest.is_some_and(|(band, _)| is_full(band)),
@@ -406,7 +405,7 @@ mod tests {
                 last_downlink_received_at,
                 ..ConnectionStats::default()
             };
-            slow(&stats, now()).is_some()
+            super::is_slow(&stats, now())
         };
         assert!(!is_slow(3_000, 20, before(60)));
         assert!(!is_slow(9_000, 4, before(60)));

@@ -47,17 +47,12 @@ fn nanoseconds() -> impl Strategy<Value = u32> {
 
 fn value() -> impl Strategy<Value = Value> {
     let decimal = integer().prop_map(|number| Value::Float(number as i64 as f64 / 1000.0));
-    let seconds = (any::<bool>(), integer(), nanoseconds());
-    let seconds = seconds.prop_map(|(is_negative, whole, nanoseconds)| Value::Seconds {
-        is_negative,
-        whole,
-        nanoseconds,
-    });
     prop_oneof![
         integer().prop_map(Value::Integer),
         double().prop_map(Value::Float),
         decimal,
-        seconds
+        duration().prop_map(Value::Seconds),
+        duration().prop_map(Value::MinusSeconds),
     ]
 }
 
@@ -68,19 +63,22 @@ fn check_same(value: Value, sample: &Sample) {
         Value::Integer(value) => assert_eq!(sample.value.parse(), Ok(value)),
         Value::Float(value) if value.is_nan() => assert_eq!(sample.value, "NaN"),
         Value::Float(value) => assert_eq!(sample.number().to_bits(), value.to_bits()),
-        Value::Seconds {
-            is_negative,
-            whole,
-            nanoseconds,
-        } => {
+        Value::Seconds(seconds) => check_seconds(seconds, &sample.value),
+        Value::MinusSeconds(seconds) => {
             let unsigned = sample.value.strip_prefix('-');
-            assert_eq!(unsigned.is_some(), is_negative);
-            let unsigned = unsigned.unwrap_or(&sample.value);
-            let (seconds, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
-            assert_eq!(seconds.parse(), Ok(whole));
-            assert_eq!(format!("{fraction:0<9}").parse(), Ok(nanoseconds));
+            check_seconds(seconds, unsigned.expect("a negative number"));
         }
     }
+}
+
+#[track_caller]
+fn check_seconds(seconds: Duration, text: &str) {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    assert_eq!(whole.parse(), Ok(seconds.as_secs()));
+    assert_eq!(
+        format!("{fraction:0<9}").parse(),
+        Ok(seconds.subsec_nanos())
+    );
 }
 
 const METRICS: [Metric; 3] = [
