@@ -101,35 +101,30 @@ impl Flag {
     fn help_entry(&self) -> String {
         let short = self.short.map_or("    ".into(), |c| format!("-{c}, "));
         let value = self.value.map_or(String::new(), |v| format!(" {v}"));
-        let mut notes = Vec::new();
-        notes.extend(self.default.map(|default| format!("default {default}")));
-        notes.extend(self.variable.map(|variable| format!("variable {variable}")));
-        let notes = match notes.is_empty() {
-            true => String::new(),
-            false => format!(" [{}]", notes.join(", ")),
+        let default = self.default.map(|default| format!("default {default}"));
+        let variable = self.variable.map(|variable| format!("variable {variable}"));
+        let notes: Vec<String> = default.into_iter().chain(variable).collect();
+        let help = match notes.is_empty() {
+            true => self.help.to_owned(),
+            false => format!("{} [{}]", self.help, notes.join(", ")),
         };
-        let text = format!("{}{notes}", self.help);
-        let indent = "          ";
-        format!("  {short}--{}{value}\n{}\n", self.name, wrap(&text, indent))
+        format!("  {short}--{}{value}\n{}\n", self.name, wrap(&help))
     }
 }
 
-/// Breaks text into lines of at most 80 columns, each behind `indent`.
-fn wrap(text: &str, indent: &str) -> String {
-    let mut lines = vec![indent.to_owned()];
+/// Breaks text into lines of at most 80 columns, indented by 10.
+fn wrap(text: &str) -> String {
+    let (mut lines, mut column) = (String::new(), 80);
     for word in text.split(' ') {
-        let line = lines.last().map_or(0, String::len);
-        if line > indent.len() && line + word.len() >= 80 {
-            lines.push(indent.to_owned());
-        }
-        if let Some(line) = lines.last_mut() {
-            if line.len() > indent.len() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
+        let (space, start) = match column + 1 + word.len() {
+            0..=80 => (" ", column + 1),
+            _ => ("\n          ", 10),
+        };
+        lines += space;
+        lines += word;
+        column = start + word.len();
     }
-    lines.join("\n")
+    lines.split_off(1)
 }
 
 /// One value and where it came from, for messages: `--ttl` or `TTN_TTL`.
@@ -185,8 +180,8 @@ impl Given {
         Ok(())
     }
 
-    /// Adds the variables and defaults of the flags that were not given. A key on the command line wins
-    /// over a key file in the environment and the other way round.
+    /// Adds the variables, else the defaults, of the flags that were not given. A key on the
+    /// command line wins over a key file in the environment and the other way round.
     ///
     /// # Errors
     /// If a variable that takes several values is set and has none, or a switch is set to

@@ -12,7 +12,7 @@ use crate::model::{SubBand, Timestamp};
 pub const UNKNOWN_FIGURE: &str = "–";
 
 /// Text as HTML text: markup is inert, white space is plain, and control characters are visible
-/// as U+FFFD. How long it may be is up to who read it.
+/// as U+FFFD. Its length is bounded where it is read.
 pub fn escaped(text: &str) -> String {
     let mut html = String::with_capacity(text.len());
     for character in text.chars() {
