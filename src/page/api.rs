@@ -50,18 +50,16 @@ fn problem(what: &str, advice: &str) -> String {
 
 fn failure(what: &str, error: &FetchError) -> String {
     let what = format!("{what} because {}.", error.reason.words());
-    let context = isolated(&error.context);
-    let advice = advice(error.reason);
-    problem(
-        &what,
-        &format!("{advice}</p>\n<p class=\"context\">{context}"),
-    )
+    let advice = with_flags_marked(error.reason.advice());
+    let context = with_flags_marked(&escaped(&error.context));
+    let advice = format!("{advice}</p>\n<p class=\"context\"><bdi>{context}</bdi>");
+    problem(&what, &advice)
 }
 
-/// What to do, its flags set apart as what they are.
-fn advice(reason: Reason) -> String {
-    let words = reason.advice().split(' ').map(|word| {
-        let flag = word.trim_end_matches(['.', ',', ';']);
+/// Markup whose flags are set apart as what they are.
+fn with_flags_marked(markup: &str) -> String {
+    let words = markup.split(' ').map(|word| {
+        let flag = word.trim_end_matches(['.', ',', ':']);
         match flag.starts_with("--") {
             true => format!("<code>{flag}</code>{}", &word[flag.len()..]),
             false => word.to_string(),
@@ -213,7 +211,7 @@ fn last_error(counters: &Counters, now: Timestamp) -> String {
         "{}: {} <small>{}</small>",
         ago(timestamp(*at), now),
         error.reason.words(),
-        advice(error.reason)
+        with_flags_marked(error.reason.advice())
     )
 }
 
@@ -235,6 +233,16 @@ mod tests {
             let context = "<bdi>&lt;the context&gt;</bdi>";
             check(&collection, &Counters::default(), &[&what, advice, context]);
         }
+    }
+
+    #[test]
+    fn a_flag_stands_out_and_breaks_no_line() {
+        let told = with_flags_marked("the &lt;host&gt;: --allow-host a.example, or --server.");
+        let expected =
+            "the &lt;host&gt;: <code>--allow-host</code> a.example, or <code>--server</code>.";
+        assert_eq!(told, expected);
+        let told = with_flags_marked("--&lt;b&gt;");
+        assert_eq!(told, "<code>--&lt;b&gt;</code>");
     }
 
     #[test]
