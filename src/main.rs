@@ -26,9 +26,6 @@ mod exposition_parser;
 #[cfg(test)]
 #[path = "../tests/unit/fuzz.rs"]
 mod fuzz;
-#[cfg(test)]
-#[path = "../tests/unit/random.rs"]
-mod random;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -164,7 +161,9 @@ fn serve(
     let listeners = system::bind(address, *port)
         .map_err(|error| format!("cannot listen on {address}:{port}: {error}"))?;
     let budget = (2 * config.timeout).min(BUDGET_MAX);
-    let server = Server::new(collector, connections, token, budget).map_err(cannot_start)?;
+    let hosts = config.hosts.clone();
+    let server = Server::new(collector, hosts, connections, token, budget);
+    let server = server.map_err(cannot_start)?;
     for listener in listeners {
         if let Ok(address) = listener.local_addr() {
             log::info!("listening on http://{address}");

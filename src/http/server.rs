@@ -18,6 +18,7 @@ use crate::http::private;
 use crate::http::renderer::Renderer;
 use crate::http::service::Service;
 use crate::secret::Secret;
+use crate::things_stack::KnownHosts;
 
 /// How often the loop gives a sign of life while no request comes.
 const IDLE_INTERVAL: Duration = Duration::from_secs(60);
@@ -36,6 +37,7 @@ impl Server {
     /// If a socket or a thread cannot be had.
     pub fn new(
         collector: Collector,
+        hosts: KnownHosts,
         connections: Arc<Connections>,
         token: Option<Secret>,
         budget: Duration,
@@ -44,7 +46,7 @@ impl Server {
         let http = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
         let service = Arc::new(Service {
             backlog: Backlog::new(private),
-            renderer: Renderer::new(collector.known(), connections.clone()),
+            renderer: Renderer::new(collector.known(), hosts, connections.clone()),
             connections,
             token,
             budget,

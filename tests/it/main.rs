@@ -36,6 +36,7 @@ mod readme;
 mod searching;
 mod secrecy;
 mod states;
+mod status_page;
 mod stopping;
 mod systemd;
 mod tls;
