@@ -270,8 +270,10 @@ fn promtool_accepts_the_rules_and_each_alert_fires_when_it_should_and_only_then(
         return;
     }
     promtool(&["check", "rules", "src/assets/alerts.yml"]);
-    promtool(&["test", "rules", "tests/it/alerts_test.yml"]);
-    promtool(&["test", "rules", "tests/it/alerts_days_test.yml"]);
+    for scenarios in ["alerts", "alerts_days", "alerts_disturbances"] {
+        let scenarios = format!("tests/it/{scenarios}_test.yml");
+        promtool(&["test", "rules", &scenarios]);
+    }
 }
 
 #[test]
