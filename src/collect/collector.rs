@@ -22,10 +22,13 @@ pub const FAILURE_TTL_MAX: Duration = Duration::from_secs(10);
 /// How often the API key's own state is asked for, and after a failure.
 const KEY_INFO_TTL: Duration = Duration::from_secs(3600);
 const KEY_INFO_RETRY: Duration = Duration::from_secs(300);
-/// For that question: a scrape may come meanwhile.
-const KEY_INFO_TIME: Duration = Duration::from_secs(1);
-/// The first question leaves this time to a scrape that comes right after the start.
-const KEY_INFO_DELAY: Duration = Duration::from_secs(1);
+/// For that question: a scrape that comes meanwhile waits.
+const KEY_INFO_TIME: Duration = Duration::from_secs(2);
+/// It is put when no collection has begun for this long: the next one is then most likely a
+/// scrape interval away.
+const QUIET_TIME: Duration = Duration::from_secs(1);
+/// It is put off for that no longer than this.
+const KEY_INFO_DELAY_MAX: Duration = Duration::from_secs(5);
 
 /// What a request for the metrics brings along.
 #[derive(Clone, Copy)]
@@ -48,9 +51,9 @@ pub struct Collector {
     outage_log: OutageLog,
     /// Names of fields whose unexpected form was logged.
     logged_fields: BTreeSet<&'static str>,
-    /// When the last collection ended. The next scrape is most likely an interval away then.
+    /// When the last collection ended.
     collected: Instant,
-    /// From when on the key's own state is asked for again, after a collection.
+    /// From when on the key's own state is to be asked for again.
     key_info_due: Instant,
     /// The key that all of this is about.
     key_number: u64,
@@ -73,7 +76,7 @@ impl Collector {
             states: StateReader::new(ClusterSearch::new(server, hosts), ttl),
             outage_log: OutageLog::default(),
             logged_fields: BTreeSet::new(),
-            collected: start + KEY_INFO_DELAY,
+            collected: start,
             key_info_due: start,
         }
     }
@@ -115,17 +118,15 @@ impl Collector {
         self.finish(scrape, start, is_list_due);
     }
 
-    /// How long [`Collector::ask_about_key`] has to wait: until the next collection has ended if
-    /// it is not due yet.
+    /// How long [`Collector::ask_about_key`] has to wait.
     pub fn time_to_key_info(&self, now: Instant) -> Duration {
-        match self.collected >= self.key_info_due {
-            true => self.collected.saturating_duration_since(now),
-            false => Duration::MAX,
-        }
+        let quiet = self.collected + QUIET_TIME;
+        let at = quiet.min(self.key_info_due + KEY_INFO_DELAY_MAX);
+        at.max(self.key_info_due).saturating_duration_since(now)
     }
 
     /// Asks for the state of the API key when it is time to. For a moment in which no client
-    /// waits: it takes up to a second.
+    /// waits: it takes up to two seconds.
     pub fn ask_about_key(&mut self, now: Instant) {
         if !self.time_to_key_info(now).is_zero() {
             return;
