@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::collect::cluster_search::ClusterSearch;
+use crate::collect::clusters::Clusters;
 use crate::collect::gateway_list::GatewayList;
 use crate::collect::known::{Known, Missing};
 use crate::collect::outage_log::{Line, OutageLog};
@@ -22,10 +22,9 @@ pub const FAILURE_TTL_MAX: Duration = Duration::from_secs(10);
 /// How often the API key's own state is asked for, and after a failure.
 const KEY_INFO_TTL: Duration = Duration::from_secs(3600);
 const KEY_INFO_RETRY: Duration = Duration::from_secs(300);
-/// For that question: a scrape may come meanwhile.
+/// For that question; and at the start, when a scrape may come at any moment.
 const KEY_INFO_TIME: Duration = Duration::from_secs(2);
-/// The first question leaves this time to a scrape that comes right after the start.
-const KEY_INFO_DELAY: Duration = Duration::from_secs(1);
+const FIRST_KEY_INFO_TIME: Duration = Duration::from_millis(500);
 
 /// What a request for the metrics brings along.
 #[derive(Clone, Copy)]
@@ -48,10 +47,11 @@ pub struct Collector {
     outage_log: OutageLog,
     /// Names of fields whose unexpected form was logged.
     logged_fields: BTreeSet<&'static str>,
-    /// When the last collection ended. The next scrape is most likely an interval away then.
-    collected: Instant,
-    /// From when on the key's own state is asked for again, after a collection.
-    key_info_due: Instant,
+    /// From when on the key's own state is to be asked for again; none before the first time.
+    key_info_due: Option<Instant>,
+    /// The next moment for that, if it has come: right after a collection, when the next scrape
+    /// is most likely an interval away.
+    key_info_at: Option<Instant>,
     /// The key that all of this is about.
     key_number: u64,
 }
@@ -64,17 +64,16 @@ impl Collector {
         list: GatewayList,
         ttl: Duration,
     ) -> Collector {
-        let start = Instant::now();
         Collector {
             known: Known::new(client.counters()),
             key_number: client.key_number(),
             client,
             list,
-            states: StateReader::new(ClusterSearch::new(server, hosts), ttl),
+            states: StateReader::new(Clusters::new(server, hosts), ttl),
             outage_log: OutageLog::default(),
             logged_fields: BTreeSet::new(),
-            collected: start + KEY_INFO_DELAY,
-            key_info_due: start,
+            key_info_due: None,
+            key_info_at: Some(Instant::now()),
         }
     }
 
@@ -86,11 +85,6 @@ impl Collector {
     /// Finds out what this scrape needs and is not known, by its deadline. A collection that
     /// has begun gets at least two seconds.
     pub fn collect(&mut self, scrape: &Scrape) {
-        self.collect_missing(scrape);
-        self.collected = Instant::now();
-    }
-
-    fn collect_missing(&mut self, scrape: &Scrape) {
         let is_list_due = self.list.is_due(scrape);
         let (mut missing, count) = self.known.missing(scrape);
         self.known
@@ -103,7 +97,7 @@ impl Collector {
         let is_list_last = self.list.can_wait();
         if is_list_due && !is_list_last {
             let left = deadline.saturating_duration_since(start);
-            let is_first = self.list.is_empty();
+            let is_first = self.list.gateways.is_empty();
             missing = self.read_list(scrape, if is_first { deadline } else { start + left / 2 });
         }
         self.read_stats(missing, scrape, deadline);
@@ -115,13 +109,10 @@ impl Collector {
         self.finish(scrape, start, is_list_due);
     }
 
-    /// How long [`Collector::ask_about_key`] has to wait: until the next collection has ended if
-    /// it is not due yet.
+    /// How long [`Collector::ask_about_key`] has to wait, if no collection comes before.
     pub fn time_to_key_info(&self, now: Instant) -> Duration {
-        match self.collected >= self.key_info_due {
-            true => self.collected.saturating_duration_since(now),
-            false => Duration::MAX,
-        }
+        let at = self.key_info_at;
+        at.map_or(Duration::MAX, |at| at.saturating_duration_since(now))
     }
 
     /// Asks for the state of the API key when it is time to. For a moment in which no client
@@ -130,10 +121,12 @@ impl Collector {
         if !self.time_to_key_info(now).is_zero() {
             return;
         }
-        let (server, needs_list) = (self.states.server().clone(), self.list.is_listed());
-        let info = self
-            .client
-            .key_info(&server, needs_list, now + KEY_INFO_TIME);
+        let (time, retry) = match self.key_info_due {
+            None => (FIRST_KEY_INFO_TIME, Duration::ZERO),
+            Some(_) => (KEY_INFO_TIME, KEY_INFO_RETRY),
+        };
+        let (server, needs_list) = (self.states.clusters.server.clone(), self.list.is_listed());
+        let info = self.client.key_info(&server, needs_list, now + time);
         self.forget_old_key();
         let next = match info {
             Ok(info) => {
@@ -142,10 +135,11 @@ impl Collector {
             }
             Err(refused) => {
                 log::debug!("the API key's own state is not known: {}", refused.error);
-                KEY_INFO_RETRY
+                retry
             }
         };
-        self.key_info_due = Instant::now() + next;
+        self.key_info_due = Some(Instant::now() + next);
+        self.key_info_at = None;
     }
 
     fn set_key_info(&mut self, info: KeyInfo) {
@@ -169,20 +163,20 @@ impl Collector {
             self.key_number = self.client.key_number();
             self.states.forget_refusals();
             self.known.change_about(|about| about.key = None);
-            self.key_info_due = Instant::now();
+            self.key_info_due = Some(Instant::now());
         }
     }
 
     /// The list as it is then may have other gateways to ask for.
     fn read_list(&mut self, scrape: &Scrape, deadline: Instant) -> Vec<Missing> {
-        let server = self.states.server().clone();
+        let server = self.states.clusters.server.clone();
         self.list
             .read(&mut self.client, &server, scrape.at, deadline);
         self.known
             .set_gateways(self.states.set_gateways(&self.list));
         self.known.change_about(|about| {
-            about.list_error = self.list.error().cloned();
-            about.list_obtained_at = self.list.obtained_at();
+            about.list_error = self.list.error.clone();
+            about.list_obtained_at = self.list.obtained_at;
         });
         self.known.missing(scrape).0
     }
@@ -191,14 +185,14 @@ impl Collector {
         self.forget_old_key();
         self.known
             .count(|counters| counters.cache_misses += missing.len() as u64);
-        let mut collection = Collection {
+        let collection = Collection {
             client: &mut self.client,
             list: &self.list,
             known: &self.known,
             scrape,
             deadline,
         };
-        self.states.read(missing, &mut collection);
+        self.states.read(missing, collection);
     }
 
     /// Counts and logs what is missing in the end.
@@ -234,6 +228,13 @@ impl Collector {
                 log::warn!("{field_error}; this field is left out");
             }
         }
+        let late = [Reason::Timeout, Reason::Budget];
+        let is_late = snapshot
+            .first_error()
+            .is_some_and(|e| late.contains(&e.reason));
+        let end = Instant::now();
+        // What hangs would hang again, and hold up the next scrape.
+        self.key_info_at = (self.key_info_due <= Some(end) && !is_late).then_some(end);
         self.log_outages(&snapshot);
         log::debug!("collected {} gateways in {took:?}", snapshot.gateways.len());
     }
@@ -241,7 +242,7 @@ impl Collector {
     /// Whether this host is one of those that are asked now.
     fn is_asked(&self, host: &str, snapshot: &Snapshot) -> bool {
         let mut gateways = snapshot.gateways.iter();
-        host == self.states.server().host || gateways.any(|report| *report.cluster == *host)
+        host == self.states.clusters.server.host || gateways.any(|report| *report.cluster == *host)
     }
 
     fn log_outages(&mut self, snapshot: &Snapshot) {

@@ -35,10 +35,12 @@ pub struct GatewayList {
     ttl: Duration,
     /// After a failure the next try comes sooner.
     retry_after: Duration,
-    gateways: Gateways,
-    /// When the list was last obtained whole.
-    obtained_at: Option<SystemTime>,
-    error: Option<Arc<FetchError>>,
+    /// The list at hand, by id.
+    pub gateways: Gateways,
+    /// When the list was last obtained whole, by this machine's clock.
+    pub obtained_at: Option<SystemTime>,
+    /// Why the list is missing, incomplete or an older one.
+    pub error: Option<Arc<FetchError>>,
     last_try: LastTry,
     /// What was read of a list that is not whole yet.
     pages: Option<ListPages>,
@@ -83,41 +85,19 @@ impl GatewayList {
         }
     }
 
-    /// The gateways by id.
-    pub fn gateways(&self) -> impl Iterator<Item = &Arc<Gateway>> {
-        self.gateways.values()
-    }
-
-    pub fn contains(&self, gateway_id: &str) -> bool {
-        self.gateways.contains_key(gateway_id)
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.gateways.is_empty()
-    }
-
-    /// Why the list is missing, incomplete or an older one.
-    pub fn error(&self) -> Option<&Arc<FetchError>> {
-        self.error.as_ref()
-    }
-
     /// Why the registration of a gateway named on the command line was never read nor refused:
     /// it may name a cluster that is not known yet.
     pub fn error_of_registration(&self, gateway_id: &str) -> Option<&Arc<FetchError>> {
         let is_unread = self.unread.iter().any(|id| id == gateway_id);
-        self.error()
+        self.error
+            .as_ref()
             .filter(|_| is_unread && self.obtained_at.is_none())
-    }
-
-    /// When the list was last obtained whole, by this machine's clock.
-    pub fn obtained_at(&self) -> Option<SystemTime> {
-        self.obtained_at
     }
 
     /// Whether the last try ran out of time though a list is at hand: then stats come before
     /// the next one.
     pub fn can_wait(&self) -> bool {
-        matches!(self.last_try, LastTry::CutOff) && !self.is_empty()
+        matches!(self.last_try, LastTry::CutOff) && !self.gateways.is_empty()
     }
 
     /// Whether gateways come from a list call.

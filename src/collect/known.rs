@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::collect::Scrape;
-use crate::collect::cluster_search::Home;
+use crate::collect::clusters::Home;
 use crate::collect::uplink_rate::UplinkRate;
 use crate::error::{FetchError, Reason};
 use crate::model::{Counters, Gateway, GatewayReport, KeyInfo, Outcome, Snapshot};
@@ -250,9 +250,8 @@ fn is_api_up(gateways: &[GatewayReport]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::examples::{connected, failed, gateway, refused};
+    use crate::examples::{cluster, connected, failed, gateway, refused};
     use crate::model::State as GatewayState;
-    use crate::things_stack::BaseUrl;
 
     const TTL: Duration = Duration::from_secs(10);
 
@@ -268,8 +267,7 @@ mod tests {
     /// With a whole list of these gateways.
     fn known(ids: &[&str]) -> Known {
         let known = Known::new(Arc::default());
-        let eu1 = BaseUrl::parse("eu1").expect("the test's own URL");
-        let home = Arc::new(Home::of(Arc::new(eu1)));
+        let home = Arc::new(Home::of(cluster("eu1")));
         let gateways = ids.iter().map(|id| (gateway(id), home.clone()));
         known.set_gateways(gateways.collect());
         known.change_about(|about| about.list_obtained_at = Some(SystemTime::UNIX_EPOCH));

@@ -57,6 +57,7 @@ pub struct Server {
 impl Server {
     /// Answers requests for ever.
     pub fn run(mut self) -> ! {
+        self.ask_about_key();
         loop {
             let wait = IDLE_INTERVAL.min(self.collector.time_to_key_info(Instant::now()));
             self.heartbeat.beat(Instant::now() + wait);
