@@ -7,9 +7,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::collect::clusters::Clusters;
 use crate::collect::gateway_list::GatewayList;
-use crate::collect::known::{Known, Missing};
-use crate::collect::outage_log::{Line, OutageLog};
+use crate::collect::known::Known;
+use crate::collect::outage_log::OutageLog;
 use crate::collect::states::{Collection, StateReader};
+use crate::collect::target::Target;
 use crate::error::Reason;
 use crate::model::{KeyInfo, Snapshot};
 use crate::things_stack::{BaseUrl, Client, KnownHosts};
@@ -168,7 +169,7 @@ impl Collector {
     }
 
     /// The list as it is then may have other gateways to ask for.
-    fn read_list(&mut self, scrape: &Scrape, deadline: Instant) -> Vec<Missing> {
+    fn read_list(&mut self, scrape: &Scrape, deadline: Instant) -> Vec<Target> {
         let server = self.states.clusters.server.clone();
         self.list
             .read(&mut self.client, &server, scrape.at, deadline);
@@ -181,7 +182,7 @@ impl Collector {
         self.known.missing(scrape).0
     }
 
-    fn read_stats(&mut self, missing: Vec<Missing>, scrape: &Scrape, deadline: Instant) {
+    fn read_stats(&mut self, missing: Vec<Target>, scrape: &Scrape, deadline: Instant) {
         self.forget_old_key();
         self.known
             .count(|counters| counters.cache_misses += missing.len() as u64);
@@ -235,7 +236,9 @@ impl Collector {
         let end = Instant::now();
         // What hangs would hang again, and hold up the next scrape.
         self.key_info_at = (self.key_info_due <= Some(end) && !is_late).then_some(end);
-        self.log_outages(&snapshot);
+        for (level, line) in self.outage_log.enter(&snapshot) {
+            log::log!(level, "{line}");
+        }
         log::debug!("collected {} gateways in {took:?}", snapshot.gateways.len());
     }
 
@@ -243,14 +246,5 @@ impl Collector {
     fn is_asked(&self, host: &str, snapshot: &Snapshot) -> bool {
         let mut gateways = snapshot.gateways.iter();
         host == self.states.clusters.server.host || gateways.any(|report| *report.cluster == *host)
-    }
-
-    fn log_outages(&mut self, snapshot: &Snapshot) {
-        for line in self.outage_log.enter(snapshot) {
-            match line {
-                Line::Failing(line) => log::warn!("{line}"),
-                Line::Recovered(line) => log::info!("{line}"),
-            }
-        }
     }
 }

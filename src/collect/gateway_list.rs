@@ -29,6 +29,18 @@ pub enum Scope {
     Gateways(Vec<String>),
 }
 
+impl Scope {
+    /// Whose gateways to list, as it stands in the path; none where none are listed.
+    fn owner(&self) -> Option<String> {
+        match self {
+            Scope::Key => Some(String::new()),
+            Scope::Organization(id) => Some(format!("/organizations/{id}")),
+            Scope::User(id) => Some(format!("/users/{id}")),
+            Scope::Gateways(_) => None,
+        }
+    }
+}
+
 pub struct GatewayList {
     scope: Scope,
     exclude: BTreeSet<String>,
@@ -132,17 +144,9 @@ impl GatewayList {
             self.last_try = LastTry::Ended { at, next };
             return;
         }
-        let result = match &self.scope {
-            Scope::Key => self.read_pages(client, server, "", deadline),
-            Scope::Organization(id) => {
-                let owner = format!("/organizations/{id}");
-                self.read_pages(client, server, &owner, deadline)
-            }
-            Scope::User(id) => {
-                let owner = format!("/users/{id}");
-                self.read_pages(client, server, &owner, deadline)
-            }
-            Scope::Gateways(_) => self.read_registrations(client, server, deadline),
+        let result = match self.scope.owner() {
+            Some(owner) => self.read_pages(client, server, &owner, deadline),
+            None => self.read_registrations(client, server, deadline),
         };
         let ended = Instant::now();
         let is_cut = deadline.saturating_duration_since(ended) < CUT_MARGIN;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::collect::Scrape;
 use crate::collect::clusters::Home;
+use crate::collect::target::Target;
 use crate::collect::uplink_rate::UplinkRate;
 use crate::error::{FetchError, Reason};
 use crate::model::{Counters, Gateway, GatewayReport, KeyInfo, Outcome, Snapshot};
@@ -21,8 +22,7 @@ struct State {
     /// Sorted by id.
     gateways: Vec<Watched>,
     about: About,
-    /// Grows with each change.
-    version: u64,
+    /// The last snapshot, until something changes.
     last: Option<Made>,
 }
 
@@ -43,14 +43,6 @@ struct Fetched {
     uplink_rate: UplinkRate,
 }
 
-/// A gateway of which too little is known for a scrape.
-pub struct Missing {
-    pub gateway: Arc<Gateway>,
-    pub home: Arc<Home>,
-    /// Whether anything was known of it before.
-    pub was_known: bool,
-}
-
 /// What is known beside the gateways.
 #[derive(Default)]
 pub struct About {
@@ -65,18 +57,9 @@ pub struct About {
 /// A snapshot, and for how long it need not be made anew.
 struct Made {
     snapshot: Arc<Snapshot>,
-    version: u64,
     arrived: Instant,
     /// The first moment at which something in it has expired or is missing.
     fresh_until: Instant,
-}
-
-impl Made {
-    /// What is not fresh serves those who arrived together with the scrape that it was made for.
-    fn serves(&self, scrape: &Scrape, version: u64) -> bool {
-        let is_fresh = scrape.now < self.fresh_until;
-        self.version == version && (is_fresh || scrape.arrived == self.arrived)
-    }
 }
 
 impl Known {
@@ -89,8 +72,9 @@ impl Known {
     /// nothing and asks nobody. The same `Arc` comes again as long as nothing has changed.
     pub fn snapshot(&self, scrape: &Scrape) -> Arc<Snapshot> {
         let mut state = self.state();
+        // What is not fresh serves those who arrived together with the scrape that it was for.
         if let Some(last) = &state.last
-            && last.serves(scrape, state.version)
+            && (scrape.now < last.fresh_until || scrape.arrived == last.arrived)
         {
             return last.snapshot.clone();
         }
@@ -113,7 +97,7 @@ impl Known {
 
     /// Takes over the list, which is sorted by id: what is no longer in it is forgotten.
     pub(super) fn set_gateways(&self, gateways: Vec<(Arc<Gateway>, Arc<Home>)>) {
-        let mut state = self.state();
+        let mut state = self.changed();
         let watched = gateways.into_iter().map(|(gateway, home)| Watched {
             fetched: state
                 .watched(&gateway.gateway_id)
@@ -122,18 +106,16 @@ impl Known {
             home,
         });
         state.gateways = watched.collect();
-        state.version += 1;
     }
 
     pub(super) fn change_about(&self, change: impl FnOnce(&mut About)) {
-        let mut state = self.state();
+        let mut state = self.changed();
         change(&mut state.about);
-        state.version += 1;
     }
 
     /// Keeps what became of asking for a gateway, if that is still watched.
     pub(super) fn insert(&self, id: &str, cluster: Arc<str>, outcome: Outcome, expiry: Instant) {
-        let mut state = self.state();
+        let mut state = self.changed();
         let Some(watched) = state.watched(id) else {
             return;
         };
@@ -146,23 +128,27 @@ impl Known {
             ended,
             expiry,
         });
-        state.version += 1;
     }
 
-    /// The gateways of which too little is known for this scrape, sorted by id, and how many
-    /// there are in all.
-    pub(super) fn missing(&self, scrape: &Scrape) -> (Vec<Missing>, usize) {
+    /// The gateways of which too little is known for this scrape, and how many there are in all.
+    /// Those of which nothing is known come first: an earlier scrape had no time for them.
+    pub(super) fn missing(&self, scrape: &Scrape) -> (Vec<Target>, usize) {
         let state = self.state();
-        let missing = state
-            .gateways
-            .iter()
-            .filter(|w| w.fetched_for(scrape).is_none());
-        let missing = missing.map(|watched| Missing {
-            gateway: watched.gateway.clone(),
-            home: watched.home.clone(),
-            was_known: watched.fetched.is_some(),
-        });
-        (missing.collect(), state.gateways.len())
+        let of_kind = |was_known: bool| {
+            let gateways = state.gateways.iter();
+            gateways.filter(move |watched| watched.fetched.is_some() == was_known)
+        };
+        let in_order = of_kind(false).chain(of_kind(true));
+        let missing = in_order.filter(|watched| watched.fetched_for(scrape).is_none());
+        let target = |watched: &Watched| Target::new(watched.gateway.clone(), watched.home.clone());
+        (missing.map(target).collect(), state.gateways.len())
+    }
+
+    /// For a change: a snapshot that was made before is over.
+    fn changed(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state();
+        state.last = None;
+        state
     }
 
     /// Whoever panicked with it left plain data behind, valid at each step.
@@ -224,7 +210,6 @@ impl State {
         });
         Made {
             snapshot,
-            version: self.version,
             arrived: scrape.arrived,
             fresh_until: expiries.min().unwrap_or(scrape.now),
         }

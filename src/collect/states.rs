@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::collect::clusters::{Cluster, Clusters, Home};
 use crate::collect::collector::{FAILURE_TTL_MAX, Scrape};
 use crate::collect::gateway_list::GatewayList;
-use crate::collect::known::{Known, Missing};
+use crate::collect::known::Known;
 use crate::collect::stats::{BatchLimits, Question, read_stats};
 use crate::collect::target::{Memory, Target};
 use crate::error::Reason;
@@ -58,12 +58,12 @@ impl StateReader {
     }
 
     /// Finds out what can be found out within the time. What is certain is known at once.
-    pub fn read(&mut self, missing: Vec<Missing>, mut collection: Collection<'_>) {
+    pub fn read(&mut self, mut targets: Vec<Target>, mut collection: Collection<'_>) {
         let now = collection.scrape.now;
-        // Those of which nothing is known come first: an earlier scrape had no time for them.
-        let (known, unknown): (Vec<_>, Vec<_>) = missing.into_iter().partition(|m| m.was_known);
-        let missing = unknown.into_iter().chain(known);
-        let mut targets: Vec<Target> = missing.map(|missing| self.target(missing)).collect();
+        for target in &mut targets {
+            let memory = self.memories.remove(target.id());
+            target.memory = memory.unwrap_or_default();
+        }
         let firsts = firsts(&targets);
         // A cluster that hangs must leave time for the others, and for the search.
         let reserve = usize::from(firsts.len() > 1);
@@ -82,17 +82,6 @@ impl StateReader {
         }
         for target in targets {
             self.conclude(target, &collection);
-        }
-    }
-
-    fn target(&mut self, missing: Missing) -> Target {
-        let memory = self.memories.remove(&missing.gateway.gateway_id);
-        Target {
-            memory: memory.unwrap_or_default(),
-            gateway: missing.gateway,
-            home: missing.home,
-            is_connected: false,
-            failure: None,
         }
     }
 

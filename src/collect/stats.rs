@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::collect::target::{LeftOut, Target};
+use crate::collect::target::Target;
 use crate::error::{FetchError, Reason};
 use crate::model::{ConnectionStats, Outcome};
 use crate::things_stack::{BaseUrl, CallError, Client};
@@ -62,10 +62,7 @@ pub fn read_stats(
         halted: None,
         seen: Seen::default(),
     };
-    let left = targets.iter_mut().map(|target| &mut **target);
-    let left = left.filter_map(|target| run.unless_refused(target));
-    let (mut together, mut alone): (Vec<_>, Vec<_>) =
-        left.partition(|target| target.memory.may_share_batch(question.now));
+    let [mut together, mut alone] = run.sort(targets);
     match together.as_mut_slice() {
         [target] => drop(run.single(target)),
         together => run.in_batches(together),
@@ -114,16 +111,27 @@ enum Next {
 }
 
 impl Run<'_> {
-    /// A gateway that was refused lately keeps that outcome.
-    fn unless_refused<'t>(&mut self, target: &'t mut Target) -> Option<&'t mut Target> {
-        match &target.memory.left_out {
-            Some(LeftOut::Refused(error, until)) if self.question.now < *until => {
-                let outcome = Err(error.clone());
-                (self.found)(target, outcome);
-                None
+    /// The gateways that may share a batch, and those to ask alone. Those that were refused
+    /// lately keep that outcome.
+    fn sort<'t>(&mut self, targets: &'t mut [&mut Target]) -> [Vec<&'t mut Target>; 2] {
+        let [mut together, mut alone] = [Vec::new(), Vec::new()];
+        for target in targets {
+            let Some(left_out) = &target.memory.left_out else {
+                together.push(&mut **target);
+                continue;
+            };
+            let refusal = left_out.refusal.clone();
+            let is_over = left_out.until <= self.question.now;
+            if is_over {
+                target.memory.left_out = None;
             }
-            _ => Some(target),
+            match refusal {
+                Some(error) if !is_over => (self.found)(target, Err(error)),
+                None if is_over => together.push(&mut **target),
+                _ => alone.push(&mut **target),
+            }
         }
+        [together, alone]
     }
 
     /// Each round brings outcomes, or makes batches smaller, or is the only repetition.
@@ -219,17 +227,15 @@ impl Run<'_> {
         }
     }
 
-    /// If the single call can read what a batch of one cannot, the gateway is asked alone from
-    /// now on. Where that happens to many, batches as such do not work: for the key of a
-    /// gateway, or on servers before 3.28.2 for rights through user and organization.
+    /// What a batch of one cannot read is asked alone from now on. Where the single call can read
+    /// many of those, batches as such do not work: for the key of a gateway, or on servers before
+    /// 3.28.2 for rights through user and organization.
     fn halve(&mut self, batch: &mut [&mut Target]) -> Next {
         let [target] = batch else {
             return Next::Halve;
         };
-        if self.single(target) {
-            target.memory.left_out = Some(LeftOut::Alone(self.question.now + ALONE_TTL));
-            self.seen.alone += 1;
-        }
+        target.leave_out(None, self.question.now + ALONE_TTL);
+        self.seen.alone += usize::from(self.single(target));
         if self.seen.alone >= SUSPICIOUS_GATEWAYS && !self.seen.is_any_batch_readable {
             self.limit_batches(1, BATCH_REFUSAL_TTL);
         }
@@ -240,28 +246,21 @@ impl Run<'_> {
     fn single(&mut self, target: &mut Target) -> bool {
         let outcome = match &self.halted {
             Some(error) => Err(error.clone()),
-            None => self.ask_alone(target),
+            None => self.ask_alone(target.id()),
         };
         let is_readable = outcome.is_ok();
-        let until = self.question.now + REFUSAL_TTL;
-        match &outcome {
-            Ok(_) => target.memory.end_refusal(),
-            Err(error) if is_refusal(error) => {
-                target.memory.left_out = Some(LeftOut::Refused(error.clone(), until));
-            }
-            // Not a refusal, and it may be better soon; but it would spoil a batch.
-            Err(error) if error.reason == Reason::TooLarge => {
-                target.memory.left_out = Some(LeftOut::Alone(until));
-            }
-            Err(_) => {}
+        if let Err(error) = &outcome
+            && is_refusal(error)
+        {
+            target.leave_out(Some(error.clone()), self.question.now + REFUSAL_TTL);
         }
         (self.found)(target, outcome);
         is_readable
     }
 
-    fn ask_alone(&mut self, target: &Target) -> Outcome {
+    fn ask_alone(&mut self, id: &str) -> Outcome {
         let (cluster, deadline) = (self.question.cluster, self.deadline());
-        let outcome = match self.client.stats(cluster, target.id(), deadline) {
+        let outcome = match self.client.stats(cluster, id, deadline) {
             Ok(stats) => outcome_of(stats),
             Err(refused) if refused.name == "not_connected" => Ok(None),
             Err(refused) if is_of_gateway(&refused) => return Err(self.refused(refused.error)),

@@ -40,33 +40,16 @@ struct Denial {
     stats: Option<Arc<ConnectionStats>>,
 }
 
-/// Why a gateway is left out of batches, which it would spoil, and until when.
-pub enum LeftOut {
-    /// It was refused alone, too.
-    Refused(Arc<FetchError>, Instant),
-    /// It has to be asked alone.
-    Alone(Instant),
+/// A gateway is left out of batches, which it would spoil.
+pub struct LeftOut {
+    pub until: Instant,
+    /// Why it cannot be read alone either; none where it can.
+    pub refusal: Option<Arc<FetchError>>,
 }
 
 impl Memory {
     pub fn is_empty(&self) -> bool {
         self.found_at.is_none() && self.denials.is_empty() && self.left_out.is_none()
-    }
-
-    /// Whether it may be asked for together with others.
-    pub fn may_share_batch(&self, now: Instant) -> bool {
-        match self.left_out {
-            None => true,
-            Some(LeftOut::Alone(until)) => now >= until,
-            Some(LeftOut::Refused(..)) => false,
-        }
-    }
-
-    /// It could be read alone.
-    pub fn end_refusal(&mut self) {
-        if let Some(LeftOut::Refused(..)) = self.left_out {
-            self.left_out = None;
-        }
     }
 
     fn denials(&self, now: Instant) -> impl Iterator<Item = &Denial> {
@@ -82,8 +65,22 @@ impl Memory {
 }
 
 impl Target {
+    pub fn new(gateway: Arc<Gateway>, home: Arc<Home>) -> Target {
+        Target {
+            gateway,
+            home,
+            memory: Memory::default(),
+            is_connected: false,
+            failure: None,
+        }
+    }
+
     pub fn id(&self) -> &str {
         &self.gateway.gateway_id
+    }
+
+    pub fn leave_out(&mut self, refusal: Option<Arc<FetchError>>, until: Instant) {
+        self.memory.left_out = Some(LeftOut { until, refusal });
     }
 
     /// The cluster to ask before all others.
@@ -164,13 +161,7 @@ mod tests {
     use crate::examples::{cluster, gateway, timestamp};
 
     fn target(home: &str) -> Target {
-        Target {
-            gateway: gateway("gw-1"),
-            home: Arc::new(Home::of(cluster(home))),
-            memory: Memory::default(),
-            is_connected: false,
-            failure: None,
-        }
+        Target::new(gateway("gw-1"), Arc::new(Home::of(cluster(home))))
     }
 
     #[test]
