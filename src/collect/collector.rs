@@ -23,9 +23,8 @@ pub const FAILURE_TTL_MAX: Duration = Duration::from_secs(10);
 /// How often the API key's own state is asked for, and after a failure.
 const KEY_INFO_TTL: Duration = Duration::from_secs(3600);
 const KEY_INFO_RETRY: Duration = Duration::from_secs(300);
-/// For that question; and at the start, when a scrape may come at any moment.
+/// For that question: a scrape may come meanwhile.
 const KEY_INFO_TIME: Duration = Duration::from_secs(2);
-const FIRST_KEY_INFO_TIME: Duration = Duration::from_millis(500);
 
 /// What a request for the metrics brings along.
 #[derive(Clone, Copy)]
@@ -48,11 +47,8 @@ pub struct Collector {
     outage_log: OutageLog,
     /// Names of fields whose unexpected form was logged.
     logged_fields: BTreeSet<&'static str>,
-    /// From when on the key's own state is to be asked for again; none before the first time.
-    key_info_due: Option<Instant>,
-    /// The next moment for that, if it has come: right after a collection, when the next scrape
-    /// is most likely an interval away.
-    key_info_at: Option<Instant>,
+    /// When the key's own state is asked for again.
+    next_key_info: Instant,
     /// The key that all of this is about.
     key_number: u64,
 }
@@ -73,8 +69,7 @@ impl Collector {
             states: StateReader::new(Clusters::new(server, hosts), ttl),
             outage_log: OutageLog::default(),
             logged_fields: BTreeSet::new(),
-            key_info_due: None,
-            key_info_at: Some(Instant::now()),
+            next_key_info: Instant::now(),
         }
     }
 
@@ -95,11 +90,11 @@ impl Collector {
         }
         let start = Instant::now();
         let deadline = scrape.deadline.max(start + TIME_MIN);
-        let is_list_last = self.list.can_wait();
+        let half = deadline.saturating_duration_since(start) / 2;
+        let is_list_last = self.list.is_slower_than(half);
         if is_list_due && !is_list_last {
-            let left = deadline.saturating_duration_since(start);
             let is_first = self.list.gateways.is_empty();
-            missing = self.read_list(scrape, if is_first { deadline } else { start + left / 2 });
+            missing = self.read_list(scrape, if is_first { deadline } else { start + half });
         }
         self.read_stats(missing, scrape, deadline);
         if is_list_due && is_list_last {
@@ -110,10 +105,9 @@ impl Collector {
         self.finish(scrape, start, is_list_due);
     }
 
-    /// How long [`Collector::ask_about_key`] has to wait, if no collection comes before.
+    /// How long [`Collector::ask_about_key`] can wait.
     pub fn time_to_key_info(&self, now: Instant) -> Duration {
-        let at = self.key_info_at;
-        at.map_or(Duration::MAX, |at| at.saturating_duration_since(now))
+        self.next_key_info.saturating_duration_since(now)
     }
 
     /// Asks for the state of the API key when it is time to. For a moment in which no client
@@ -122,25 +116,22 @@ impl Collector {
         if !self.time_to_key_info(now).is_zero() {
             return;
         }
-        let (time, retry) = match self.key_info_due {
-            None => (FIRST_KEY_INFO_TIME, Duration::ZERO),
-            Some(_) => (KEY_INFO_TIME, KEY_INFO_RETRY),
-        };
         let (server, needs_list) = (self.states.clusters.server.clone(), self.list.is_listed());
-        let info = self.client.key_info(&server, needs_list, now + time);
+        let info = self
+            .client
+            .key_info(&server, needs_list, now + KEY_INFO_TIME);
         self.forget_old_key();
-        let next = match info {
+        let wait = match info {
             Ok(info) => {
                 self.set_key_info(info);
                 KEY_INFO_TTL
             }
             Err(refused) => {
                 log::debug!("the API key's own state is not known: {}", refused.error);
-                retry
+                KEY_INFO_RETRY
             }
         };
-        self.key_info_due = Some(Instant::now() + next);
-        self.key_info_at = None;
+        self.next_key_info = Instant::now() + wait;
     }
 
     fn set_key_info(&mut self, info: KeyInfo) {
@@ -164,7 +155,7 @@ impl Collector {
             self.key_number = self.client.key_number();
             self.states.forget_refusals();
             self.known.change_about(|about| about.key = None);
-            self.key_info_due = Some(Instant::now());
+            self.next_key_info = Instant::now();
         }
     }
 
@@ -229,13 +220,6 @@ impl Collector {
                 log::warn!("{field_error}; this field is left out");
             }
         }
-        let late = [Reason::Timeout, Reason::Budget];
-        let is_late = snapshot
-            .first_error()
-            .is_some_and(|e| late.contains(&e.reason));
-        let end = Instant::now();
-        // What hangs would hang again, and hold up the next scrape.
-        self.key_info_at = (self.key_info_due <= Some(end) && !is_late).then_some(end);
         for (level, line) in self.outage_log.enter(&snapshot) {
             log::log!(level, "{line}");
         }

@@ -54,6 +54,8 @@ pub struct GatewayList {
     /// Why the list is missing, incomplete or an older one.
     pub error: Option<Arc<FetchError>>,
     last_try: LastTry,
+    /// How long the last try took that obtained it.
+    time: Duration,
     /// What was read of a list that is not whole yet.
     pages: Option<ListPages>,
     /// The gateways named on the command line whose registration is still to be read.
@@ -92,6 +94,7 @@ impl GatewayList {
             obtained_at: None,
             error: None,
             last_try: LastTry::None,
+            time: Duration::ZERO,
             pages: None,
             unread,
         }
@@ -106,10 +109,10 @@ impl GatewayList {
             .filter(|_| is_unread && self.obtained_at.is_none())
     }
 
-    /// Whether the last try ran out of time though a list is at hand: then stats come before
-    /// the next one.
-    pub fn can_wait(&self) -> bool {
-        matches!(self.last_try, LastTry::CutOff) && !self.gateways.is_empty()
+    /// Whether reading it takes longer than this, though one is at hand: then stats come first.
+    pub fn is_slower_than(&self, time: Duration) -> bool {
+        let is_slow = matches!(self.last_try, LastTry::CutOff) || self.time > time;
+        is_slow && !self.gateways.is_empty()
     }
 
     /// Whether gateways come from a list call.
@@ -164,6 +167,7 @@ impl GatewayList {
             },
         };
         if self.error.is_none() {
+            self.time = ended - start;
             self.obtained_at = Some(at);
         }
     }

@@ -11,6 +11,9 @@ use crate::collect::uplink_rate::UplinkRate;
 use crate::error::{FetchError, Reason};
 use crate::model::{Counters, Gateway, GatewayReport, KeyInfo, Outcome, Snapshot};
 
+/// For a snapshot in which nothing expires.
+const SNAPSHOT_TIME_MAX: Duration = Duration::from_secs(3600);
+
 #[derive(Clone)]
 pub struct Known {
     state: Arc<Mutex<State>>,
@@ -58,8 +61,17 @@ pub struct About {
 struct Made {
     snapshot: Arc<Snapshot>,
     arrived: Instant,
-    /// The first moment at which something in it has expired or is missing.
+    /// When something in it expires.
     fresh_until: Instant,
+}
+
+impl Made {
+    /// What is missing is missing for whoever came later, too. What is not fresh serves those
+    /// who arrived together.
+    fn serves(&self, scrape: &Scrape) -> bool {
+        let is_fresh = scrape.now < self.fresh_until && scrape.arrived >= self.arrived;
+        is_fresh || scrape.arrived == self.arrived
+    }
 }
 
 impl Known {
@@ -72,9 +84,8 @@ impl Known {
     /// nothing and asks nobody. The same `Arc` comes again as long as nothing has changed.
     pub fn snapshot(&self, scrape: &Scrape) -> Arc<Snapshot> {
         let mut state = self.state();
-        // What is not fresh serves those who arrived together with the scrape that it was for.
         if let Some(last) = &state.last
-            && (scrape.now < last.fresh_until || scrape.arrived == last.arrived)
+            && last.serves(scrape)
         {
             return last.snapshot.clone();
         }
@@ -186,10 +197,8 @@ impl State {
         let unknown = budget("it could not be asked for within the time of the scrape");
         let reports = self.gateways.iter().map(|w| w.report(scrape, &unknown));
         let gateways: Vec<GatewayReport> = reports.collect();
-        let expiries = self
-            .gateways
-            .iter()
-            .map(|w| w.fetched_for(scrape).map_or(scrape.now, |f| f.expiry));
+        let fetched = self.gateways.iter().filter_map(|w| w.fetched_for(scrape));
+        let fresh_until = fetched.map(|fetched| fetched.expiry).min();
         let about = &self.about;
         let list_error = match (&about.list_error, about.list_obtained_at) {
             (None, None) => Some(budget(
@@ -211,7 +220,7 @@ impl State {
         Made {
             snapshot,
             arrived: scrape.arrived,
-            fresh_until: expiries.min().unwrap_or(scrape.now),
+            fresh_until: fresh_until.unwrap_or(scrape.now + SNAPSHOT_TIME_MAX),
         }
     }
 }
@@ -304,6 +313,20 @@ mod tests {
         let first = known.snapshot(&scrape(now));
         insert(&known, connected(2), now + TTL);
         assert!(!Arc::ptr_eq(&first, &known.snapshot(&scrape(now))));
+    }
+
+    /// As when many are answered while the API hangs.
+    #[test]
+    fn what_is_not_complete_serves_those_who_came_later_and_not_those_who_came_earlier() {
+        let (known, now) = (known(&["a", "b"]), Instant::now());
+        known.insert("a", "eu1".into(), connected(1), now + TTL);
+        known.insert("b", "eu1".into(), connected(1), now);
+        let later = |time| known.snapshot(&scrape(now + time));
+        let first = later(TTL / 4);
+        assert!(Arc::ptr_eq(&first, &later(TTL / 2)));
+        assert!(!Arc::ptr_eq(&first, &later(TTL)));
+        let state = known.snapshot(&scrape(now)).gateways[1].state();
+        assert_eq!(state, GatewayState::Connected);
     }
 
     #[test]

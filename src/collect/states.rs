@@ -53,7 +53,7 @@ impl StateReader {
     pub fn forget_refusals(&mut self) {
         self.batch_limits.clear();
         for memory in self.memories.values_mut() {
-            memory.left_out = None;
+            memory.forget_refusals();
         }
     }
 
@@ -97,14 +97,13 @@ impl StateReader {
             return;
         }
         let (known, now) = (collection.known, collection.scrape.now);
-        let left = collection
-            .deadline
-            .saturating_duration_since(Instant::now());
+        let deadline = collection.deadline;
+        let left = deadline.saturating_duration_since(Instant::now());
         let question = Question {
             cluster,
             server: &self.clusters.server,
             now,
-            deadline: collection.deadline,
+            deadline,
             request_time_max: left / shares as u32,
         };
         let host: Arc<str> = cluster.host.as_str().into();
@@ -117,7 +116,8 @@ impl StateReader {
             }
             Ok(stats) => target.denied(cluster, stats, now),
             Err(error) => {
-                target.failure.get_or_insert((host.clone(), error));
+                let is_cut = error.reason == Reason::Timeout && Instant::now() >= deadline;
+                target.fail(host.clone(), error, is_cut);
             }
         };
         let limits = &mut self.batch_limits;

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::collect::target::Target;
+use crate::collect::clusters::Cluster;
+use crate::collect::target::{LeftOut, Target};
 use crate::error::{FetchError, Reason};
 use crate::model::{ConnectionStats, Outcome};
 use crate::things_stack::{BaseUrl, CallError, Client};
@@ -36,7 +37,7 @@ pub type BatchLimits = BTreeMap<String, (usize, Instant)>;
 
 /// One cluster to ask, and how long.
 pub struct Question<'a> {
-    pub cluster: &'a BaseUrl,
+    pub cluster: &'a Cluster,
     /// The Identity Server, which knows the key's rights.
     pub server: &'a BaseUrl,
     pub now: Instant,
@@ -114,16 +115,16 @@ impl Run<'_> {
     /// The gateways that may share a batch, and those to ask alone. Those that were refused
     /// lately keep that outcome.
     fn sort<'t>(&mut self, targets: &'t mut [&mut Target]) -> [Vec<&'t mut Target>; 2] {
+        let cluster = self.question.cluster;
         let [mut together, mut alone] = [Vec::new(), Vec::new()];
         for target in targets {
-            let Some(left_out) = &target.memory.left_out else {
+            let Some(LeftOut { refusal, until, .. }) = target.take_left_out(cluster) else {
                 together.push(&mut **target);
                 continue;
             };
-            let refusal = left_out.refusal.clone();
-            let is_over = left_out.until <= self.question.now;
-            if is_over {
-                target.memory.left_out = None;
+            let is_over = until <= self.question.now;
+            if !is_over {
+                target.leave_out(cluster, refusal.clone(), until);
             }
             match refusal {
                 Some(error) if !is_over => (self.found)(target, Err(error)),
@@ -160,10 +161,13 @@ impl Run<'_> {
         }
     }
 
-    fn limit_batches(&mut self, limit: usize, ttl: Duration) -> Next {
+    fn limit_batches(&mut self, limit: usize) -> Next {
         let host = self.question.cluster.host.clone();
-        let limit = (limit.max(1), self.question.now + ttl);
-        self.limits.insert(host, limit);
+        let (limit, ttl) = match limit {
+            0 | 1 => (1, BATCH_REFUSAL_TTL),
+            limit => (limit, BATCH_SIZE_TTL),
+        };
+        self.limits.insert(host, (limit, self.question.now + ttl));
         Next::Again
     }
 
@@ -196,7 +200,7 @@ impl Run<'_> {
         self.seen.is_any_readable = true;
         self.seen.is_any_batch_readable = true;
         for target in batch {
-            target.memory.left_out = None;
+            target.take_left_out(self.question.cluster);
             // Taken, not removed: that would be 3 kB more of the binary.
             let stats = entries.get_mut(target.id()).map(std::mem::take);
             (self.found)(target, stats.map_or(Ok(None), outcome_of));
@@ -206,8 +210,6 @@ impl Run<'_> {
 
     fn after_refusal(&mut self, batch: &mut [&mut Target], refused: CallError) -> Next {
         match refused.status {
-            Some(413) => self.limit_batches(batch.len() / 2, BATCH_SIZE_TTL),
-            Some(400) if refused.is_of_api => self.limit_batches(batch.len() / 2, BATCH_SIZE_TTL),
             _ if is_of_gateway(&refused) && self.seen.oversized < OVERSIZED_MAX => {
                 let is_oversized = refused.error.reason == Reason::TooLarge;
                 self.seen.oversized += usize::from(is_oversized && !self.seen.is_any_readable);
@@ -219,7 +221,9 @@ impl Run<'_> {
                 self.seen.has_repeated = true;
                 Next::Again
             }
-            Some(404 | 405 | 501) if refused.is_of_api => self.limit_batches(1, BATCH_REFUSAL_TTL),
+            Some(413) => self.limit_batches(batch.len() / 2),
+            Some(400) if refused.is_of_api => self.limit_batches(batch.len() / 2),
+            Some(404 | 405 | 501) if refused.is_of_api => self.limit_batches(1),
             _ => {
                 self.halted = Some(Arc::new(refused.error));
                 Next::Again
@@ -234,10 +238,10 @@ impl Run<'_> {
         let [target] = batch else {
             return Next::Halve;
         };
-        target.leave_out(None, self.question.now + ALONE_TTL);
+        target.leave_out(self.question.cluster, None, self.question.now + ALONE_TTL);
         self.seen.alone += usize::from(self.single(target));
         if self.seen.alone >= SUSPICIOUS_GATEWAYS && !self.seen.is_any_batch_readable {
-            self.limit_batches(1, BATCH_REFUSAL_TTL);
+            self.limit_batches(1);
         }
         Next::Done
     }
@@ -252,7 +256,8 @@ impl Run<'_> {
         if let Err(error) = &outcome
             && is_refusal(error)
         {
-            target.leave_out(Some(error.clone()), self.question.now + REFUSAL_TTL);
+            let until = self.question.now + REFUSAL_TTL;
+            target.leave_out(self.question.cluster, Some(error.clone()), until);
         }
         (self.found)(target, outcome);
         is_readable

@@ -19,7 +19,7 @@ pub struct Target {
     pub memory: Memory,
     pub is_connected: bool,
     /// The first failure among the clusters that were asked, with its host.
-    pub failure: Option<(Arc<str>, Arc<FetchError>)>,
+    failure: Option<(Arc<str>, Arc<FetchError>)>,
 }
 
 /// What is remembered of a gateway from one collection to the next.
@@ -29,7 +29,7 @@ pub struct Memory {
     found_at: Option<Cluster>,
     /// What was said since it was last seen connected, by each cluster once.
     denials: Vec<Denial>,
-    pub left_out: Option<LeftOut>,
+    left_out: Vec<LeftOut>,
 }
 
 /// A cluster said that a gateway is not connected there.
@@ -40,8 +40,9 @@ struct Denial {
     stats: Option<Arc<ConnectionStats>>,
 }
 
-/// A gateway is left out of batches, which it would spoil.
+/// A gateway is left out of the batches of a cluster, which it would spoil.
 pub struct LeftOut {
+    cluster: Cluster,
     pub until: Instant,
     /// Why it cannot be read alone either; none where it can.
     pub refusal: Option<Arc<FetchError>>,
@@ -49,7 +50,12 @@ pub struct LeftOut {
 
 impl Memory {
     pub fn is_empty(&self) -> bool {
-        self.found_at.is_none() && self.denials.is_empty() && self.left_out.is_none()
+        self.found_at.is_none() && self.denials.is_empty() && self.left_out.is_empty()
+    }
+
+    /// A new key may read more than the one before.
+    pub fn forget_refusals(&mut self) {
+        self.left_out.clear();
     }
 
     fn denials(&self, now: Instant) -> impl Iterator<Item = &Denial> {
@@ -79,8 +85,27 @@ impl Target {
         &self.gateway.gateway_id
     }
 
-    pub fn leave_out(&mut self, refusal: Option<Arc<FetchError>>, until: Instant) {
-        self.memory.left_out = Some(LeftOut { until, refusal });
+    pub fn leave_out(
+        &mut self,
+        cluster: &Cluster,
+        refusal: Option<Arc<FetchError>>,
+        until: Instant,
+    ) {
+        self.take_left_out(cluster);
+        self.memory.left_out.push(LeftOut {
+            cluster: cluster.clone(),
+            until,
+            refusal,
+        });
+    }
+
+    /// Whether and why it was left out of the batches of this cluster; from now on it is not.
+    pub fn take_left_out(&mut self, cluster: &Cluster) -> Option<LeftOut> {
+        let left_out = &mut self.memory.left_out;
+        let at = left_out
+            .iter()
+            .position(|left_out| left_out.cluster == *cluster)?;
+        Some(left_out.swap_remove(at))
     }
 
     /// The cluster to ask before all others.
@@ -118,6 +143,15 @@ impl Target {
             at,
             stats,
         });
+    }
+
+    /// This cluster could not be asked, or did not tell. A request that was cut off at the end of
+    /// the scrape says nothing to those who have more time.
+    pub fn fail(&mut self, host: Arc<str>, mut error: Arc<FetchError>, is_cut: bool) {
+        if is_cut {
+            error = Arc::new(FetchError::new(Reason::Budget, error.context.as_str()));
+        }
+        self.failure.get_or_insert((host, error));
     }
 
     /// What is certain of a gateway that no cluster has connected, and the host that it comes
