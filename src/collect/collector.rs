@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::collect::cluster_search::ClusterSearch;
+use crate::collect::clusters::Clusters;
 use crate::collect::gateway_list::GatewayList;
-use crate::collect::known::{Known, Missing};
-use crate::collect::outage_log::{Line, OutageLog};
+use crate::collect::known::Known;
+use crate::collect::outage_log::OutageLog;
 use crate::collect::states::{Collection, StateReader};
+use crate::collect::target::Target;
 use crate::error::Reason;
 use crate::model::{KeyInfo, Snapshot};
 use crate::things_stack::{BaseUrl, Client, KnownHosts};
@@ -51,7 +52,7 @@ pub struct Collector {
     outage_log: OutageLog,
     /// Names of fields whose unexpected form was logged.
     logged_fields: BTreeSet<&'static str>,
-    /// When the last collection ended.
+    /// When the last collection ended, or this process began.
     collected: Instant,
     /// From when on the key's own state is to be asked for again.
     key_info_due: Instant,
@@ -73,7 +74,7 @@ impl Collector {
             key_number: client.key_number(),
             client,
             list,
-            states: StateReader::new(ClusterSearch::new(server, hosts), ttl),
+            states: StateReader::new(Clusters::new(server, hosts), ttl),
             outage_log: OutageLog::default(),
             logged_fields: BTreeSet::new(),
             collected: start,
@@ -89,11 +90,6 @@ impl Collector {
     /// Finds out what this scrape needs and is not known, by its deadline. A collection that
     /// has begun gets at least two seconds.
     pub fn collect(&mut self, scrape: &Scrape) {
-        self.collect_missing(scrape);
-        self.collected = Instant::now();
-    }
-
-    fn collect_missing(&mut self, scrape: &Scrape) {
         let is_list_due = self.list.is_due(scrape);
         let (mut missing, count) = self.known.missing(scrape);
         self.known
@@ -103,11 +99,11 @@ impl Collector {
         }
         let start = Instant::now();
         let deadline = scrape.deadline.max(start + TIME_MIN);
-        let is_list_last = self.list.can_wait();
+        let half = deadline.saturating_duration_since(start) / 2;
+        let is_list_last = self.list.is_slower_than(half);
         if is_list_due && !is_list_last {
-            let left = deadline.saturating_duration_since(start);
-            let is_first = self.list.is_empty();
-            missing = self.read_list(scrape, if is_first { deadline } else { start + left / 2 });
+            let is_first = self.list.gateways.is_empty();
+            missing = self.read_list(scrape, if is_first { deadline } else { start + half });
         }
         self.read_stats(missing, scrape, deadline);
         if is_list_due && is_list_last {
@@ -131,12 +127,12 @@ impl Collector {
         if !self.time_to_key_info(now).is_zero() {
             return;
         }
-        let (server, needs_list) = (self.states.server().clone(), self.list.is_listed());
+        let (server, needs_list) = (self.states.clusters.server.clone(), self.list.is_listed());
         let info = self
             .client
             .key_info(&server, needs_list, now + KEY_INFO_TIME);
         self.forget_old_key();
-        let next = match info {
+        let wait = match info {
             Ok(info) => {
                 self.set_key_info(info);
                 KEY_INFO_TTL
@@ -146,7 +142,7 @@ impl Collector {
                 KEY_INFO_RETRY
             }
         };
-        self.key_info_due = Instant::now() + next;
+        self.key_info_due = Instant::now() + wait;
     }
 
     fn set_key_info(&mut self, info: KeyInfo) {
@@ -175,36 +171,37 @@ impl Collector {
     }
 
     /// The list as it is then may have other gateways to ask for.
-    fn read_list(&mut self, scrape: &Scrape, deadline: Instant) -> Vec<Missing> {
-        let server = self.states.server().clone();
+    fn read_list(&mut self, scrape: &Scrape, deadline: Instant) -> Vec<Target> {
+        let server = self.states.clusters.server.clone();
         self.list
             .read(&mut self.client, &server, scrape.at, deadline);
         self.known
             .set_gateways(self.states.set_gateways(&self.list));
         self.known.change_about(|about| {
-            about.list_error = self.list.error().cloned();
-            about.list_obtained_at = self.list.obtained_at();
+            about.list_error = self.list.error.clone();
+            about.list_obtained_at = self.list.obtained_at;
         });
         self.known.missing(scrape).0
     }
 
-    fn read_stats(&mut self, missing: Vec<Missing>, scrape: &Scrape, deadline: Instant) {
+    fn read_stats(&mut self, missing: Vec<Target>, scrape: &Scrape, deadline: Instant) {
         self.forget_old_key();
         self.known
             .count(|counters| counters.cache_misses += missing.len() as u64);
-        let mut collection = Collection {
+        let collection = Collection {
             client: &mut self.client,
             list: &self.list,
             known: &self.known,
             scrape,
             deadline,
         };
-        self.states.read(missing, &mut collection);
+        self.states.read(missing, collection);
     }
 
     /// Counts and logs what is missing in the end.
     fn finish(&mut self, scrape: &Scrape, start: Instant, has_read_list: bool) {
         let took = start.elapsed();
+        self.collected = Instant::now();
         self.known.change_about(|about| {
             about.collected = Some((scrape.at, took));
             about.warnings = self.client.warnings().to_vec();
@@ -235,22 +232,15 @@ impl Collector {
                 log::warn!("{field_error}; this field is left out");
             }
         }
-        self.log_outages(&snapshot);
+        for (level, line) in self.outage_log.enter(&snapshot) {
+            log::log!(level, "{line}");
+        }
         log::debug!("collected {} gateways in {took:?}", snapshot.gateways.len());
     }
 
     /// Whether this host is one of those that are asked now.
     fn is_asked(&self, host: &str, snapshot: &Snapshot) -> bool {
         let mut gateways = snapshot.gateways.iter();
-        host == self.states.server().host || gateways.any(|report| *report.cluster == *host)
-    }
-
-    fn log_outages(&mut self, snapshot: &Snapshot) {
-        for line in self.outage_log.enter(snapshot) {
-            match line {
-                Line::Failing(line) => log::warn!("{line}"),
-                Line::Recovered(line) => log::info!("{line}"),
-            }
-        }
+        host == self.states.clusters.server.host || gateways.any(|report| *report.cluster == *host)
     }
 }

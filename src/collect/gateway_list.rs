@@ -29,17 +29,33 @@ pub enum Scope {
     Gateways(Vec<String>),
 }
 
+impl Scope {
+    /// Whose gateways to list, as it stands in the path; none where none are listed.
+    fn owner(&self) -> Option<String> {
+        match self {
+            Scope::Key => Some(String::new()),
+            Scope::Organization(id) => Some(format!("/organizations/{id}")),
+            Scope::User(id) => Some(format!("/users/{id}")),
+            Scope::Gateways(_) => None,
+        }
+    }
+}
+
 pub struct GatewayList {
     scope: Scope,
     exclude: BTreeSet<String>,
     ttl: Duration,
     /// After a failure the next try comes sooner.
     retry_after: Duration,
-    gateways: Gateways,
-    /// When the list was last obtained whole.
-    obtained_at: Option<SystemTime>,
-    error: Option<Arc<FetchError>>,
+    /// The list at hand, by id.
+    pub gateways: Gateways,
+    /// When the list was last obtained whole, by this machine's clock.
+    pub obtained_at: Option<SystemTime>,
+    /// Why the list is missing, incomplete or an older one.
+    pub error: Option<Arc<FetchError>>,
     last_try: LastTry,
+    /// How long the last try took that obtained it.
+    time: Duration,
     /// What was read of a list that is not whole yet.
     pages: Option<ListPages>,
     /// The gateways named on the command line whose registration is still to be read.
@@ -78,46 +94,25 @@ impl GatewayList {
             obtained_at: None,
             error: None,
             last_try: LastTry::None,
+            time: Duration::ZERO,
             pages: None,
             unread,
         }
-    }
-
-    /// The gateways by id.
-    pub fn gateways(&self) -> impl Iterator<Item = &Arc<Gateway>> {
-        self.gateways.values()
-    }
-
-    pub fn contains(&self, gateway_id: &str) -> bool {
-        self.gateways.contains_key(gateway_id)
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.gateways.is_empty()
-    }
-
-    /// Why the list is missing, incomplete or an older one.
-    pub fn error(&self) -> Option<&Arc<FetchError>> {
-        self.error.as_ref()
     }
 
     /// Why the registration of a gateway named on the command line was never read nor refused:
     /// it may name a cluster that is not known yet.
     pub fn error_of_registration(&self, gateway_id: &str) -> Option<&Arc<FetchError>> {
         let is_unread = self.unread.iter().any(|id| id == gateway_id);
-        self.error()
+        self.error
+            .as_ref()
             .filter(|_| is_unread && self.obtained_at.is_none())
     }
 
-    /// When the list was last obtained whole, by this machine's clock.
-    pub fn obtained_at(&self) -> Option<SystemTime> {
-        self.obtained_at
-    }
-
-    /// Whether the last try ran out of time though a list is at hand: then stats come before
-    /// the next one.
-    pub fn can_wait(&self) -> bool {
-        matches!(self.last_try, LastTry::CutOff) && !self.is_empty()
+    /// Whether reading it takes longer than this, though one is at hand: then stats come first.
+    pub fn is_slower_than(&self, time: Duration) -> bool {
+        let is_slow = matches!(self.last_try, LastTry::CutOff) || self.time > time;
+        is_slow && !self.gateways.is_empty()
     }
 
     /// Whether gateways come from a list call.
@@ -152,17 +147,9 @@ impl GatewayList {
             self.last_try = LastTry::Ended { at, next };
             return;
         }
-        let result = match &self.scope {
-            Scope::Key => self.read_pages(client, server, "", deadline),
-            Scope::Organization(id) => {
-                let owner = format!("/organizations/{id}");
-                self.read_pages(client, server, &owner, deadline)
-            }
-            Scope::User(id) => {
-                let owner = format!("/users/{id}");
-                self.read_pages(client, server, &owner, deadline)
-            }
-            Scope::Gateways(_) => self.read_registrations(client, server, deadline),
+        let result = match self.scope.owner() {
+            Some(owner) => self.read_pages(client, server, &owner, deadline),
+            None => self.read_registrations(client, server, deadline),
         };
         let ended = Instant::now();
         let is_cut = deadline.saturating_duration_since(ended) < CUT_MARGIN;
@@ -180,6 +167,7 @@ impl GatewayList {
             },
         };
         if self.error.is_none() {
+            self.time = ended - start;
             self.obtained_at = Some(at);
         }
     }

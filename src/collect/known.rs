@@ -5,10 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::collect::Scrape;
-use crate::collect::cluster_search::Home;
+use crate::collect::clusters::Home;
+use crate::collect::target::Target;
 use crate::collect::uplink_rate::UplinkRate;
 use crate::error::{FetchError, Reason};
 use crate::model::{Counters, Gateway, GatewayReport, KeyInfo, Outcome, Snapshot};
+
+/// For a snapshot in which nothing expires.
+const SNAPSHOT_TIME_MAX: Duration = Duration::from_secs(3600);
 
 #[derive(Clone)]
 pub struct Known {
@@ -21,8 +25,7 @@ struct State {
     /// Sorted by id.
     gateways: Vec<Watched>,
     about: About,
-    /// Grows with each change.
-    version: u64,
+    /// The last snapshot, until something changes.
     last: Option<Made>,
 }
 
@@ -43,14 +46,6 @@ struct Fetched {
     uplink_rate: UplinkRate,
 }
 
-/// A gateway of which too little is known for a scrape.
-pub struct Missing {
-    pub gateway: Arc<Gateway>,
-    pub home: Arc<Home>,
-    /// Whether anything was known of it before.
-    pub was_known: bool,
-}
-
 /// What is known beside the gateways.
 #[derive(Default)]
 pub struct About {
@@ -65,21 +60,17 @@ pub struct About {
 /// A snapshot, and for how long it need not be made anew.
 struct Made {
     snapshot: Arc<Snapshot>,
-    version: u64,
     arrived: Instant,
-    /// Whether something is known of each gateway.
-    is_complete: bool,
-    /// The first moment at which something in it has expired.
-    fresh_until: Option<Instant>,
+    /// When something in it expires.
+    fresh_until: Instant,
 }
 
 impl Made {
-    /// What is not fresh serves those who arrived together with the scrape that it was made for.
-    /// What is missing in it is missing for all who arrived later, too.
-    fn serves(&self, scrape: &Scrape, version: u64) -> bool {
-        let is_enough = self.is_complete || scrape.arrived >= self.arrived;
-        let is_fresh = is_enough && self.fresh_until.is_none_or(|until| scrape.now < until);
-        self.version == version && (is_fresh || scrape.arrived == self.arrived)
+    /// What is missing is missing for whoever came later, too. What is not fresh serves those
+    /// who arrived together.
+    fn serves(&self, scrape: &Scrape) -> bool {
+        let is_fresh = scrape.now < self.fresh_until && scrape.arrived >= self.arrived;
+        is_fresh || scrape.arrived == self.arrived
     }
 }
 
@@ -94,7 +85,7 @@ impl Known {
     pub fn snapshot(&self, scrape: &Scrape) -> Arc<Snapshot> {
         let mut state = self.state();
         if let Some(last) = &state.last
-            && last.serves(scrape, state.version)
+            && last.serves(scrape)
         {
             return last.snapshot.clone();
         }
@@ -117,7 +108,7 @@ impl Known {
 
     /// Takes over the list, which is sorted by id: what is no longer in it is forgotten.
     pub(super) fn set_gateways(&self, gateways: Vec<(Arc<Gateway>, Arc<Home>)>) {
-        let mut state = self.state();
+        let mut state = self.changed();
         let watched = gateways.into_iter().map(|(gateway, home)| Watched {
             fetched: state
                 .watched(&gateway.gateway_id)
@@ -126,18 +117,16 @@ impl Known {
             home,
         });
         state.gateways = watched.collect();
-        state.version += 1;
     }
 
     pub(super) fn change_about(&self, change: impl FnOnce(&mut About)) {
-        let mut state = self.state();
+        let mut state = self.changed();
         change(&mut state.about);
-        state.version += 1;
     }
 
     /// Keeps what became of asking for a gateway, if that is still watched.
     pub(super) fn insert(&self, id: &str, cluster: Arc<str>, outcome: Outcome, expiry: Instant) {
-        let mut state = self.state();
+        let mut state = self.changed();
         let Some(watched) = state.watched(id) else {
             return;
         };
@@ -150,23 +139,27 @@ impl Known {
             ended,
             expiry,
         });
-        state.version += 1;
     }
 
-    /// The gateways of which too little is known for this scrape, sorted by id, and how many
-    /// there are in all.
-    pub(super) fn missing(&self, scrape: &Scrape) -> (Vec<Missing>, usize) {
+    /// The gateways of which too little is known for this scrape, and how many there are in all.
+    /// Those of which nothing is known come first: an earlier scrape had no time for them.
+    pub(super) fn missing(&self, scrape: &Scrape) -> (Vec<Target>, usize) {
         let state = self.state();
-        let missing = state
-            .gateways
-            .iter()
-            .filter(|w| w.fetched_for(scrape).is_none());
-        let missing = missing.map(|watched| Missing {
-            gateway: watched.gateway.clone(),
-            home: watched.home.clone(),
-            was_known: watched.fetched.is_some(),
-        });
-        (missing.collect(), state.gateways.len())
+        let of_kind = |was_known: bool| {
+            let gateways = state.gateways.iter();
+            gateways.filter(move |watched| watched.fetched.is_some() == was_known)
+        };
+        let in_order = of_kind(false).chain(of_kind(true));
+        let missing = in_order.filter(|watched| watched.fetched_for(scrape).is_none());
+        let target = |watched: &Watched| Target::new(watched.gateway.clone(), watched.home.clone());
+        (missing.map(target).collect(), state.gateways.len())
+    }
+
+    /// For a change: a snapshot that was made before is over.
+    fn changed(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state();
+        state.last = None;
+        state
     }
 
     /// Whoever panicked with it left plain data behind, valid at each step.
@@ -204,9 +197,8 @@ impl State {
         let unknown = budget("it could not be asked for within the time of the scrape");
         let reports = self.gateways.iter().map(|w| w.report(scrape, &unknown));
         let gateways: Vec<GatewayReport> = reports.collect();
-        let fetched = self.gateways.iter().map(|w| w.fetched_for(scrape));
-        let is_complete = fetched.clone().all(|fetched| fetched.is_some());
-        let fresh_until = fetched.flatten().map(|fetched| fetched.expiry).min();
+        let fetched = self.gateways.iter().filter_map(|w| w.fetched_for(scrape));
+        let fresh_until = fetched.map(|fetched| fetched.expiry).min();
         let about = &self.about;
         let list_error = match (&about.list_error, about.list_obtained_at) {
             (None, None) => Some(budget(
@@ -227,10 +219,8 @@ impl State {
         });
         Made {
             snapshot,
-            version: self.version,
             arrived: scrape.arrived,
-            is_complete,
-            fresh_until,
+            fresh_until: fresh_until.unwrap_or(scrape.now + SNAPSHOT_TIME_MAX),
         }
     }
 }
@@ -254,9 +244,8 @@ fn is_api_up(gateways: &[GatewayReport]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::examples::{connected, failed, gateway, refused};
+    use crate::examples::{cluster, connected, failed, gateway, refused};
     use crate::model::State as GatewayState;
-    use crate::things_stack::BaseUrl;
 
     const TTL: Duration = Duration::from_secs(10);
 
@@ -272,8 +261,7 @@ mod tests {
     /// With a whole list of these gateways.
     fn known(ids: &[&str]) -> Known {
         let known = Known::new(Arc::default());
-        let eu1 = BaseUrl::parse("eu1").expect("the test's own URL");
-        let home = Arc::new(Home::of(Arc::new(eu1)));
+        let home = Arc::new(Home::of(cluster("eu1")));
         let gateways = ids.iter().map(|id| (gateway(id), home.clone()));
         known.set_gateways(gateways.collect());
         known.change_about(|about| about.list_obtained_at = Some(SystemTime::UNIX_EPOCH));

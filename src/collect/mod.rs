@@ -2,7 +2,7 @@
 //! made of what is still fresh and of what the API told until then. It decides what to ask of
 //! whom; it sees no HTTP.
 
-mod cluster_search;
+mod clusters;
 mod collector;
 mod gateway_list;
 mod known;
@@ -10,6 +10,7 @@ mod list_pages;
 mod outage_log;
 mod states;
 mod stats;
+mod target;
 mod uplink_rate;
 
 pub use collector::{Collector, FAILURE_TTL_MAX, Scrape};

@@ -3,23 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use log::Level;
+
 use crate::error::{FetchError, Reason};
 use crate::model::Snapshot;
 
 /// How many gateways a line names.
 const NAMED_MAX: usize = 3;
 
-/// What the last collection had to complain of: each subject with each reason.
 #[derive(Default)]
 pub struct OutageLog {
+    /// Those of the last collection: what failed, and for which reason.
     outages: BTreeSet<(String, Reason)>,
-}
-
-/// One line for the log.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Line {
-    Failing(String),
-    Recovered(String),
 }
 
 struct Outage<'a> {
@@ -29,18 +24,20 @@ struct Outage<'a> {
 
 impl OutageLog {
     /// The lines that this collection is worth after the ones before.
-    pub fn enter(&mut self, collection: &Snapshot) -> Vec<Line> {
-        let outages = troubles_of(collection);
-        let begun = outages.iter().filter_map(|(about, outage)| {
-            let is_new = !self.outages.contains(about);
-            is_new.then(|| Line::Failing(outage.describe(&about.0)))
-        });
-        let ended = self.outages.iter().filter_map(|about| {
-            let (subject, reason) = about;
-            let is_over = !outages.contains_key(about);
-            is_over.then(|| Line::Recovered(format!("{subject}: over ({})", reason.label())))
-        });
-        let lines = begun.chain(ended).collect();
+    pub fn enter(&mut self, collection: &Snapshot) -> Vec<(Level, String)> {
+        let outages = outages_of(collection);
+        let mut lines = Vec::new();
+        for (about, outage) in &outages {
+            if !self.outages.contains(about) {
+                lines.push((Level::Warn, outage.describe(&about.0)));
+            }
+        }
+        for about in &self.outages {
+            if !outages.contains_key(about) {
+                let over = format!("{}: over ({})", about.0, about.1.label());
+                lines.push((Level::Info, over));
+            }
+        }
         self.outages = outages.into_keys().collect();
         lines
     }
@@ -65,7 +62,7 @@ impl Outage<'_> {
 
 /// One outage for the list, and one for each reason within each cluster, in the words of its
 /// first gateway.
-fn troubles_of(collection: &Snapshot) -> BTreeMap<(String, Reason), Outage<'_>> {
+fn outages_of(collection: &Snapshot) -> BTreeMap<(String, Reason), Outage<'_>> {
     let mut outages = BTreeMap::new();
     if let Some(error) = &collection.list_error {
         let gateways = Vec::new();
@@ -103,12 +100,8 @@ mod tests {
 
     #[track_caller]
     fn check(outage_log: &mut OutageLog, collection: Snapshot, expected: &[&str]) {
-        let lines = outage_log
-            .enter(&collection)
-            .into_iter()
-            .map(|line| match line {
-                Line::Failing(line) | Line::Recovered(line) => line,
-            });
+        let lines = outage_log.enter(&collection).into_iter();
+        let lines = lines.map(|(_, line)| line);
         assert_eq!(lines.collect::<Vec<_>>(), expected);
     }
 

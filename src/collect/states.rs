@@ -1,25 +1,27 @@
-//! The states of gateways: which cluster to ask first, where else to look for those that are
-//! not connected there, and what is certain in the end.
+//! The states of gateways: each is asked for where it should be, and whoever is not connected
+//! there is looked for at the other clusters where it may be.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::collect::cluster_search::{ClusterSearch, Home};
+use crate::collect::clusters::{Cluster, Clusters, Home};
 use crate::collect::collector::{FAILURE_TTL_MAX, Scrape};
 use crate::collect::gateway_list::GatewayList;
-use crate::collect::known::{Known, Missing};
-use crate::collect::stats::{Question, StatsReader};
-use crate::error::{FetchError, Reason};
+use crate::collect::known::Known;
+use crate::collect::stats::{BatchLimits, Question, read_stats};
+use crate::collect::target::{Memory, Target};
+use crate::error::Reason;
 use crate::model::{Gateway, Outcome};
-use crate::things_stack::{BaseUrl, Client};
+use crate::things_stack::Client;
 
 /// Finds out states, with what was learnt for the next time.
 pub struct StateReader {
-    reader: StatsReader,
-    search: ClusterSearch,
+    pub clusters: Clusters,
     ttl: Duration,
-    /// Clusters that brought nothing the last time: they are asked last.
-    failing: Vec<Arc<BaseUrl>>,
+    batch_limits: BatchLimits,
+    /// By id, of those gateways of which there is anything to remember.
+    memories: BTreeMap<String, Memory>,
 }
 
 /// What a collection has at hand.
@@ -31,217 +33,139 @@ pub struct Collection<'a> {
     pub deadline: Instant,
 }
 
-/// A gateway to ask for.
-struct Target {
-    gateway: Arc<Gateway>,
-    home: Arc<Home>,
-    was_known: bool,
-    /// Where to ask first.
-    first: Arc<BaseUrl>,
-    is_connected: bool,
-    /// The first failure among the clusters that were asked, with its host.
-    failure: Option<(Arc<str>, Arc<FetchError>)>,
-}
-
-impl Target {
-    /// Whether it has to be looked for at this cluster, too. A failure of one cluster says
-    /// nothing about the others, but what the key was refused at one it is refused at all.
-    fn is_wanted_at(&self, cluster: &Arc<BaseUrl>, search: &ClusterSearch, now: Instant) -> bool {
-        let refusals = [Reason::Forbidden, Reason::NotFound];
-        let failure = self.failure.as_ref().map(|(_, error)| error);
-        let is_refused = failure.is_some_and(|f| f.is_of_gateway && refusals.contains(&f.reason));
-        let is_denied = || search.is_denied(&self.gateway.gateway_id, cluster, now);
-        !self.is_connected
-            && !is_refused
-            && self.first != *cluster
-            && (self.home.cluster == *cluster || !is_denied())
-    }
-}
-
 impl StateReader {
-    pub fn new(search: ClusterSearch, ttl: Duration) -> StateReader {
+    pub fn new(clusters: Clusters, ttl: Duration) -> StateReader {
         StateReader {
-            reader: StatsReader::default(),
-            search,
+            clusters,
             ttl,
-            failing: Vec::new(),
+            batch_limits: BatchLimits::new(),
+            memories: BTreeMap::new(),
         }
-    }
-
-    /// The cluster of `--server`.
-    pub fn server(&self) -> &Arc<BaseUrl> {
-        self.search.server()
     }
 
     /// Takes over the list, and gives each gateway its home.
     pub fn set_gateways(&mut self, list: &GatewayList) -> Vec<(Arc<Gateway>, Arc<Home>)> {
-        self.reader.retain(|id| list.contains(id));
-        self.search.set_gateways(list.gateways())
+        self.memories.retain(|id, _| list.gateways.contains_key(id));
+        self.clusters.set_gateways(list.gateways.values())
     }
 
     /// What the old key was refused says nothing about a new one.
     pub fn forget_refusals(&mut self) {
-        self.reader = StatsReader::default();
+        self.batch_limits.clear();
+        for memory in self.memories.values_mut() {
+            memory.forget_refusals();
+        }
     }
 
-    /// Asks for each of these where it should be, and for those that are not connected there at
-    /// the other clusters where they may be. What is certain is known at once.
-    pub fn read(&mut self, missing: Vec<Missing>, collection: &mut Collection<'_>) {
-        let deadline = collection.deadline;
+    /// Finds out what can be found out within the time. What is certain is known at once.
+    pub fn read(&mut self, mut targets: Vec<Target>, mut collection: Collection<'_>) {
         let now = collection.scrape.now;
-        let mut targets: Vec<Target> = missing.into_iter().map(|m| self.target(m)).collect();
-        let firsts = self.in_order(&targets);
-        let candidates = self.search.candidates().to_vec();
-        // A cluster that hangs must leave time for the search.
-        let reserve = usize::from(candidates.len() > 1);
+        for target in &mut targets {
+            let memory = self.memories.remove(target.id());
+            target.memory = memory.unwrap_or_default();
+        }
+        let firsts = firsts(&targets);
+        // A cluster that hangs must leave time for the others, and for the search.
+        let reserve = usize::from(firsts.len() > 1);
         for (index, cluster) in firsts.iter().enumerate() {
-            collection.deadline = share(deadline, firsts.len() - index + reserve);
-            let wanted = wanted(&targets, |target| target.first == *cluster);
-            self.ask(cluster, &wanted, &mut targets, collection);
+            let wanted = targets
+                .iter_mut()
+                .filter(|target| target.first() == cluster);
+            let shares = firsts.len() - index + reserve;
+            self.ask(cluster, wanted.collect(), shares, &mut collection);
         }
+        let candidates = self.clusters.candidates.clone();
         for (index, cluster) in candidates.iter().enumerate() {
-            collection.deadline = share(deadline, candidates.len() - index);
-            let is_wanted = |target: &Target| target.is_wanted_at(cluster, &self.search, now);
-            let wanted = wanted(&targets, is_wanted);
-            self.ask(cluster, &wanted, &mut targets, collection);
+            let wanted = targets.iter_mut().filter(|t| t.is_wanted_at(cluster, now));
+            let shares = candidates.len() - index;
+            self.ask(cluster, wanted.collect(), shares, &mut collection);
         }
-        collection.deadline = deadline;
-        for target in targets.iter().filter(|target| !target.is_connected) {
-            self.conclude(target, collection);
-        }
-    }
-
-    fn target(&self, missing: Missing) -> Target {
-        Target {
-            first: self
-                .search
-                .first(&missing.gateway.gateway_id, &missing.home),
-            gateway: missing.gateway,
-            home: missing.home,
-            was_known: missing.was_known,
-            is_connected: false,
-            failure: None,
-        }
-    }
-
-    /// The clusters to ask first: those that failed before come last, and the large ones after
-    /// the small ones, which leave some of their share of the time.
-    fn in_order(&self, targets: &[Target]) -> Vec<Arc<BaseUrl>> {
-        let mut clusters: Vec<(bool, usize, &Arc<BaseUrl>)> = Vec::new();
         for target in targets {
-            match clusters.iter_mut().find(|(.., c)| *c == &target.first) {
-                Some((_, size, _)) => *size += 1,
-                None => {
-                    let is_failing = self.failing.contains(&target.first);
-                    clusters.push((is_failing, 1, &target.first));
-                }
-            }
+            self.conclude(target, &collection);
         }
-        clusters.sort_unstable();
-        clusters.into_iter().map(|(.., c)| c.clone()).collect()
     }
 
-    /// Asks one cluster for some of the targets and keeps what it says of them.
+    /// Asks one cluster for these. One request takes an equal share of the time at most.
     fn ask(
         &mut self,
-        cluster: &Arc<BaseUrl>,
-        wanted: &[Arc<Gateway>],
-        targets: &mut [Target],
+        cluster: &Cluster,
+        mut wanted: Vec<&mut Target>,
+        shares: usize,
         collection: &mut Collection<'_>,
     ) {
         if wanted.is_empty() {
             return;
         }
         let (known, now) = (collection.known, collection.scrape.now);
+        let deadline = collection.deadline;
+        let left = deadline.saturating_duration_since(Instant::now());
         let question = Question {
             cluster,
-            gateways: wanted,
-            server: &self.search.server().clone(),
+            server: &self.clusters.server,
             now,
-            deadline: collection.deadline,
+            deadline,
+            request_time_max: left / shares as u32,
         };
         let host: Arc<str> = cluster.host.as_str().into();
-        let mut has_answered = false;
-        let (reader, search) = (&mut self.reader, &mut self.search);
-        reader.read(collection.client, &question, &mut |gateway, outcome| {
-            has_answered |= outcome.is_ok();
-            let id = &*gateway.gateway_id;
-            let at = targets.binary_search_by(|t| (*t.gateway.gateway_id).cmp(id));
-            let Some(target) = at.ok().and_then(|at| targets.get_mut(at)) else {
-                return;
-            };
-            match outcome {
-                Ok(Some(stats)) if stats.is_connected() => {
-                    search.found(id, cluster, &target.home);
-                    target.is_connected = true;
-                    known.insert(id, host.clone(), Ok(Some(stats)), now + self.ttl);
-                }
-                Ok(stats) => search.denied(id, cluster, stats, now),
-                Err(error) => {
-                    target.failure.get_or_insert((host.clone(), error));
-                }
+        let expiry = now + self.ttl;
+        let found = &mut |target: &mut Target, outcome: Outcome| match outcome {
+            Ok(Some(stats)) if stats.is_connected() => {
+                target.found(cluster);
+                let id = &target.gateway.gateway_id;
+                known.insert(id, host.clone(), Ok(Some(stats)), expiry);
             }
-        });
-        self.failing.retain(|failing| failing != cluster);
-        if !has_answered {
-            self.failing.push(cluster.clone());
-        }
-    }
-
-    /// Keeps what is certain of a gateway that no cluster has connected, and counts what is not.
-    fn conclude(&self, target: &Target, collection: &Collection<'_>) {
-        let Some((cluster, outcome)) = self.verdict(target, collection) else {
-            return;
-        };
-        let expiry = match &outcome {
-            Ok(_) => collection.scrape.now + self.ttl,
+            Ok(stats) => target.denied(cluster, stats, now),
             Err(error) => {
-                // Fields are counted one by one.
-                if error.reason != Reason::Field {
-                    collection
-                        .known
-                        .count(|counters| counters.count_error(error.reason));
-                }
-                Instant::now() + self.ttl.min(FAILURE_TTL_MAX)
+                let is_cut = error.reason == Reason::Timeout && Instant::now() >= deadline;
+                target.fail(host.clone(), error, is_cut);
             }
         };
-        let id = &target.gateway.gateway_id;
-        collection.known.insert(id, cluster, outcome, expiry);
+        let limits = &mut self.batch_limits;
+        read_stats(limits, collection.client, &question, &mut wanted, found);
     }
 
-    /// It is disconnected only if every cluster where it may be said so. None where the time
-    /// was over before.
-    fn verdict(&self, target: &Target, collection: &Collection<'_>) -> Option<(Arc<str>, Outcome)> {
-        let (id, home) = (&*target.gateway.gateway_id, &target.home);
-        let now = collection.scrape.now;
-        if let Some((host, error)) = &target.failure {
-            let is_certain = error.reason != Reason::Budget;
-            return is_certain.then(|| (host.clone(), Err(error.clone())));
-        }
-        if !self.search.is_denied_everywhere(id, home, now) {
-            return None;
-        }
+    /// Keeps what is certain of a gateway that no cluster has connected, and counts a failure.
+    fn conclude(&mut self, target: Target, collection: &Collection<'_>) {
+        let (known, id) = (collection.known, &target.gateway.gateway_id);
         let list_error = collection.list.error_of_registration(id);
-        if let Some(error) = home.unknown_host.as_ref().or(list_error) {
-            return Some((home.host.clone(), Err(error.clone())));
+        let now = collection.scrape.now;
+        let verdict = match target.is_connected {
+            true => None,
+            false => target.verdict(&self.clusters.candidates, list_error, now),
+        };
+        if let Some((host, outcome)) = verdict {
+            let expiry = match &outcome {
+                Ok(_) => now + self.ttl,
+                Err(_) => Instant::now() + self.ttl.min(FAILURE_TTL_MAX),
+            };
+            // Fields are counted one by one.
+            let failure = outcome.as_ref().err().map(|error| error.reason);
+            if let Some(reason) = failure.filter(|reason| *reason != Reason::Field) {
+                known.count(|counters| counters.count_error(reason));
+            }
+            known.insert(id, host, outcome, expiry);
         }
-        Some(match self.search.newest_stats(id, now) {
-            Some((cluster, stats)) => (cluster.host.as_str().into(), Ok(Some(stats.clone()))),
-            None => (home.host.clone(), Ok(None)),
-        })
+        if !target.memory.is_empty() {
+            self.memories.insert(id.clone(), target.memory);
+        }
     }
 }
 
-/// Those of which nothing is known come first: an earlier scrape had no time for them.
-fn wanted(targets: &[Target], is_wanted: impl Fn(&Target) -> bool) -> Vec<Arc<Gateway>> {
-    let wanted = targets.iter().filter(|target| is_wanted(target));
-    let (known, unknown): (Vec<&Target>, Vec<&Target>) = wanted.partition(|t| t.was_known);
-    let in_order = unknown.into_iter().chain(known);
-    in_order.map(|target| target.gateway.clone()).collect()
-}
-
-/// An equal share of the time that is left.
-fn share(deadline: Instant, shares: usize) -> Instant {
-    let now = Instant::now();
-    now + deadline.saturating_duration_since(now) / shares.max(1) as u32
+/// The clusters to ask first, the small ones before the large ones, which need more of the time.
+fn firsts(targets: &[Target]) -> Vec<Cluster> {
+    let mut clusters: Vec<(usize, &Cluster)> = Vec::new();
+    for target in targets {
+        match clusters
+            .iter_mut()
+            .find(|(_, cluster)| *cluster == target.first())
+        {
+            Some((size, _)) => *size += 1,
+            None => clusters.push((1, target.first())),
+        }
+    }
+    let mut ordered = Vec::with_capacity(clusters.len());
+    while let Some(at) = (0..clusters.len()).min_by_key(|at| clusters[*at]) {
+        ordered.push(clusters.swap_remove(at).1.clone());
+    }
+    ordered
 }

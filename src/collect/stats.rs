@@ -6,12 +6,14 @@
 //! until the gateway at fault stands alone, and what was learnt is remembered for a while. Only
 //! a refusal by the API itself counts: a page of a proxy is a failure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::collect::clusters::Cluster;
+use crate::collect::target::{LeftOut, Target};
 use crate::error::{FetchError, Reason};
-use crate::model::{ConnectionStats, Gateway, Outcome};
+use crate::model::{ConnectionStats, Outcome};
 use crate::things_stack::{BaseUrl, CallError, Client};
 
 /// The most gateways in one batch (BatchGetGatewayConnectionStatsRequest).
@@ -30,75 +32,57 @@ const OVERSIZED_MAX: usize = 16;
 /// and after so many that only the single call can read, batches are given up.
 const SUSPICIOUS_GATEWAYS: usize = 4;
 
-/// What was learnt from refusals, for the next time.
-#[derive(Default)]
-pub struct StatsReader {
-    /// By host: the largest batch that it takes, until when; 1 where only single calls work.
-    batch_limits: BTreeMap<String, (usize, Instant)>,
-    /// By id: the gateways that are left out of batches, which they would spoil.
-    left_out: HashMap<String, LeftOut>,
-}
+/// By host: the largest batch that it takes, until when; 1 where only single calls work.
+pub type BatchLimits = BTreeMap<String, (usize, Instant)>;
 
-enum LeftOut {
-    /// It was refused alone, too.
-    Refused(Arc<FetchError>, Instant),
-    /// It has to be asked alone until then.
-    Alone(Instant),
-}
-
-/// One cluster to ask, for whom and how long.
+/// One cluster to ask, and how long.
 pub struct Question<'a> {
-    pub cluster: &'a BaseUrl,
-    pub gateways: &'a [Arc<Gateway>],
+    pub cluster: &'a Cluster,
     /// The Identity Server, which knows the key's rights.
     pub server: &'a BaseUrl,
     pub now: Instant,
     pub deadline: Instant,
+    /// For one request: a server that answers may use the whole time, and one that hangs not.
+    pub request_time_max: Duration,
 }
 
-impl StatsReader {
-    /// Forgets gateways that are no longer watched, so that the memory stays bounded.
-    pub fn retain(&mut self, is_watched: impl Fn(&str) -> bool) {
-        self.left_out.retain(|id, _| is_watched(id));
+/// Finds out the state of each of these gateways at one cluster. `found` hears of each outcome
+/// at once.
+pub fn read_stats(
+    limits: &mut BatchLimits,
+    client: &mut Client,
+    question: &Question<'_>,
+    targets: &mut [&mut Target],
+    found: &mut dyn FnMut(&mut Target, Outcome),
+) {
+    let mut run = Run {
+        limits,
+        client,
+        question,
+        found,
+        halted: None,
+        seen: Seen::default(),
+    };
+    let [mut together, mut alone] = run.sort(targets);
+    match together.as_mut_slice() {
+        [target] => drop(run.single(target)),
+        together => run.in_batches(together),
     }
-
-    /// Finds out the state of each of these gateways at one cluster. `found` hears of each
-    /// outcome at once.
-    pub fn read(
-        &mut self,
-        client: &mut Client,
-        question: &Question<'_>,
-        found: &mut dyn FnMut(&Gateway, Outcome),
-    ) {
-        let mut run = Run {
-            reader: self,
-            client,
-            question,
-            found,
-            halted: None,
-            seen: Seen::default(),
-        };
-        let (together, alone) = run.without_refused();
-        match together.as_slice() {
-            [gateway] => drop(run.single(gateway)),
-            together => run.in_batches(together),
-        }
-        for gateway in alone {
-            run.single(&gateway);
-        }
-        // A limit under which nothing could be read either was not the cure.
-        if !run.seen.is_any_readable {
-            self.batch_limits.remove(&question.cluster.host);
-        }
+    for target in &mut alone {
+        run.single(target);
+    }
+    // A limit under which nothing could be read either was not the cure.
+    if !run.seen.is_any_readable {
+        run.limits.remove(&question.cluster.host);
     }
 }
 
 /// One reading of one cluster.
 struct Run<'a> {
-    reader: &'a mut StatsReader,
+    limits: &'a mut BatchLimits,
     client: &'a mut Client,
     question: &'a Question<'a>,
-    found: &'a mut dyn FnMut(&Gateway, Outcome),
+    found: &'a mut dyn FnMut(&mut Target, Outcome),
     /// Why nothing more is asked of this cluster in this collection.
     halted: Option<Arc<FetchError>>,
     seen: Seen,
@@ -130,68 +114,79 @@ enum Next {
 impl Run<'_> {
     /// The gateways that may share a batch, and those to ask alone. Those that were refused
     /// lately keep that outcome.
-    fn without_refused(&mut self) -> (Vec<Arc<Gateway>>, Vec<Arc<Gateway>>) {
-        let (mut together, mut alone) = (Vec::new(), Vec::new());
-        for gateway in self.question.gateways {
-            match self.reader.left_out.get(&gateway.gateway_id) {
-                Some(LeftOut::Refused(error, until)) if self.question.now < *until => {
-                    (self.found)(gateway, Err(error.clone()));
-                }
-                Some(LeftOut::Alone(until)) if self.question.now >= *until => {
-                    together.push(gateway.clone());
-                }
-                Some(_) => alone.push(gateway.clone()),
-                None => together.push(gateway.clone()),
+    fn sort<'t>(&mut self, targets: &'t mut [&mut Target]) -> [Vec<&'t mut Target>; 2] {
+        let cluster = self.question.cluster;
+        let [mut together, mut alone] = [Vec::new(), Vec::new()];
+        for target in targets {
+            let Some(LeftOut { refusal, until, .. }) = target.take_left_out(cluster) else {
+                together.push(&mut **target);
+                continue;
+            };
+            let is_over = until <= self.question.now;
+            if !is_over {
+                target.leave_out(cluster, refusal.clone(), until);
+            }
+            match refusal {
+                Some(error) if !is_over => (self.found)(target, Err(error)),
+                None if is_over => together.push(&mut **target),
+                _ => alone.push(&mut **target),
             }
         }
-        (together, alone)
+        [together, alone]
     }
 
     /// Each round brings outcomes, or makes batches smaller, or is the only repetition.
-    fn in_batches(&mut self, gateways: &[Arc<Gateway>]) {
-        let mut rest = gateways;
-        while !rest.is_empty() {
-            let (batch, after) = rest.split_at(rest.len().min(self.batch_limit()));
+    fn in_batches(&mut self, targets: &mut [&mut Target]) {
+        let mut start = 0;
+        while start < targets.len() {
+            let end = targets.len().min(start + self.batch_limit());
+            let batch = &mut targets[start..end];
             match self.batch(batch) {
-                Next::Done => rest = after,
-                Next::Again => {}
+                Next::Again => continue,
                 Next::Halve => {
-                    let (left, right) = batch.split_at(batch.len() / 2);
+                    let (left, right) = batch.split_at_mut(batch.len() / 2);
                     self.in_batches(left);
                     self.in_batches(right);
-                    rest = after;
                 }
+                Next::Done => {}
             }
+            start = end;
         }
     }
 
     fn batch_limit(&self) -> usize {
-        match self.reader.batch_limits.get(&self.question.cluster.host) {
+        match self.limits.get(&self.question.cluster.host) {
             Some((limit, until)) if self.question.now < *until => *limit,
             _ => BATCH_GATEWAYS_MAX,
         }
     }
 
-    fn limit_batches(&mut self, limit: usize, ttl: Duration) -> Next {
+    fn limit_batches(&mut self, limit: usize) -> Next {
         let host = self.question.cluster.host.clone();
-        let limit = (limit.max(1), self.question.now + ttl);
-        self.reader.batch_limits.insert(host, limit);
+        let (limit, ttl) = match limit {
+            0 | 1 => (1, BATCH_REFUSAL_TTL),
+            limit => (limit, BATCH_SIZE_TTL),
+        };
+        self.limits.insert(host, (limit, self.question.now + ttl));
         Next::Again
     }
 
-    fn batch(&mut self, batch: &[Arc<Gateway>]) -> Next {
+    /// Of the next request.
+    fn deadline(&self) -> Instant {
+        let own = Instant::now() + self.question.request_time_max;
+        own.min(self.question.deadline)
+    }
+
+    fn batch(&mut self, batch: &mut [&mut Target]) -> Next {
         if self.halted.is_some() || self.batch_limit() == 1 {
-            for gateway in batch {
-                self.single(gateway);
+            for target in batch {
+                self.single(target);
             }
             return Next::Done;
         }
-        let ids: Vec<&str> = batch.iter().map(|gateway| &*gateway.gateway_id).collect();
-        let question = self.question;
-        let answer = self
-            .client
-            .stats_batch(question.cluster, &ids, question.deadline);
-        match answer {
+        let (cluster, deadline) = (self.question.cluster, self.deadline());
+        let ids: Vec<&str> = batch.iter().map(|target| target.id()).collect();
+        match self.client.stats_batch(cluster, &ids, deadline) {
             Ok(entries) => self.keep(batch, entries),
             Err(refused) => self.after_refusal(batch, refused),
         }
@@ -199,24 +194,22 @@ impl Run<'_> {
 
     fn keep(
         &mut self,
-        batch: &[Arc<Gateway>],
+        batch: &mut [&mut Target],
         mut entries: BTreeMap<String, ConnectionStats>,
     ) -> Next {
         self.seen.is_any_readable = true;
         self.seen.is_any_batch_readable = true;
-        for gateway in batch {
-            self.reader.left_out.remove(&gateway.gateway_id);
+        for target in batch {
+            target.take_left_out(self.question.cluster);
             // Taken, not removed: that would be 3 kB more of the binary.
-            let stats = entries.get_mut(&gateway.gateway_id).map(std::mem::take);
-            (self.found)(gateway, stats.map_or(Ok(None), outcome_of));
+            let stats = entries.get_mut(target.id()).map(std::mem::take);
+            (self.found)(target, stats.map_or(Ok(None), outcome_of));
         }
         Next::Done
     }
 
-    fn after_refusal(&mut self, batch: &[Arc<Gateway>], refused: CallError) -> Next {
+    fn after_refusal(&mut self, batch: &mut [&mut Target], refused: CallError) -> Next {
         match refused.status {
-            Some(413) => self.limit_batches(batch.len() / 2, BATCH_SIZE_TTL),
-            Some(400) if refused.is_of_api => self.limit_batches(batch.len() / 2, BATCH_SIZE_TTL),
             _ if is_of_gateway(&refused) && self.seen.oversized < OVERSIZED_MAX => {
                 let is_oversized = refused.error.reason == Reason::TooLarge;
                 self.seen.oversized += usize::from(is_oversized && !self.seen.is_any_readable);
@@ -228,7 +221,9 @@ impl Run<'_> {
                 self.seen.has_repeated = true;
                 Next::Again
             }
-            Some(404 | 405 | 501) if refused.is_of_api => self.limit_batches(1, BATCH_REFUSAL_TTL),
+            Some(413) => self.limit_batches(batch.len() / 2),
+            Some(400) if refused.is_of_api => self.limit_batches(batch.len() / 2),
+            Some(404 | 405 | 501) if refused.is_of_api => self.limit_batches(1),
             _ => {
                 self.halted = Some(Arc::new(refused.error));
                 Next::Again
@@ -236,44 +231,44 @@ impl Run<'_> {
         }
     }
 
-    /// If the single call can read what a batch of one cannot, the gateway is asked alone from
-    /// now on. Where that happens to many, batches as such do not work: for the key of a
-    /// gateway, or on servers before 3.28.2 for rights through user and organization.
-    fn halve(&mut self, batch: &[Arc<Gateway>]) -> Next {
-        let [gateway] = batch else {
+    /// What a batch of one cannot read is asked alone from now on. Where the single call can read
+    /// many of those, batches as such do not work: for the key of a gateway, or on servers before
+    /// 3.28.2 for rights through user and organization.
+    fn halve(&mut self, batch: &mut [&mut Target]) -> Next {
+        let [target] = batch else {
             return Next::Halve;
         };
-        if self.single(gateway) {
-            let alone = LeftOut::Alone(self.question.now + ALONE_TTL);
-            self.reader
-                .left_out
-                .insert(gateway.gateway_id.clone(), alone);
-            self.seen.alone += 1;
-        }
+        target.leave_out(self.question.cluster, None, self.question.now + ALONE_TTL);
+        self.seen.alone += usize::from(self.single(target));
         if self.seen.alone >= SUSPICIOUS_GATEWAYS && !self.seen.is_any_batch_readable {
-            self.limit_batches(1, BATCH_REFUSAL_TTL);
+            self.limit_batches(1);
         }
         Next::Done
     }
 
     /// Asks for one gateway, if anything may still be asked; says whether it could be read.
-    fn single(&mut self, gateway: &Gateway) -> bool {
+    fn single(&mut self, target: &mut Target) -> bool {
         let outcome = match &self.halted {
             Some(error) => Err(error.clone()),
-            None => self.single_outcome(&gateway.gateway_id),
+            None => self.ask_alone(target.id()),
         };
         let is_readable = outcome.is_ok();
-        (self.found)(gateway, outcome);
+        if let Err(error) = &outcome
+            && is_refusal(error)
+        {
+            let until = self.question.now + REFUSAL_TTL;
+            target.leave_out(self.question.cluster, Some(error.clone()), until);
+        }
+        (self.found)(target, outcome);
         is_readable
     }
 
-    fn single_outcome(&mut self, id: &str) -> Outcome {
-        let question = self.question;
-        let answer = self.client.stats(question.cluster, id, question.deadline);
-        let outcome = match answer {
+    fn ask_alone(&mut self, id: &str) -> Outcome {
+        let (cluster, deadline) = (self.question.cluster, self.deadline());
+        let outcome = match self.client.stats(cluster, id, deadline) {
             Ok(stats) => outcome_of(stats),
             Err(refused) if refused.name == "not_connected" => Ok(None),
-            Err(refused) if is_of_gateway(&refused) => return Err(self.refuse(id, refused.error)),
+            Err(refused) if is_of_gateway(&refused) => return Err(self.refused(refused.error)),
             Err(refused) => {
                 let error = Arc::new(refused.error);
                 self.halted = Some(error.clone());
@@ -281,51 +276,26 @@ impl Run<'_> {
             }
         };
         self.seen.is_any_readable = true;
-        if let Some(LeftOut::Refused(..)) = self.reader.left_out.get(id) {
-            self.reader.left_out.remove(id);
-        }
         outcome
     }
 
-    /// Remembers that a gateway spoils a batch: because the key may not read it, or because its
-    /// answer is too long, which is no refusal and may be better soon.
-    fn refuse(&mut self, id: &str, error: FetchError) -> Arc<FetchError> {
-        let until = self.question.now + REFUSAL_TTL;
+    /// The error of one gateway. Where the key lacks the right as such, that is the error of all
+    /// of them, without a request for each.
+    fn refused(&mut self, error: FetchError) -> Arc<FetchError> {
         if error.reason == Reason::TooLarge {
-            self.reader
-                .left_out
-                .insert(id.to_owned(), LeftOut::Alone(until));
             return Arc::new(error);
         }
         let error = Arc::new(error.of_gateway());
-        let refused = LeftOut::Refused(error.clone(), until);
-        self.reader.left_out.insert(id.to_owned(), refused);
         self.seen.refused += 1;
-        if self.seen.refused == SUSPICIOUS_GATEWAYS
-            && !self.seen.is_any_readable
-            && error.reason == Reason::Forbidden
-        {
-            self.look_at_the_key(&error);
-        }
-        error
-    }
-
-    /// If the key lacks the right as such, all are refused without asking for each of them.
-    fn look_at_the_key(&mut self, error: &Arc<FetchError>) {
-        let question = self.question;
-        let info = self
-            .client
-            .key_info(question.server, false, question.deadline);
-        if info.is_ok_and(|info| !info.missing_rights.is_empty()) {
-            self.halted = Some(error.clone());
-            let until = question.now + REFUSAL_TTL;
-            for gateway in question.gateways {
-                let refused = LeftOut::Refused(error.clone(), until);
-                self.reader
-                    .left_out
-                    .insert(gateway.gateway_id.clone(), refused);
+        let is_suspicious = self.seen.refused == SUSPICIOUS_GATEWAYS && !self.seen.is_any_readable;
+        if is_suspicious && error.reason == Reason::Forbidden {
+            let (server, deadline) = (self.question.server, self.deadline());
+            let info = self.client.key_info(server, false, deadline);
+            if info.is_ok_and(|info| !info.missing_rights.is_empty()) {
+                self.halted = Some(error.clone());
             }
         }
+        error
     }
 }
 
@@ -340,6 +310,11 @@ fn outcome_of(stats: ConnectionStats) -> Outcome {
             ))
         }
     }
+}
+
+/// Whether the key may not read the gateway, or it was deleted.
+pub fn is_refusal(error: &FetchError) -> bool {
+    error.is_of_gateway && matches!(error.reason, Reason::Forbidden | Reason::NotFound)
 }
 
 /// Whether a single gateway is the cause: a right on it, its deletion (a 404 that names it and

@@ -137,18 +137,18 @@ fn a_late_answer_goes_to_nobody_else() {
 }
 
 #[test]
-fn a_question_about_the_key_that_hangs_is_in_no_scrapes_way() {
-    let fake = fake();
-    fake.script(Endpoint::AuthInfo, Misbehaviour::HangBeforeHead);
-    let exporter = Setup::against(&fake).args(["--ttl", "60"]).start();
-    exporter
-        .scrape_with_headers(&[(SCRAPE_TIMEOUT, "1.5")])
-        .assert_value("ttn_up", 1.0);
-    let end = Instant::now() + PATIENCE;
-    while fake.count(Endpoint::AuthInfo) == 0 {
-        assert!(Instant::now() < end, "it is never asked\n{exporter}");
-        thread::sleep(Duration::from_millis(20));
-    }
+fn a_client_in_a_hurry_spoils_no_answer_of_a_patient_one() {
+    let fake = Fake::start(Fleet::generated(3));
+    let exporter = Setup::against(&fake).args(["--ttl", "0.2"]).start();
+    exporter.scrape().assert_value("ttn_up", 1.0);
+    thread::sleep(Duration::from_millis(250));
+    let slow = Misbehaviour::Delay(Duration::from_millis(3000));
+    fake.script(Endpoint::StatsBatch, slow);
+    let hurried = send_first(&exporter, &fake, "/metrics", (SCRAPE_TIMEOUT, "0.5"));
+    let patient = exporter.scrape_with_headers(&[(SCRAPE_TIMEOUT, "30")]);
+    patient.assert_value("ttn_up", 1.0);
+    assert_eq!(patient.all("ttn_gateway_connected").len(), 3, "{patient}");
+    hurried.join().expect("an answer");
 }
 
 #[test]

@@ -234,3 +234,25 @@ fn gateways_named_by_hand_are_asked_for_even_if_their_registration_is_secret() {
     scrape.assert_of("ttn_gateway_connected", "gw-00002", Some(1.0));
     assert_eq!(fake.count(Endpoint::List), 0);
 }
+
+#[test]
+fn one_scrape_of_refused_sizes_does_not_end_the_batches() {
+    thread::scope(|scope| {
+        for refusal in [Misbehaviour::html(413), Misbehaviour::status(400)] {
+            scope.spawn(|| check_batches_after(refusal));
+        }
+    });
+}
+
+/// When half a minute has passed.
+fn check_batches_after(refusal: Misbehaviour) {
+    let fake = Fake::start(Fleet::generated(60));
+    let exporter = start(&fake, &Key::user(), &[]);
+    fake.script(Endpoint::StatsBatch, refusal);
+    exporter.scrape().assert_value("ttn_up", 1.0);
+    fake.behave();
+    thread::sleep(Duration::from_secs(31));
+    fake.forget();
+    exporter.scrape().assert_value("ttn_up", 1.0);
+    assert_eq!(calls(&fake), [0, 1, 0], "{exporter}");
+}

@@ -421,3 +421,17 @@ fn a_list_of_excluded_gateways_is_no_empty_one() {
     fake.change(|fleet| fleet.gateways.clear());
     setup().run_once().assert_stderr_has("lists no gateway");
 }
+
+#[test]
+fn a_list_that_takes_more_than_half_of_the_scrape_costs_none_when_it_is_renewed() {
+    let fake = Fake::start(two());
+    let delay = Misbehaviour::Delay(Duration::from_millis(2000));
+    fake.script(Endpoint::List, delay);
+    let exporter = start(&fake);
+    for _ in 0..4 {
+        let scrape = scrape_for(&exporter, "4");
+        scrape.assert_value("ttn_up", 1.0);
+        assert_eq!(scrape.reasons(), [], "{exporter}");
+        thread::sleep(LIST_TTL);
+    }
+}

@@ -349,6 +349,41 @@ fn of_two_clusters_that_remember_a_gateway_the_newer_stats_are_shown() {
     }
 }
 
+#[test]
+fn stats_that_fit_into_the_scrape_are_read_whole_though_there_are_clusters_to_search() {
+    for (gateways, milliseconds) in [(2, 1200), (600, 260)] {
+        let fake = Fake::start(Fleet::generated(gateways));
+        let delay = Misbehaviour::Delay(Duration::from_millis(milliseconds));
+        fake.script(Endpoint::StatsBatch, delay);
+        let exporter = Setup::against(&fake)
+            .args(["--allow-host", "127.0.0.9"])
+            .start();
+        let header = ("X-Prometheus-Scrape-Timeout-Seconds", "3");
+        let scrape = exporter.scrape_with_headers(&[header]);
+        assert_eq!(scrape.reasons(), [], "{gateways}: {exporter}");
+        assert_eq!(scrape.all("ttn_gateway_connected").len(), gateways);
+    }
+}
+
+#[test]
+fn a_refusal_at_one_cluster_is_none_at_the_others() {
+    let Some((home, cluster, authority, far)) = pair(|_| Fleet::of([Gateway::new("gw-1")])) else {
+        return;
+    };
+    cluster.script(Endpoint::StatsBatch, Misbehaviour::status(403));
+    cluster.script(Endpoint::Stats, Misbehaviour::status(403));
+    let exporter = start(&home, &authority, &[&far]);
+    let scrape = exporter.scrape();
+    scrape.assert_of("ttn_gateway_scrape_success", "gw-1", Some(0.0));
+    home.change(|fleet| {
+        let gateway = fleet.gateway_mut("gw-1");
+        *gateway = gateway.clone().connected("udp");
+    });
+    thread::sleep(REFRESH);
+    let scrape = exporter.scrape();
+    scrape.assert_of("ttn_gateway_connected", "gw-1", Some(1.0));
+}
+
 /// It comes when nobody waits.
 #[track_caller]
 fn wait_for_question_about_key(home: &Fake, exporter: &Exporter) {

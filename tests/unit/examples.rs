@@ -5,6 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use crate::error::{FetchError, Reason};
 use crate::model::{ConnectionStats, Gateway, GatewayReport, Outcome, Snapshot, Timestamp};
+use crate::things_stack::BaseUrl;
 
 /// With an id and nothing else.
 pub fn gateway(id: &str) -> Arc<Gateway> {
@@ -12,6 +13,10 @@ pub fn gateway(id: &str) -> Arc<Gateway> {
         gateway_id: id.to_owned(),
         ..Gateway::default()
     })
+}
+
+pub fn cluster(host: &str) -> Arc<BaseUrl> {
+    Arc::new(BaseUrl::parse(host).expect("the test's own URL"))
 }
 
 pub fn timestamp(seconds: i64) -> Option<Timestamp> {

@@ -1,0 +1,253 @@
+//! A gateway to ask for, and what clusters said of it. Its registration may name no cluster, an
+//! old one or an alias, and the server never compares that with where the gateway connects. So
+//! a cluster that does not know its connection proves nothing while another one may. Pure.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::collect::clusters::{Cluster, Home};
+use crate::collect::stats::is_refusal;
+use crate::error::{FetchError, Reason};
+use crate::model::{ConnectionStats, Gateway, Outcome};
+
+/// A cluster that said that it does not have a gateway is not searched for it again so soon.
+const DENIAL_TTL: Duration = Duration::from_secs(300);
+
+pub struct Target {
+    pub gateway: Arc<Gateway>,
+    pub home: Arc<Home>,
+    pub memory: Memory,
+    pub is_connected: bool,
+    /// The first failure among the clusters that were asked, with its host.
+    failure: Option<(Arc<str>, Arc<FetchError>)>,
+}
+
+/// What is remembered of a gateway from one collection to the next.
+#[derive(Default)]
+pub struct Memory {
+    /// Where it was last seen connected, if not at home.
+    found_at: Option<Cluster>,
+    /// What was said since it was last seen connected, by each cluster once.
+    denials: Vec<Denial>,
+    left_out: Vec<LeftOut>,
+}
+
+/// A cluster said that a gateway is not connected there.
+struct Denial {
+    cluster: Cluster,
+    at: Instant,
+    /// What it still has of an earlier connection.
+    stats: Option<Arc<ConnectionStats>>,
+}
+
+/// A gateway is left out of the batches of a cluster, which it would spoil.
+pub struct LeftOut {
+    cluster: Cluster,
+    pub until: Instant,
+    /// Why it cannot be read alone either; none where it can.
+    pub refusal: Option<Arc<FetchError>>,
+}
+
+impl Memory {
+    pub fn is_empty(&self) -> bool {
+        self.found_at.is_none() && self.denials.is_empty() && self.left_out.is_empty()
+    }
+
+    /// A new key may read more than the one before.
+    pub fn forget_refusals(&mut self) {
+        self.left_out.clear();
+    }
+
+    fn denials(&self, now: Instant) -> impl Iterator<Item = &Denial> {
+        let is_recent = move |at| now.saturating_duration_since(at) < DENIAL_TTL;
+        self.denials
+            .iter()
+            .filter(move |denial| is_recent(denial.at))
+    }
+
+    fn is_denied(&self, cluster: &Cluster, now: Instant) -> bool {
+        self.denials(now).any(|denial| denial.cluster == *cluster)
+    }
+}
+
+impl Target {
+    pub fn new(gateway: Arc<Gateway>, home: Arc<Home>) -> Target {
+        Target {
+            gateway,
+            home,
+            memory: Memory::default(),
+            is_connected: false,
+            failure: None,
+        }
+    }
+
+    pub fn id(&self) -> &str {
+        &self.gateway.gateway_id
+    }
+
+    pub fn leave_out(
+        &mut self,
+        cluster: &Cluster,
+        refusal: Option<Arc<FetchError>>,
+        until: Instant,
+    ) {
+        self.take_left_out(cluster);
+        self.memory.left_out.push(LeftOut {
+            cluster: cluster.clone(),
+            until,
+            refusal,
+        });
+    }
+
+    /// Whether and why it was left out of the batches of this cluster; from now on it is not.
+    pub fn take_left_out(&mut self, cluster: &Cluster) -> Option<LeftOut> {
+        let left_out = &mut self.memory.left_out;
+        let at = left_out
+            .iter()
+            .position(|left_out| left_out.cluster == *cluster)?;
+        Some(left_out.swap_remove(at))
+    }
+
+    /// The cluster to ask before all others.
+    pub fn first(&self) -> &Cluster {
+        let found_at = self.memory.found_at.as_ref();
+        found_at.unwrap_or(&self.home.cluster)
+    }
+
+    /// Whether it has to be looked for at this cluster after the first one. A failure of one
+    /// cluster says nothing about the others, but what the key is refused at one it is refused
+    /// at all. The cluster of the registration is always worth a question.
+    pub fn is_wanted_at(&self, cluster: &Cluster, now: Instant) -> bool {
+        let is_refused = matches!(&self.failure, Some((_, error)) if is_refusal(error));
+        !self.is_connected
+            && !is_refused
+            && self.first() != cluster
+            && (self.home.cluster == *cluster || !self.memory.is_denied(cluster, now))
+    }
+
+    /// It is connected at this cluster. What others said before is over: when it leaves, it may
+    /// have gone to any of them.
+    pub fn found(&mut self, cluster: &Cluster) {
+        self.is_connected = true;
+        let is_elsewhere = *cluster != self.home.cluster;
+        self.memory.found_at = is_elsewhere.then(|| cluster.clone());
+        self.memory.denials.clear();
+    }
+
+    /// This cluster says that the gateway is not connected there.
+    pub fn denied(&mut self, cluster: &Cluster, stats: Option<Arc<ConnectionStats>>, at: Instant) {
+        let denials = &mut self.memory.denials;
+        denials.retain(|denial| denial.cluster != *cluster);
+        denials.push(Denial {
+            cluster: cluster.clone(),
+            at,
+            stats,
+        });
+    }
+
+    /// This cluster could not be asked, or did not tell. A request that was cut off at the end of
+    /// the scrape says nothing to those who have more time.
+    pub fn fail(&mut self, host: Arc<str>, mut error: Arc<FetchError>, is_cut: bool) {
+        if is_cut {
+            error = Arc::new(FetchError::new(Reason::Budget, error.context.as_str()));
+        }
+        self.failure.get_or_insert((host, error));
+    }
+
+    /// What is certain of a gateway that no cluster has connected, and the host that it comes
+    /// from: it is disconnected only if every cluster where it may be said so. None where the
+    /// time was over before.
+    pub fn verdict(
+        &self,
+        candidates: &[Cluster],
+        list_error: Option<&Arc<FetchError>>,
+        now: Instant,
+    ) -> Option<(Arc<str>, Outcome)> {
+        let home = &self.home;
+        if let Some((host, error)) = &self.failure {
+            let is_certain = error.reason != Reason::Budget;
+            return is_certain.then(|| (host.clone(), Err(error.clone())));
+        }
+        let mut clusters = candidates.iter().chain([&home.cluster]);
+        if !clusters.all(|cluster| self.memory.is_denied(cluster, now)) {
+            return None;
+        }
+        if let Some(error) = home.unknown_host.as_ref().or(list_error) {
+            return Some((home.host.clone(), Err(error.clone())));
+        }
+        let denials = self.memory.denials(now);
+        let remembered = denials.filter_map(|denial| Some((denial, denial.stats.as_ref()?)));
+        let newest =
+            remembered.max_by_key(|(_, stats)| stats.disconnected_at.max(stats.last_seen()));
+        Some(match newest {
+            Some((denial, stats)) => {
+                let host = denial.cluster.host.as_str();
+                (host.into(), Ok(Some(stats.clone())))
+            }
+            None => (home.host.clone(), Ok(None)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::examples::{cluster, gateway, timestamp};
+
+    fn target(home: &str) -> Target {
+        Target::new(gateway("gw-1"), Arc::new(Home::of(cluster(home))))
+    }
+
+    #[test]
+    fn a_denial_counts_for_five_minutes_and_for_its_cluster_alone() {
+        let (mut target, start) = (target("eu1"), Instant::now());
+        target.denied(&cluster("nam1"), None, start);
+        let almost = start + DENIAL_TTL - Duration::from_nanos(1);
+        assert!(!target.is_wanted_at(&cluster("nam1"), almost));
+        assert!(target.is_wanted_at(&cluster("nam1"), start + DENIAL_TTL));
+        assert!(target.is_wanted_at(&cluster("au1"), start));
+    }
+
+    #[test]
+    fn a_gateway_is_disconnected_when_its_home_and_all_candidates_say_so() {
+        let (mut target, now) = (target("nam1"), Instant::now());
+        let verdict = |target: &Target| target.verdict(&[cluster("eu1")], None, now);
+        target.denied(&cluster("eu1"), None, now);
+        assert_eq!(verdict(&target), None);
+        target.denied(&cluster("nam1"), None, now);
+        assert_eq!(verdict(&target), Some(("nam1".into(), Ok(None))));
+        target.found(&cluster("nam1"));
+        assert_eq!(verdict(&target), None);
+    }
+
+    #[test]
+    fn a_gateway_that_is_at_home_needs_no_memory() {
+        let mut target = target("eu1");
+        target.found(&cluster("nam1"));
+        assert_eq!(*target.first(), cluster("nam1"));
+        target.found(&cluster("eu1"));
+        assert_eq!(*target.first(), cluster("eu1"));
+        assert!(target.memory.is_empty());
+    }
+
+    #[test]
+    fn the_stats_of_the_last_disconnect_are_told() {
+        let (mut target, now) = (target("a"), Instant::now());
+        let left_at = |seconds| {
+            Some(Arc::new(ConnectionStats {
+                disconnected_at: timestamp(seconds),
+                ..ConnectionStats::default()
+            }))
+        };
+        for (host, stats) in [
+            ("a", left_at(2)),
+            ("b", left_at(3)),
+            ("c", left_at(1)),
+            ("d", None),
+        ] {
+            target.denied(&cluster(host), stats, now);
+        }
+        let expected = Some(("b".into(), Ok(left_at(3))));
+        assert_eq!(target.verdict(&[], None, now), expected);
+    }
+}
