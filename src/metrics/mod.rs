@@ -20,7 +20,7 @@ pub use crate::metrics::text_format::CONTENT_TYPE;
 
 #[cfg(test)]
 #[path = "../../tests/unit/render_properties.rs"]
-mod properties;
+pub mod properties;
 
 /// A gateway with everything has about 40 samples of some 110 bytes. What is reserved and not
 /// used is never touched, so it costs no memory; what is missing costs a copy of everything.

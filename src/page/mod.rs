@@ -11,6 +11,10 @@ mod query;
 mod table;
 mod text;
 
+#[cfg(test)]
+#[path = "../../tests/unit/page_properties.rs"]
+mod properties;
+
 use std::time::SystemTime;
 
 use crate::assets;

@@ -21,9 +21,10 @@ use crate::model::{ConnectionStats, Gateway, GatewayReport, GatewayStatus, Locat
 use crate::model::{Outcome, RoundTripTimes, State, SubBand, Timestamp};
 
 /// Mostly what hurts: quotes, backslashes, newlines, syntax of the format.
-fn text() -> impl Strategy<Value = String> {
-    const HOSTILE: [char; 15] = [
-        '"', '\\', '\n', '\r', '\0', '{', '}', '=', ',', ' ', '#', '🛰', 'é', 'n', '1',
+pub fn text() -> impl Strategy<Value = String> {
+    const HOSTILE: [char; 21] = [
+        '"', '\\', '\n', '\r', '\0', '{', '}', '=', ',', ' ', '#', '🛰', 'é', 'n', '1', '<', '>',
+        '&', '\'', '%', '/',
     ];
     vec(
         prop_oneof![7 => select(&HOSTILE[..]), 1 => any::<char>()],
@@ -37,7 +38,7 @@ fn integer() -> impl Strategy<Value = u64> {
     (any::<u64>(), 0..64_u32).prop_map(|(number, shift)| number >> shift)
 }
 
-fn double() -> impl Strategy<Value = f64> {
+pub fn double() -> impl Strategy<Value = f64> {
     any::<u64>().prop_map(f64::from_bits)
 }
 
@@ -249,7 +250,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 }
 
 /// Without an id.
-fn report() -> impl Strategy<Value = GatewayReport> {
+pub fn report() -> impl Strategy<Value = GatewayReport> {
     let texts = [(); 3].map(|()| text());
     (texts, vec(text(), 0..3), places(), outcome()).prop_map(|(texts, plans, antennas, outcome)| {
         let [eui, name, gateway_server_address] = texts;
