@@ -12,7 +12,7 @@ mod text_format;
 use std::time::UNIX_EPOCH;
 
 use crate::metrics::gateway::GATEWAY_ROWS;
-use crate::metrics::text_format::{Family, Label, Row, gauge};
+use crate::metrics::text_format::{Family, Label, Row, gauge, write_rows};
 use crate::model::{Snapshot, State};
 
 pub use crate::metrics::exporter::render_exporter;
@@ -30,9 +30,7 @@ const RESERVED_BYTES_PER_GATEWAY: usize = 6 * 1024;
 pub fn render_gateways(collection: &Snapshot) -> Vec<u8> {
     let mut output =
         Vec::with_capacity(1024 + collection.gateways.len() * RESERVED_BYTES_PER_GATEWAY);
-    for row in &COLLECTION_ROWS {
-        (row.write)(&mut Family::new(&mut output, &row.metric), collection);
-    }
+    write_rows(&mut output, &COLLECTION_ROWS, collection);
     for row in &GATEWAY_ROWS {
         let mut family = Family::new(&mut output, &row.metric);
         for report in &collection.gateways {

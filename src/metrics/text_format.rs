@@ -80,6 +80,13 @@ impl<T> Row<T> {
     }
 }
 
+/// Writes these families from `source`, one after the other.
+pub fn write_rows<T>(output: &mut Vec<u8>, rows: &[Row<T>], source: &T) {
+    for row in rows {
+        (row.write)(&mut Family::new(output, &row.metric), source);
+    }
+}
+
 /// The value of a label.
 #[derive(Clone, Copy, Debug)]
 pub enum Label<'value> {
