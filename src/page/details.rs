@@ -36,9 +36,7 @@ pub fn details(report: &GatewayReport, hosts: &KnownHosts, now: Timestamp) -> St
         );
         rows.extend(stats.sub_bands.iter().map(sub_band));
     }
-    let reported = report.last_status();
-    let reported = reported.map_or(&[][..], |status| &status.antenna_locations);
-    rows.extend(gateway.antennas.iter().chain(reported).map(antenna));
+    rows.extend(report.locations().map(antenna));
     rows.push(("Server", isolated(&report.cluster)));
     rows.push(("Console", console_link(report, hosts)));
     definitions(&rows)

@@ -134,3 +134,28 @@ fn what_cannot_be_read_is_a_dash_and_what_is_not_there_is_no_row() {
         assert!(!never.contains(absent), "{absent} in\n{never}");
     }
 }
+
+/// The registration has an older copy of what a GPS says.
+#[test]
+fn a_position_from_a_gps_is_the_one_that_the_metrics_have() {
+    let place =
+        |latitude: f64| json!({ "latitude": latitude, "longitude": 4.5, "source": "SOURCE_GPS" });
+    let gateway = Gateway::new("on-a-ship")
+        .registered(json!({ "antennas": [{ "location": place(52.0) }] }))
+        .connected("udp")
+        .stats_with(json!({ "last_status": { "antenna_locations": [place(53.5)] } }));
+    let fake = Fake::start(Fleet::of([gateway]));
+    let exporter = Exporter::start(&fake);
+    let scrape = exporter.scrape();
+    scrape.assert_of(
+        "ttn_gateway_antenna_latitude_degrees",
+        "on-a-ship",
+        Some(53.5),
+    );
+    let html = page(&exporter, "/");
+    check(
+        &html,
+        &["53.50000, 4.50000, 0 m <small>antenna 0, <bdi>gps</bdi>"],
+    );
+    assert!(!html.contains("52.00000"), "{html}");
+}
