@@ -243,11 +243,6 @@ impl Given {
         let missing = || format!("--{name} is not set");
         self.last(name).ok_or_else(missing)
     }
-
-    /// The last value of a flag as a path.
-    pub fn path(&self, name: &str) -> Result<Option<PathBuf>, String> {
-        self.last(name).map(Value::path).transpose()
-    }
 }
 
 impl Value {
