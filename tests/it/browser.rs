@@ -448,6 +448,25 @@ fn five_and_five_hundred_gateways_fit_on_every_screen() {
 }
 
 #[test]
+fn the_name_of_a_state_is_not_broken_on_a_narrow_screen() {
+    let Some(browser) = browser() else { return };
+    let fake = Fake::start(five());
+    let exporter = Exporter::start(&fake);
+    // The narrowest phones, and a usual one with a scroll bar that takes room.
+    for width in [320, 345, 360] {
+        browser.show_as(view(width, 780, true, false));
+        browser.open(&format!("{}/", exporter.url()));
+        let name = format!("{width}");
+        assert_faultless(&browser, &name);
+        let broken = browser.run(
+            "return [...document.querySelectorAll('.totals a span')].filter(label =>
+                 label.getClientRects().length > 1).map(label => label.innerText);",
+        );
+        assert_eq!(broken, Value::Array(vec![]), "{name}");
+    }
+}
+
+#[test]
 fn a_page_without_gateways_says_what_to_do() {
     let Some(browser) = browser() else { return };
     let empty = Fake::start(Fleet::of([]));
