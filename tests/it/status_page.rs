@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::fake::{Fake, Fleet, Gateway, clock};
+use crate::fake::{Fake, Fleet, Gateway, Key, clock};
 use crate::harness::{Exporter, Setup};
 
 fn page(exporter: &Exporter, path: &str) -> String {
@@ -158,4 +158,22 @@ fn a_position_from_a_gps_is_the_one_that_the_metrics_have() {
         &["53.50000, 4.50000, 0 m <small>antenna 0, <bdi>gps</bdi>"],
     );
     assert!(!html.contains("52.00000"), "{html}");
+}
+
+/// A gateway's own key gets an empty list without a count, as a foreign server may answer.
+#[test]
+fn the_advice_about_a_list_that_is_none_does_not_contradict_its_hint() {
+    let fake = Fake::start(
+        Fleet::of([Gateway::new("gw-1").connected("udp")]).with_key(Key::gateway("gw-1")),
+    );
+    let exporter = Setup::with_key(&fake, &Key::gateway("gw-1")).start();
+    let html = page(&exporter, "/");
+    check(
+        &html,
+        &[
+            "<h1>The gateways are not known</h1>",
+            "whose API key it is.",
+        ],
+    );
+    assert!(!html.contains("Something else"), "{html}");
 }
