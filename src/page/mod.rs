@@ -33,7 +33,7 @@ pub const CONTENT_TYPE: &str = "text/html; charset=utf-8";
 /// comes back here alone. The hash is that of assets/page.css; a test says the new one when
 /// that file changes.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
-     style-src 'sha256-LCe5DJ8p4pez9gIE0sJV4uQM0Cx4vBLVz769H59I/0c='; \
+     style-src 'sha256-UBMeLMTlUCETB1rioPuESet++a/7PK1drdlr7rmlMJg='; \
      img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// `X-Content-Type-Options`

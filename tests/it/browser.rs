@@ -467,6 +467,22 @@ fn the_name_of_a_state_is_not_broken_on_a_narrow_screen() {
 }
 
 #[test]
+fn long_words_of_a_server_fit_on_a_narrow_screen() {
+    let Some(browser) = browser() else { return };
+    let fake = Fake::start(Fleet::of([]));
+    for word in ["--".to_owned() + &"x".repeat(150), "y".repeat(150)] {
+        let message = format!("error:pkg:no_rights (see {word})");
+        let body = json!({ "code": 7, "message": message }).to_string();
+        fake.script_all(Misbehaviour::json(403, &body));
+        let exporter = Exporter::start(&fake);
+        browser.show_as(VIEWS[0].1);
+        browser.open(&format!("{}/", exporter.url()));
+        assert_visible(&browser, &word, &[&word[..40]]);
+        assert_faultless(&browser, &word);
+    }
+}
+
+#[test]
 fn a_page_without_gateways_says_what_to_do() {
     let Some(browser) = browser() else { return };
     let empty = Fake::start(Fleet::of([]));
