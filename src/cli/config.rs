@@ -403,7 +403,7 @@ mod tests {
         );
         check_refused(
             "--key k --allow-host a/b",
-            r#"--allow-host "a/b": is no host name"#,
+            r#"--allow-host "a/b": is a URL: use HOST[:PORT], or NAME=URL"#,
         );
         check_refused(
             "--key k --gateway gw --user me",

@@ -326,7 +326,7 @@ mod tests {
             &[
                 "<h1>The gateways are not known</h1>",
                 "The list of gateways is missing because the API does not accept the API key.",
-                Reason::Unauthorized.advice(),
+                "Make a new one in the console",
                 "HTTP 401",
                 "once their list can be read",
             ],
