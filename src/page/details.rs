@@ -34,7 +34,8 @@ pub fn details(report: &GatewayReport, hosts: &KnownHosts, now: Timestamp) -> St
                 .round_trip_times
                 .map(|times| round_trip(times, is_slow)),
         );
-        rows.extend(stats.sub_bands.iter().map(sub_band));
+        let bands = stats.sub_bands.iter();
+        rows.extend(bands.map(|band| sub_band(band, is_full(band, stats, now))));
     }
     rows.extend(report.locations().map(antenna));
     rows.push(("Server", isolated(&report.cluster)));
@@ -97,12 +98,12 @@ fn round_trip(times: RoundTripTimes, is_slow: bool) -> Row {
     ("Round trip", figures)
 }
 
-fn sub_band(band: &SubBand) -> Row {
+fn sub_band(band: &SubBand, is_full: bool) -> Row {
     let figures = format!(
         "<span{}>{} <small>{}</small></span>",
-        mark(is_full(band)),
+        mark(is_full),
         band_edges(band),
-        band_figures(band)
+        band_figures(band, is_full)
     );
     ("Sub-band", figures)
 }

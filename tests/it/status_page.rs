@@ -59,7 +59,7 @@ fn a_round_trip_and_a_sub_band_are_marked_only_where_the_alert_fires() {
     let fake = Fake::start(Fleet::of([
         gateway("at-the-limit", "3s", 60, 0.008),
         gateway("beyond-it", "3.001s", 60, 0.0081),
-        gateway("with-old-ones", "9s", 3_600, 0.0),
+        gateway("with-old-ones", "9s", 3_700, 0.0099),
     ]));
     let html = page(&Exporter::start(&fake), "/");
     for (id, is_marked) in [
