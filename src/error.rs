@@ -144,7 +144,9 @@ impl Reason {
             Reason::Redirect => "Set --server to the address that the server redirects to.",
             Reason::TooLarge => "Something else than The Things Stack answers at this address.",
             Reason::NotJson => "Something else than The Things Stack answers at this address.",
-            Reason::Shape => "Something else than The Things Stack answers at this address.",
+            Reason::Shape => {
+                "Check that The Things Stack answers at this address, and whose API key it is."
+            }
             Reason::Field => "Please report it: the API has a form that is not known yet.",
             Reason::UnknownHost => "Allow it only if that host is yours.",
             Reason::Budget => "Raise scrape_timeout in Prometheus, or --ttl.",

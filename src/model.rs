@@ -218,6 +218,23 @@ impl GatewayReport {
     pub fn last_status(&self) -> Option<&GatewayStatus> {
         self.stats()?.last_status.as_ref()
     }
+
+    /// Where its antennas are: as registered, then as the gateway says; of two places of one
+    /// antenna from one source the first. What a GPS says comes before all, since the registration
+    /// has an older copy of it.
+    pub fn locations(&self) -> impl Iterator<Item = &Location> {
+        let reported = self.last_status();
+        let reported = reported.map_or(&[][..], |status| &status.antenna_locations);
+        let of_gps = reported.iter().filter(|location| location.source == "gps");
+        let all = of_gps.chain(&self.gateway.antennas).chain(reported);
+        let again = all.clone();
+        let is_new = move |(index, location): &(usize, &Location)| {
+            let mut earlier = again.clone().take(*index);
+            !earlier
+                .any(|other| (other.antenna, &other.source) == (location.antenna, &location.source))
+        };
+        all.enumerate().filter(is_new).map(|(_, location)| location)
+    }
 }
 
 /// Everything that one collection obtained, failures included. It is never an error itself.

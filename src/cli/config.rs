@@ -110,8 +110,8 @@ impl Given {
             exclude: self.exclude(&scope)?,
             scope,
             locations: !self.is_on("no-locations"),
-            ca_file: self.path("ca-file")?,
-            web_token_file: self.path("web-token-file")?,
+            ca_file: self.last("ca-file").map(Value::path).transpose()?,
+            web_token_file: self.last("web-token-file").map(Value::path).transpose()?,
             ttl: self.seconds("ttl", 0.0, 86_400.0)?,
             list_ttl: self.seconds("list-ttl", 0.0, 86_400.0)?,
             timeout: self.seconds("timeout", 0.1, 300.0)?,
@@ -219,7 +219,8 @@ impl Value {
     /// An identifier of The Things Stack. It becomes part of a path, so nothing else may pass.
     fn id(&self) -> Result<String, String> {
         let id = self.as_str()?;
-        match is_id(id) {
+        let is_valid = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        match (2..=36).contains(&id.len()) && id.bytes().all(is_valid) {
             true => Ok(id.to_owned()),
             false => Err(self.problem("is no identifier: 2 to 36 of a-z, 0-9 and -")),
         }
@@ -233,11 +234,6 @@ impl Value {
             false => self.problem(problem),
         }
     }
-}
-
-fn is_id(text: &str) -> bool {
-    let is_id_byte = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
-    (2..=36).contains(&text.len()) && text.bytes().all(is_id_byte)
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ const SWITCH: Flag = Flag {
 pub const FLAGS: [Flag; 22] = [
     Flag { name: "listen", value: Some("ADDRESS:PORT"), variable: Some("TTN_LISTEN"), default: Some(":9714"), help: "where to serve /metrics; without an address on all interfaces", ..SWITCH },
     Flag { name: "key", value: Some("KEY"), variable: Some("TTN_API_KEY"), help: "API key; every user of this machine can see it in the process list, so use --key-file instead", ..SWITCH },
-    Flag { name: "key-file", value: Some("FILE"), variable: Some("TTN_API_KEY_FILE"), help: "file with the API key", ..SWITCH },
+    Flag { name: "key-file", value: Some("FILE"), variable: Some("TTN_API_KEY_FILE"), help: "file with the API key; read again when the key is refused and when the list is renewed", ..SWITCH },
     Flag { name: "server", value: Some("URL"), variable: Some("TTN_SERVER"), default: Some("https://eu1.cloud.thethings.network"), help: "the cluster that lists the gateways", ..SWITCH },
     Flag { name: "gateway", value: Some("ID"), variable: Some("TTN_GATEWAY"), is_list: true, help: "watch only this gateway (repeatable); required for a gateway's own API key, which cannot list gateways", ..SWITCH },
     Flag { name: "organization", value: Some("ID"), variable: Some("TTN_ORGANIZATION"), help: "watch the gateways of this organization", ..SWITCH },
@@ -62,7 +62,7 @@ pub const FLAGS: [Flag; 22] = [
     Flag { name: "ttl", value: Some("SECONDS"), variable: Some("TTN_TTL"), default: Some("10"), help: "how long stats are kept; 0 reads them anew for each scrape", ..SWITCH },
     Flag { name: "list-ttl", value: Some("SECONDS"), variable: Some("TTN_LIST_TTL"), default: Some("300"), help: "how long the list of gateways is kept; 0 reads it anew for each scrape", ..SWITCH },
     Flag { name: "timeout", value: Some("SECONDS"), variable: Some("TTN_TIMEOUT"), default: Some("5"), help: "limit for one request to the API, at most 300; a scrape without a timeout of its own may take twice that", ..SWITCH },
-    Flag { name: "web-token-file", value: Some("FILE"), variable: Some("TTN_WEB_TOKEN_FILE"), help: "file with a token that clients must send: Authorization: Bearer TOKEN", ..SWITCH },
+    Flag { name: "web-token-file", value: Some("FILE"), variable: Some("TTN_WEB_TOKEN_FILE"), help: "file with a token that clients must send: Authorization: Bearer TOKEN, or Basic with any user and TOKEN as the password", ..SWITCH },
     Flag { name: "once", help: "print the metrics to standard output and exit: 0 if everything was read, 1 if not", ..SWITCH },
     Flag { name: "print", value: Some("WHAT"), help: "print a built-in file: dashboard, alerts, scrape-config or unit", ..SWITCH },
     Flag { name: "verbose", short: Some('v'), help: "log every step, whatever RUST_LOG says", ..SWITCH },
@@ -242,11 +242,6 @@ impl Given {
     pub fn required(&self, name: &str) -> Result<&Value, String> {
         let missing = || format!("--{name} is not set");
         self.last(name).ok_or_else(missing)
-    }
-
-    /// The last value of a flag as a path.
-    pub fn path(&self, name: &str) -> Result<Option<PathBuf>, String> {
-        self.last(name).map(Value::path).transpose()
     }
 }
 

@@ -5,7 +5,7 @@
 //! beforehand is there from the start, at 0: a rate needs a point before the first event.
 
 use crate::error::Reason;
-use crate::metrics::text_format::{Family, Label, Row, counter, gauge, summary};
+use crate::metrics::text_format::{Family, Label, Row, counter, gauge, summary, write_rows};
 use crate::model::{Counters, Endpoint, RateLimit};
 use crate::system::Process;
 
@@ -13,12 +13,8 @@ use crate::system::Process;
 pub fn render_exporter(counters: &Counters, process: &Process) -> Vec<u8> {
     // 19 reasons and some 40 other samples.
     let mut output = Vec::with_capacity(4 * 1024);
-    for row in &COUNTER_ROWS {
-        (row.write)(&mut Family::new(&mut output, &row.metric), counters);
-    }
-    for row in &PROCESS_ROWS {
-        (row.write)(&mut Family::new(&mut output, &row.metric), process);
-    }
+    write_rows(&mut output, &COUNTER_ROWS, counters);
+    write_rows(&mut output, &PROCESS_ROWS, process);
     output
 }
 

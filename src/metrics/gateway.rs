@@ -240,29 +240,12 @@ fn sub_bands(family: &mut Family<'_>, report: &GatewayReport, value: fn(&SubBand
     }
 }
 
-/// As registered, then as the gateway says; of two places of one antenna from one source the
-/// registered one, since a series must not appear twice.
 fn antennas(family: &mut Family<'_>, report: &GatewayReport, value: fn(&Location) -> f64) {
-    let reported = report.last_status();
-    let reported = reported.map_or(&[][..], |status| &status.antenna_locations);
-    // The registration has an older copy of what a GPS says.
-    let of_gps = || reported.iter().filter(|location| location.source == "gps");
-    let registered = &report.gateway.antennas;
-    let all = || of_gps().chain(registered).chain(reported);
-    for (index, location) in all().enumerate() {
-        if !all()
-            .take(index)
-            .any(|earlier| is_same_place(earlier, location))
-        {
-            let antenna = Label::Integer(location.antenna as u64);
-            let labels = [antenna, Label::Text(&location.source)];
-            family.sample(&labels, value(location));
-        }
+    for location in report.locations() {
+        let antenna = Label::Integer(location.antenna as u64);
+        let labels = [antenna, Label::Text(&location.source)];
+        family.sample(&labels, value(location));
     }
-}
-
-fn is_same_place(one: &Location, other: &Location) -> bool {
-    one.antenna == other.antenna && one.source == other.source
 }
 
 fn status_metrics(family: &mut Family<'_>, report: &GatewayReport) {

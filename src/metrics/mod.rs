@@ -12,7 +12,7 @@ mod text_format;
 use std::time::UNIX_EPOCH;
 
 use crate::metrics::gateway::GATEWAY_ROWS;
-use crate::metrics::text_format::{Family, Label, Row, gauge};
+use crate::metrics::text_format::{Family, Label, Row, gauge, write_rows};
 use crate::model::{Snapshot, State};
 
 pub use crate::metrics::exporter::render_exporter;
@@ -20,7 +20,7 @@ pub use crate::metrics::text_format::CONTENT_TYPE;
 
 #[cfg(test)]
 #[path = "../../tests/unit/render_properties.rs"]
-mod properties;
+pub mod properties;
 
 /// A gateway with everything has about 40 samples of some 110 bytes. What is reserved and not
 /// used is never touched, so it costs no memory; what is missing costs a copy of everything.
@@ -30,9 +30,7 @@ const RESERVED_BYTES_PER_GATEWAY: usize = 6 * 1024;
 pub fn render_gateways(collection: &Snapshot) -> Vec<u8> {
     let mut output =
         Vec::with_capacity(1024 + collection.gateways.len() * RESERVED_BYTES_PER_GATEWAY);
-    for row in &COLLECTION_ROWS {
-        (row.write)(&mut Family::new(&mut output, &row.metric), collection);
-    }
+    write_rows(&mut output, &COLLECTION_ROWS, collection);
     for row in &GATEWAY_ROWS {
         let mut family = Family::new(&mut output, &row.metric);
         for report in &collection.gateways {
@@ -98,7 +96,7 @@ mod tests {
     use crate::error::{FetchError, Reason};
     use crate::exposition_parser;
     use crate::metrics::exporter::{COUNTER_ROWS, PROCESS_ROWS};
-    use crate::metrics::text_format::{Kind, Metric};
+    use crate::metrics::text_format::Metric;
     use crate::model::{ConnectionStats, Endpoint, Gateway, GatewayReport, GatewayStatus, KeyInfo};
     use crate::model::{
         Counters, Location, Outcome, RateLimit, RoundTripTimes, SubBand, Timestamp,
@@ -332,7 +330,7 @@ mod tests {
                 assert!(metric.name.starts_with("process_"), "{name}");
                 continue;
             };
-            assert_eq!(cells[2], metric.kind.word(), "{name}");
+            assert_eq!(cells[2], metric.kind, "{name}");
             let labels: Vec<_> = cells[3].split('`').skip(1).step_by(2).collect();
             assert_eq!(labels, metric.labels, "{name}");
         }
@@ -360,7 +358,7 @@ mod tests {
         assert!(names.eq(catalogue().iter().map(|(metric, _)| metric.name)));
         for (family, (metric, is_of_gateway)) in families.iter().zip(catalogue()) {
             assert_eq!(family.help, metric.help);
-            assert_eq!(family.kind, metric.kind.word());
+            assert_eq!(family.kind, metric.kind);
             let labels = family.samples[0].labels.iter().map(|(name, _)| name);
             let id = is_of_gateway.then_some("gateway_id");
             let expected = id.iter().chain(metric.labels);
@@ -376,7 +374,7 @@ mod tests {
             assert!(names.insert(name), "{name} stands twice");
             assert!(name.starts_with("ttn_") || name.starts_with("process_"));
             assert!(!metric.help.is_empty() && !metric.help.ends_with('.'));
-            let is_counter = metric.kind == Kind::Counter;
+            let is_counter = metric.kind == "counter";
             assert_eq!(name.ends_with("_total"), is_counter, "{name}");
             let is_reserved = ["_count", "_sum", "_bucket"]
                 .iter()

@@ -9,30 +9,12 @@ use crate::metrics::number::{Value, push_integer, push_value};
 /// The `Content-Type` of an answer in this format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The word after `# TYPE`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Counter,
-    Gauge,
-    /// Without quantiles: a sum and a count.
-    Summary,
-}
-
-impl Kind {
-    pub fn word(self) -> &'static str {
-        match self {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Summary => "summary",
-        }
-    }
-}
-
 /// What is the same for every sample of a family.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
     pub name: &'static str,
-    pub kind: Kind,
+    /// The word after `# TYPE`: counter, gauge, or summary, which is without quantiles here.
+    pub kind: &'static str,
     pub help: &'static str,
     /// The names of the labels, in the order in which samples give their values. `gateway_id`
     /// comes before them in the metrics of a gateway and is not named here.
@@ -48,18 +30,23 @@ pub struct Row<T> {
 pub type Write<T> = fn(&mut Family<'_>, &T);
 
 pub const fn counter<T>(name: &'static str, help: &'static str, write: Write<T>) -> Row<T> {
-    row(Kind::Counter, name, help, write)
+    row("counter", name, help, write)
 }
 
 pub const fn gauge<T>(name: &'static str, help: &'static str, write: Write<T>) -> Row<T> {
-    row(Kind::Gauge, name, help, write)
+    row("gauge", name, help, write)
 }
 
 pub const fn summary<T>(name: &'static str, help: &'static str, write: Write<T>) -> Row<T> {
-    row(Kind::Summary, name, help, write)
+    row("summary", name, help, write)
 }
 
-const fn row<T>(kind: Kind, name: &'static str, help: &'static str, write: Write<T>) -> Row<T> {
+const fn row<T>(
+    kind: &'static str,
+    name: &'static str,
+    help: &'static str,
+    write: Write<T>,
+) -> Row<T> {
     let metric = Metric {
         name,
         kind,
@@ -77,6 +64,13 @@ impl<T> Row<T> {
             ..self.metric
         };
         Row { metric, ..self }
+    }
+}
+
+/// Writes these families from `source`, one after the other.
+pub fn write_rows<T>(output: &mut Vec<u8>, rows: &[Row<T>], source: &T) {
+    for row in rows {
+        (row.write)(&mut Family::new(output, &row.metric), source);
     }
 }
 
@@ -136,7 +130,7 @@ impl<'output> Family<'output> {
     /// Writes the two samples of a summary, which is of no gateway: everything observed, and how
     /// often.
     pub fn summary(&mut self, labels: &[Label<'_>], sum: impl Into<Value>, count: u64) {
-        debug_assert!(self.metric.kind == Kind::Summary && self.gateway_id.is_none());
+        debug_assert!(self.metric.kind == "summary" && self.gateway_id.is_none());
         self.begin();
         for (suffix, value) in [("_sum", sum.into()), ("_count", count.into())] {
             push_all(self.output, &[self.metric.name, suffix]);
@@ -179,10 +173,7 @@ impl<'output> Family<'output> {
 fn push_header(output: &mut Vec<u8>, metric: &Metric) {
     push_all(output, &["# HELP ", metric.name, " "]);
     push_escaped(output, metric.help, b"\\\n");
-    push_all(
-        output,
-        &["\n# TYPE ", metric.name, " ", metric.kind.word(), "\n"],
-    );
+    push_all(output, &["\n# TYPE ", metric.name, " ", metric.kind, "\n"]);
 }
 
 /// What is escaped in the value of a label.
@@ -232,7 +223,7 @@ mod tests {
 
     const GAUGE: Metric = Metric {
         name: "ttn_test",
-        kind: Kind::Gauge,
+        kind: "gauge",
         labels: &["a", "b"],
         help: "A \\ backslash,\na line and a \" quote 🛰",
     };
@@ -298,7 +289,7 @@ mod tests {
     fn a_summary_without_labels_has_a_sum_and_a_count() {
         let metric = Metric {
             name: "ttn_s",
-            kind: Kind::Summary,
+            kind: "summary",
             labels: &[],
             help: "s",
         };

@@ -34,11 +34,10 @@ pub fn details(report: &GatewayReport, hosts: &KnownHosts, now: Timestamp) -> St
                 .round_trip_times
                 .map(|times| round_trip(times, is_slow)),
         );
-        rows.extend(stats.sub_bands.iter().map(sub_band));
+        let bands = stats.sub_bands.iter();
+        rows.extend(bands.map(|band| sub_band(band, is_full(band, stats, now))));
     }
-    let reported = report.last_status();
-    let reported = reported.map_or(&[][..], |status| &status.antenna_locations);
-    rows.extend(gateway.antennas.iter().chain(reported).map(antenna));
+    rows.extend(report.locations().map(antenna));
     rows.push(("Server", isolated(&report.cluster)));
     rows.push(("Console", console_link(report, hosts)));
     definitions(&rows)
@@ -99,12 +98,12 @@ fn round_trip(times: RoundTripTimes, is_slow: bool) -> Row {
     ("Round trip", figures)
 }
 
-fn sub_band(band: &SubBand) -> Row {
+fn sub_band(band: &SubBand, is_full: bool) -> Row {
     let figures = format!(
         "<span{}>{} <small>{}</small></span>",
-        mark(is_full(band)),
+        mark(is_full),
         band_edges(band),
-        band_figures(band)
+        band_figures(band, is_full)
     );
     ("Sub-band", figures)
 }

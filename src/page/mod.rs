@@ -11,6 +11,10 @@ mod query;
 mod table;
 mod text;
 
+#[cfg(test)]
+#[path = "../../tests/unit/page_properties.rs"]
+mod properties;
+
 use std::time::SystemTime;
 
 use crate::assets;
@@ -26,10 +30,10 @@ use text::{date_and_time, grouped, timestamp};
 pub const CONTENT_TYPE: &str = "text/html; charset=utf-8";
 
 /// Nothing may load or run but this page's own style and the pictures inside it; its form
-/// comes back here alone. The hash is
-/// that of assets/page.css; a test says the new one when that file changes.
+/// comes back here alone. The hash is that of assets/page.css; a test says the new one when
+/// that file changes.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
-     style-src 'sha256-DkwBJmUzrjnSuQl+LQj1hxM9M3BNDNs6nrFIBq5jyXk='; \
+     style-src 'sha256-UBMeLMTlUCETB1rioPuESet++a/7PK1drdlr7rmlMJg='; \
      img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// `X-Content-Type-Options`

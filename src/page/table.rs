@@ -20,8 +20,10 @@ use super::text::{ago, band_edges, host, isolated, lasting, per_hour, percent, t
 /// Idle ones still send a status every few minutes, but for some Basics Stations.
 const SILENCE_SECONDS: i64 = 3_600;
 
-/// The part of a band's limit above which the alert `TTNGatewayDutyCycleNearLimit` fires.
+/// The part of a band's limit above which the alert `TTNGatewayDutyCycleNearLimit` fires, and how
+/// old the last downlink may be: the duty cycle is that of an hour, and an old value stays.
 const NEAR_LIMIT: f64 = 0.8;
+const DUTY_CYCLE_AGE_SECONDS_MAX: i64 = 3_600;
 
 /// The median above which the alert `TTNGatewayRoundTripHigh` fires, the fewest samples that it
 /// takes for one, and how old the last message may be, since old round trips stay.
@@ -80,30 +82,36 @@ pub fn table(rows: &[&GatewayReport], hosts: &KnownHosts, now: Timestamp) -> Str
 }
 
 fn needs_attention(stats: &ConnectionStats, now: Timestamp) -> bool {
+    let is_full = |band| is_full(band, stats, now);
     is_silent(stats, now) || stats.sub_bands.iter().any(is_full) || is_slow(stats, now)
 }
 
 /// Whether a gateway has not been heard for an hour; the start of its connection counts.
 fn is_silent(stats: &ConnectionStats, now: Timestamp) -> bool {
-    let heard = stats.last_seen().max(stats.connected_at);
-    heard.is_some_and(|at| now.seconds.saturating_sub(at.seconds) >= SILENCE_SECONDS)
+    let heard_at = stats.last_seen().max(stats.connected_at);
+    heard_at.is_some_and(|at| age_seconds(at, now) >= SILENCE_SECONDS)
 }
 
 /// Whether the alert about round trips would fire.
 pub fn is_slow(stats: &ConnectionStats, now: Timestamp) -> bool {
     let uplink_at = stats.last_uplink_received_at;
-    let last_message = uplink_at.max(stats.last_downlink_received_at);
-    let is_recent =
-        |at: Timestamp| now.seconds.saturating_sub(at.seconds) < ROUND_TRIP_AGE_SECONDS_MAX;
+    let message_at = uplink_at.max(stats.last_downlink_received_at);
     let is_long = |times: RoundTripTimes| {
         times.median > SLOW_ROUND_TRIP && times.count >= ROUND_TRIP_SAMPLES_MIN
     };
-    last_message.is_some_and(is_recent) && stats.round_trip_times.is_some_and(is_long)
+    message_at.is_some_and(|at| age_seconds(at, now) < ROUND_TRIP_AGE_SECONDS_MAX)
+        && stats.round_trip_times.is_some_and(is_long)
 }
 
-/// Whether a band is near its limit.
-pub fn is_full(band: &SubBand) -> bool {
-    load(band).is_some_and(|load| load > NEAR_LIMIT)
+/// Whether the alert about the duty cycle in this band would fire.
+pub fn is_full(band: &SubBand, stats: &ConnectionStats, now: Timestamp) -> bool {
+    let downlink_at = stats.last_downlink_received_at;
+    let is_old = downlink_at.is_some_and(|at| age_seconds(at, now) > DUTY_CYCLE_AGE_SECONDS_MAX);
+    !is_old && load(band).is_some_and(|load| load > NEAR_LIMIT)
+}
+
+fn age_seconds(at: Timestamp, now: Timestamp) -> i64 {
+    now.seconds.saturating_sub(at.seconds)
 }
 
 /// The used part of what the band allows; nothing where it has no limit.
@@ -134,7 +142,10 @@ fn row(report: &GatewayReport, now: Timestamp) -> String {
     let live = report.live_stats();
     let seen = report.stats().and_then(ConnectionStats::last_seen);
     let is_slow = live.is_some_and(|stats| is_slow(stats, now));
-    let busiest = live.and_then(|stats| busiest(&stats.sub_bands));
+    let busiest = live.and_then(|stats| {
+        let (band, load) = busiest(&stats.sub_bands)?;
+        Some((band, load, is_full(band, stats, now)))
+    });
     let cells = [
         (state_cell(report, now), false),
         (name_cell(report), false),
@@ -146,7 +157,7 @@ fn row(report: &GatewayReport, now: Timestamp) -> String {
         (round_trip_cell(live, is_slow), is_slow),
         (
             busiest.map(band_cell).unwrap_or_default(),
-            busiest.is_some_and(|(band, _)| is_full(band)),
+            busiest.is_some_and(|(.., is_full)| is_full),
         ),
         (cluster_cell(report), false),
     ];
@@ -199,24 +210,24 @@ fn round_trip_cell(live: Option<&ConnectionStats>, is_slow: bool) -> String {
         .unwrap_or_default()
 }
 
-fn band_cell((band, load): (&SubBand, f64)) -> String {
+fn band_cell((band, load, is_full): (&SubBand, f64, bool)) -> String {
     let width = (load * 100.0).clamp(0.0, 100.0);
     format!(
         "{} <small><svg viewBox=\"0 0 100 4\" preserveAspectRatio=\"none\" \
          aria-hidden=\"true\"><rect width=\"{width:.1}\" height=\"4\"/></svg>{}</small>",
-        band_figures(band),
+        band_figures(band, is_full),
         band_edges(band)
     )
 }
 
 /// "0.31 % of 1 %", or "0.31 %" where the band has no limit.
-pub fn band_figures(band: &SubBand) -> String {
+pub fn band_figures(band: &SubBand, is_full: bool) -> String {
     let used = percent(band.downlink_utilization);
     if band.downlink_utilization_limit <= 0.0 {
         return used;
     }
     let limit = percent(band.downlink_utilization_limit);
-    let mark = if is_full(band) { ", nearly full" } else { "" };
+    let mark = if is_full { ", nearly full" } else { "" };
     format!("{used} of {limit}{mark}")
 }
 
@@ -391,9 +402,18 @@ mod tests {
 
     #[test]
     fn a_band_and_a_round_trip_are_marked_where_the_alert_fires() {
-        assert!(!is_full(&band(0.0079, 0.01)));
-        assert!(is_full(&band(0.0081, 0.01)));
-        assert!(!is_full(&band(0.008, 0.01)));
+        let is_full = |used, last_downlink_received_at| {
+            let stats = ConnectionStats {
+                last_downlink_received_at,
+                ..ConnectionStats::default()
+            };
+            super::is_full(&band(used, 0.01), &stats, now())
+        };
+        assert!(!is_full(0.0079, before(60)));
+        assert!(is_full(0.0081, before(60)));
+        assert!(!is_full(0.008, before(60)));
+        assert!(is_full(0.0081, before(3_600)) && is_full(0.0081, None));
+        assert!(!is_full(0.0081, before(3_601)));
         let is_slow = |milliseconds, count, last_downlink_received_at| {
             let stats = ConnectionStats {
                 round_trip_times: Some(RoundTripTimes {
@@ -413,6 +433,29 @@ mod tests {
         assert!(is_slow(3_001, 5, before(30 * 60 - 1)));
         assert!(!is_slow(3_001, 5, before(30 * 60)));
         assert!(!is_slow(3_001, 5, None));
+    }
+
+    #[test]
+    fn the_marks_have_the_thresholds_of_the_alerts() {
+        let rules = include_str!("../assets/alerts.yml");
+        let check = |alert: &str, thresholds: &[String]| {
+            let (_, rule) = rules.split_once(alert).expect("the alert");
+            let rule = rule.split("labels:").next().unwrap_or_default();
+            for threshold in thresholds {
+                assert!(rule.contains(threshold), "{threshold} in {rule}");
+            }
+        };
+        let slow = [
+            format!(") > {}\n", SLOW_ROUND_TRIP.as_secs()),
+            format!(" >= {ROUND_TRIP_SAMPLES_MIN}\n"),
+            format!(") < {} * 60\n", ROUND_TRIP_AGE_SECONDS_MAX / 60),
+        ];
+        check("alert: TTNGatewayRoundTripHigh\n", &slow);
+        let full = [
+            format!(") > {NEAR_LIMIT}\n"),
+            format!(") > {DUTY_CYCLE_AGE_SECONDS_MAX}\n"),
+        ];
+        check("alert: TTNGatewayDutyCycleNearLimit\n", &full);
     }
 
     #[test]

@@ -424,7 +424,12 @@ fn five_and_five_hundred_gateways_fit_on_every_screen() {
     let Some(browser) = browser() else { return };
     for (count, fleet) in [(5, five()), (500, five_hundred())] {
         let fake = Fake::start(fleet);
-        let exporter = Setup::against(&fake).args(["--ttl", "300"]).start();
+        let exporter = Setup::against(&fake).args(["--ttl", "9"]).start();
+        if std::env::var_os("SCREENSHOTS").is_some() {
+            // There are no rates before the second collection.
+            exporter.scrape();
+            thread::sleep(Duration::from_secs(10));
+        }
         for (width, height) in [(360, 780), (1280, 900)] {
             for (scheme, is_dark) in [("light", false), ("dark", true)] {
                 let name = format!("page-{width}-{scheme}-{count}");
@@ -439,6 +444,41 @@ fn five_and_five_hundred_gateways_fit_on_every_screen() {
                 save(&browser, &name);
             }
         }
+    }
+}
+
+#[test]
+fn the_name_of_a_state_is_not_broken_on_a_narrow_screen() {
+    let Some(browser) = browser() else { return };
+    let fake = Fake::start(five());
+    let exporter = Exporter::start(&fake);
+    // The narrowest phones, and a usual one with a scroll bar that takes room.
+    for width in [320, 345, 360] {
+        browser.show_as(view(width, 780, true, false));
+        browser.open(&format!("{}/", exporter.url()));
+        let name = format!("{width}");
+        assert_faultless(&browser, &name);
+        let broken = browser.run(
+            "return [...document.querySelectorAll('.totals a span')].filter(label =>
+                 label.getClientRects().length > 1).map(label => label.innerText);",
+        );
+        assert_eq!(broken, Value::Array(vec![]), "{name}");
+    }
+}
+
+#[test]
+fn long_words_of_a_server_fit_on_a_narrow_screen() {
+    let Some(browser) = browser() else { return };
+    let fake = Fake::start(Fleet::of([]));
+    for word in ["--".to_owned() + &"x".repeat(150), "y".repeat(150)] {
+        let message = format!("error:pkg:no_rights (see {word})");
+        let body = json!({ "code": 7, "message": message }).to_string();
+        fake.script_all(Misbehaviour::json(403, &body));
+        let exporter = Exporter::start(&fake);
+        browser.show_as(VIEWS[0].1);
+        browser.open(&format!("{}/", exporter.url()));
+        assert_visible(&browser, &word, &[&word[..40]]);
+        assert_faultless(&browser, &word);
     }
 }
 

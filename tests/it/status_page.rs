@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::fake::{Fake, Fleet, Gateway, clock};
+use crate::fake::{Fake, Fleet, Gateway, Key, clock};
 use crate::harness::{Exporter, Setup};
 
 fn page(exporter: &Exporter, path: &str) -> String {
@@ -59,7 +59,7 @@ fn a_round_trip_and_a_sub_band_are_marked_only_where_the_alert_fires() {
     let fake = Fake::start(Fleet::of([
         gateway("at-the-limit", "3s", 60, 0.008),
         gateway("beyond-it", "3.001s", 60, 0.0081),
-        gateway("with-old-ones", "9s", 3_600, 0.0),
+        gateway("with-old-ones", "9s", 3_700, 0.0099),
     ]));
     let html = page(&Exporter::start(&fake), "/");
     for (id, is_marked) in [
@@ -133,4 +133,47 @@ fn what_cannot_be_read_is_a_dash_and_what_is_not_there_is_no_row() {
     ] {
         assert!(!never.contains(absent), "{absent} in\n{never}");
     }
+}
+
+/// The registration has an older copy of what a GPS says.
+#[test]
+fn a_position_from_a_gps_is_the_one_that_the_metrics_have() {
+    let place =
+        |latitude: f64| json!({ "latitude": latitude, "longitude": 4.5, "source": "SOURCE_GPS" });
+    let gateway = Gateway::new("on-a-ship")
+        .registered(json!({ "antennas": [{ "location": place(52.0) }] }))
+        .connected("udp")
+        .stats_with(json!({ "last_status": { "antenna_locations": [place(53.5)] } }));
+    let fake = Fake::start(Fleet::of([gateway]));
+    let exporter = Exporter::start(&fake);
+    let scrape = exporter.scrape();
+    scrape.assert_of(
+        "ttn_gateway_antenna_latitude_degrees",
+        "on-a-ship",
+        Some(53.5),
+    );
+    let html = page(&exporter, "/");
+    check(
+        &html,
+        &["53.50000, 4.50000, 0 m <small>antenna 0, <bdi>gps</bdi>"],
+    );
+    assert!(!html.contains("52.00000"), "{html}");
+}
+
+/// A gateway's own key gets an empty list without a count, as a foreign server may answer.
+#[test]
+fn the_advice_about_a_list_that_is_none_does_not_contradict_its_hint() {
+    let fake = Fake::start(
+        Fleet::of([Gateway::new("gw-1").connected("udp")]).with_key(Key::gateway("gw-1")),
+    );
+    let exporter = Setup::with_key(&fake, &Key::gateway("gw-1")).start();
+    let html = page(&exporter, "/");
+    check(
+        &html,
+        &[
+            "<h1>The gateways are not known</h1>",
+            "whose API key it is.",
+        ],
+    );
+    assert!(!html.contains("Something else"), "{html}");
 }
