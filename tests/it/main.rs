@@ -19,6 +19,9 @@ mod deadlines;
 mod end_to_end;
 mod failures;
 mod fake_itself;
+#[path = "../unit/fuzz.rs"]
+#[allow(dead_code)]
+mod fuzz;
 mod golden;
 mod http;
 mod key_file;
@@ -28,9 +31,6 @@ mod package;
 mod prometheus;
 mod property;
 mod python_compat;
-#[path = "../unit/random.rs"]
-#[allow(dead_code)]
-mod random;
 mod readme;
 mod searching;
 mod secrecy;
