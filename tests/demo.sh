@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Runs the fake Things Stack and the exporter side by side until Ctrl-C, or until one of them ends;
-# then it ends the other. Arguments: the fake's program, the exporter's.
+# then it ends the other. Arguments: the fake's program, the exporter's. TTN_LISTEN is where the
+# exporter listens, FAKE_LISTEN where the fake does.
 set -u
 
 fake=$1 exporter=$2
 listen=${TTN_LISTEN:-:9714}
-fake_address=127.0.0.1:9715
+fake_address=${FAKE_LISTEN:-127.0.0.1:9715}
 fake_says=$(mktemp)
 pids=()
 

@@ -10,6 +10,7 @@ import datetime
 import pathlib
 import re
 import sys
+import textwrap
 
 HERE = pathlib.Path(__file__).resolve().parent
 CHANGELOG = HERE / "CHANGELOG.md"
@@ -39,6 +40,8 @@ def sections(text):
             raise SystemExit(f"CHANGELOG.md: `## {title}` is not `## VERSION - YYYY-MM-DD`")
         if not body.strip():
             raise SystemExit(f"CHANGELOG.md: nothing under `## {title}`")
+        if not body.strip().startswith("- "):
+            raise SystemExit(f"CHANGELOG.md: what is under `## {title}` is no list")
         day = datetime.date.fromisoformat(match.group(2))
         found.append((match.group(1), day, body.strip()))
     return found
@@ -52,12 +55,17 @@ def debian_version(version):
     return f"{version}-{DEBIAN_REVISION}"
 
 
+def debian_item(text):
+    """The lines of one item; lintian allows 80 characters."""
+    return textwrap.wrap(text, 80, initial_indent="  * ", subsequent_indent="    ", break_on_hyphens=False)
+
+
 def debian():
     """The Debian changelog; every entry is dated noon."""
     entries = []
     for version, day, body in sections(CHANGELOG.read_text()):
-        # Items of the list begin with "- "; their further lines are indented by two already.
-        lines = [line and "  " + re.sub(r"^- ", "* ", line) for line in body.splitlines()]
+        items = [" ".join(item.split()) for item in re.split(r"^- ", body, flags=re.MULTILINE)[1:]]
+        lines = [line for item in items for line in debian_item(item)]
         date = f"{day:%a, %d %b %Y} 12:00:00 +0000"
         entries.append(
             f"{PACKAGE} ({version}-{DEBIAN_REVISION}) stable; urgency=medium\n\n"

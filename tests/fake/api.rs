@@ -34,20 +34,6 @@ pub struct Site {
 const PREFIX: &str = "/api/v3/";
 /// What the list returns whatever the field mask says.
 const ALWAYS_LISTED: [&str; 3] = ["ids", "created_at", "updated_at"];
-/// What a registration shows to those who have no right to see it, some of it only if public.
-const PUBLIC_FIELDS: [&str; 11] = [
-    "ids",
-    "created_at",
-    "updated_at",
-    "name",
-    "description",
-    "frequency_plan_id",
-    "frequency_plan_ids",
-    "status_public",
-    "location_public",
-    "gateway_server_address",
-    "antennas",
-];
 const REGISTRATION_FIELDS: [&str; 13] = [
     "ids",
     "created_at",
@@ -63,6 +49,9 @@ const REGISTRATION_FIELDS: [&str; 13] = [
     "attributes",
     "version_ids",
 ];
+/// What a registration shows to those who have no right to see it, some of it only if public: all
+/// but the last two.
+const PUBLIC_FIELDS: &[&str] = REGISTRATION_FIELDS.split_at(11).0;
 /// The first two are unknown to servers before 3.25.2.
 const STATS_FIELDS: [&str; 14] = [
     "last_tx_acknowledgment_received_at",

@@ -89,7 +89,7 @@ fn basics_station(now: i64) -> Gateway {
         .moving(now, 11, 600)
 }
 
-fn over_mqtt(now: i64) -> Gateway {
+pub fn over_mqtt(now: i64) -> Gateway {
     Gateway::new("farm-ttkg")
         .named("Farm, barn")
         .with_stats(json!({
@@ -113,7 +113,7 @@ fn over_mqtt(now: i64) -> Gateway {
 }
 
 /// Left three hours ago: its stats stay readable for 48 hours.
-fn down(now: i64) -> Gateway {
+pub fn down(now: i64) -> Gateway {
     let left = now - 3 * 3_600;
     Gateway::new("harbour-rak7268")
         .named("Harbour crane")
@@ -131,7 +131,7 @@ fn down(now: i64) -> Gateway {
 }
 
 /// Its address names a host that no key may be sent to.
-fn elsewhere() -> Gateway {
+pub fn elsewhere() -> Gateway {
     Gateway::new("uncle-in-ohio")
         .named("Uncle's shed, Ohio")
         .at("gateways.someone-else.example:1884")

@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::clock::rfc3339;
-use super::demo::{packet_forwarder_status, round_trip_times, sub_bands};
+use super::demo::{self, packet_forwarder_status, round_trip_times, sub_bands};
 use super::fleet::{Fleet, Gateway};
 
 /// A gateway in each state; counters move from `now` on, in seconds since the epoch.
@@ -13,11 +13,11 @@ pub fn fleet(now: i64) -> Fleet {
         packet_forwarder(now),
         basics_station(now),
         over_mqtt(now),
-        gone(now),
+        demo::down(now).registered(json!({ "antennas": null })),
         Gateway::new("spare-in-the-drawer").registered(json!({ "gateway_server_address": null })),
         both_times(now, "flapping-and-back", 200, 5),
         both_times(now, "flapping-and-gone", 9_000, 12_000),
-        elsewhere(),
+        demo::elsewhere(),
         hostile(now),
     ])
 }
@@ -75,43 +75,14 @@ fn basics_station(now: i64) -> Gateway {
         .moving(now, 11, 600)
 }
 
+/// As in the demo, with a name to escape, a count beyond what a float can tell, and a number that
+/// is none.
 fn over_mqtt(now: i64) -> Gateway {
-    Gateway::new("farm-ttkg")
-        .named("Farm \\ barn")
-        .with_stats(json!({
-            "connected_at": rfc3339(now - 86_400 * 30),
-            "protocol": "mqtt",
-            "last_status_received_at": rfc3339(now - 25),
-            "last_uplink_received_at": rfc3339(now - 40),
-            "uplink_count": "18446744073709551",
-            "last_status": {
-                "time": rfc3339(now - 25),
-                "boot_time": rfc3339(now - 86_400 * 30 - 60),
-                "versions": { "ttn-lw-gateway-server": "3.32.1", "firmware": "v1.0.8" },
-                "antenna_locations": [{
-                    "latitude": 51.9851, "longitude": 5.8987, "altitude": 14, "source": "SOURCE_GPS",
-                }],
-                "metrics": { "load_15": 0.2, "memory_percentage": 53.85, "temp": "NaN" },
-            },
-            "gateway_remote_address": { "ip": "198.51.100.23" },
-        }))
-        .moving(now, 40, 3_600)
-}
-
-/// Left three hours ago: its stats stay readable for 48 hours.
-fn gone(now: i64) -> Gateway {
-    Gateway::new("harbour-rak7268")
-        .named("Harbour crane")
-        .with_stats(json!({
-            "disconnected_at": rfc3339(now - 3 * 3_600),
-            "protocol": "udp",
-            "last_status_received_at": rfc3339(now - 3 * 3_600 - 40),
-            "last_uplink_received_at": rfc3339(now - 3 * 3_600 - 9),
-            "uplink_count": "40211",
-            "downlink_count": "17",
-            "last_status": packet_forwarder_status(&rfc3339(now - 3 * 3_600 - 40)),
-            "gateway_remote_address": { "ip": "192.0.2.200" },
-        }))
+    let mut gateway = demo::over_mqtt(now).named("Farm \\ barn");
+    let stats = gateway.stats.as_mut().expect("it is connected");
+    stats["uplink_count"] = json!("18446744073709551");
+    stats["last_status"]["metrics"]["temp"] = json!("NaN");
+    gateway
 }
 
 /// A defect of the server: both times at once, and the later sign of life is true.
@@ -124,14 +95,6 @@ fn both_times(now: i64, id: &str, disconnected_ago: i64, uplink_ago: i64) -> Gat
         "uplink_count": "77",
         "gateway_remote_address": { "ip": "203.0.113.99" },
     }))
-}
-
-/// Its address names a host that no key may be sent to.
-fn elsewhere() -> Gateway {
-    Gateway::new("uncle-in-ohio")
-        .named("Uncle's shed, Ohio")
-        .at("gateways.someone-else.example:1884")
-        .registered(json!({ "frequency_plan_ids": ["US_902_928_FSB_2"] }))
 }
 
 fn hostile(now: i64) -> Gateway {

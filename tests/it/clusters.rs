@@ -44,6 +44,15 @@ pub fn start(home: &Fake, authority: &Authority, allowed: &[&str]) -> Exporter {
     setup.start()
 }
 
+/// A gateway for each of these server addresses, connected to the cluster of this host.
+fn fleet_at(addresses: &[&str], host: &str) -> Fleet {
+    let gateway = |(at, address): (usize, &&str)| {
+        let gateway = Gateway::new(&format!("gw-{at}")).connected("udp");
+        gateway.at(address).really_at(host)
+    };
+    Fleet::of(addresses.iter().enumerate().map(gateway))
+}
+
 #[test]
 fn stats_come_from_the_cluster_of_each_gateway_over_one_connection_each() {
     let (far, authority) = (own_address(), Authority::new());
@@ -187,14 +196,7 @@ fn look_alikes_of_the_server_are_strangers() {
         "...",
         "@",
     ];
-    let gateways = addresses.iter().enumerate().map(|(at, address)| {
-        let mut gateway = Gateway::new(&format!("gw-{at}"))
-            .connected("udp")
-            .at(address);
-        gateway.host = Some("nowhere".to_owned());
-        gateway
-    });
-    let home = Fake::start(Fleet::of(gateways));
+    let home = Fake::start(fleet_at(&addresses, "nowhere"));
     let scrape = Exporter::start(&home).scrape();
     for (at, address) in addresses.iter().enumerate() {
         let success = scrape.find_of("ttn_gateway_scrape_success", &format!("gw-{at}"));
@@ -223,14 +225,7 @@ fn the_servers_own_host_is_the_server_in_each_of_its_spellings() {
         "https://127.0.0.1/",
         "wss://127.0.0.1:443/path?query#fragment",
     ];
-    let gateways = addresses.iter().enumerate().map(|(at, address)| {
-        let mut gateway = Gateway::new(&format!("gw-{at}"))
-            .connected("udp")
-            .at(address);
-        gateway.host = Some(String::new());
-        gateway
-    });
-    let home = Fake::start(Fleet::of(gateways));
+    let home = Fake::start(fleet_at(&addresses, ""));
     let scrape = Exporter::start(&home).scrape();
     assert_eq!(
         scrape.all("ttn_gateway_connected").len(),
@@ -243,14 +238,7 @@ fn the_servers_own_host_is_the_server_in_each_of_its_spellings() {
 #[test]
 fn names_are_compared_without_case_and_final_dot() {
     let addresses = ["localhost", "LocalHost.", "mqtts://LOCALHOST:8883"];
-    let gateways = addresses.iter().enumerate().map(|(at, address)| {
-        let mut gateway = Gateway::new(&format!("gw-{at}"))
-            .connected("udp")
-            .at(address);
-        gateway.host = Some(String::new());
-        gateway
-    });
-    let home = Fake::start(Fleet::of(gateways));
+    let home = Fake::start(fleet_at(&addresses, ""));
     let setup = Setup::bare().variable("TTN_API_KEY", &Key::user().token);
     let scrape = setup
         .args(["--server", &home.url_by_name()])

@@ -224,8 +224,8 @@ fn percent_encoded(text: &str) -> String {
     text.bytes().map(encoded).collect()
 }
 
-/// A port that was free a moment ago: Prometheus takes none by itself.
-fn free_address() -> SocketAddr {
+/// A port that was free a moment ago, for a program that takes none by itself.
+pub fn free_address() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.local_addr().expect("it is bound")
 }

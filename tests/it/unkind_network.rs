@@ -94,20 +94,27 @@ fn a_nat_that_forgets_sooner_than_the_scrapes_come_costs_no_scrape() {
     });
 }
 
-#[test]
-fn a_nat_between_every_cluster_costs_no_scrape() {
+/// The home cluster, another one, an exporter that asks both for a gateway each; none where this
+/// machine has no address for a second one.
+fn two_clusters() -> Option<(Fake, Fake, Exporter)> {
     let (far, authority) = (clusters::own_address(), Authority::new());
     let home = Fake::start(Fleet::of([
         Gateway::new("gw-1").connected("udp"),
         Gateway::new("gw-2").connected("udp").at(&far),
     ]));
-    let Some(cluster) = clusters::cluster(&home, &authority, &far) else {
+    let cluster = clusters::cluster(&home, &authority, &far)?;
+    let exporter = clusters::start(&home, &authority, &[&far]);
+    Some((home, cluster, exporter))
+}
+
+#[test]
+fn a_nat_between_every_cluster_costs_no_scrape() {
+    let Some((home, cluster, exporter)) = two_clusters() else {
         return;
     };
     for fake in [&home, &cluster] {
         fake.set_nat(Nat::of_idle(Duration::from_millis(200)));
     }
-    let exporter = clusters::start(&home, &authority, &[&far]);
     for _ in 0..4 {
         assert_complete(&scrape_for(&exporter, Some("6")));
         thread::sleep(Duration::from_millis(400));
@@ -185,15 +192,9 @@ fn a_server_that_takes_half_of_a_scrape_is_answered_for_behind_a_nat() {
 
 #[test]
 fn a_nat_before_one_cluster_costs_the_other_one_no_gateway() {
-    let (far, authority) = (clusters::own_address(), Authority::new());
-    let home = Fake::start(Fleet::of([
-        Gateway::new("gw-1").connected("udp"),
-        Gateway::new("gw-2").connected("udp").at(&far),
-    ]));
-    let Some(cluster) = clusters::cluster(&home, &authority, &far) else {
+    let Some((home, cluster, exporter)) = two_clusters() else {
         return;
     };
-    let exporter = clusters::start(&home, &authority, &[&far]);
     assert_complete(&scrape_for(&exporter, Some("6")));
     for _ in 0..3 {
         cluster.forget_connections();
