@@ -23,8 +23,13 @@ pub const FAILURE_TTL_MAX: Duration = Duration::from_secs(10);
 /// How often the API key's own state is asked for, and after a failure.
 const KEY_INFO_TTL: Duration = Duration::from_secs(3600);
 const KEY_INFO_RETRY: Duration = Duration::from_secs(300);
-/// For that question: a scrape may come meanwhile.
+/// For that question: a scrape that comes meanwhile waits.
 const KEY_INFO_TIME: Duration = Duration::from_secs(2);
+/// It is put when no collection has begun for this long: the next one is then most likely a
+/// scrape interval away.
+const QUIET_TIME: Duration = Duration::from_secs(1);
+/// It is put off for that no longer than this.
+const KEY_INFO_DELAY_MAX: Duration = Duration::from_secs(5);
 
 /// What a request for the metrics brings along.
 #[derive(Clone, Copy)]
@@ -47,8 +52,10 @@ pub struct Collector {
     outage_log: OutageLog,
     /// Names of fields whose unexpected form was logged.
     logged_fields: BTreeSet<&'static str>,
-    /// When the key's own state is asked for again.
-    next_key_info: Instant,
+    /// When the last collection ended.
+    collected: Instant,
+    /// From when on the key's own state is to be asked for again.
+    key_info_due: Instant,
     /// The key that all of this is about.
     key_number: u64,
 }
@@ -61,6 +68,7 @@ impl Collector {
         list: GatewayList,
         ttl: Duration,
     ) -> Collector {
+        let start = Instant::now();
         Collector {
             known: Known::new(client.counters()),
             key_number: client.key_number(),
@@ -69,7 +77,8 @@ impl Collector {
             states: StateReader::new(Clusters::new(server, hosts), ttl),
             outage_log: OutageLog::default(),
             logged_fields: BTreeSet::new(),
-            next_key_info: Instant::now(),
+            collected: start,
+            key_info_due: start,
         }
     }
 
@@ -81,6 +90,11 @@ impl Collector {
     /// Finds out what this scrape needs and is not known, by its deadline. A collection that
     /// has begun gets at least two seconds.
     pub fn collect(&mut self, scrape: &Scrape) {
+        self.collect_missing(scrape);
+        self.collected = Instant::now();
+    }
+
+    fn collect_missing(&mut self, scrape: &Scrape) {
         let is_list_due = self.list.is_due(scrape);
         let (mut missing, count) = self.known.missing(scrape);
         self.known
@@ -105,9 +119,11 @@ impl Collector {
         self.finish(scrape, start, is_list_due);
     }
 
-    /// How long [`Collector::ask_about_key`] can wait.
+    /// How long [`Collector::ask_about_key`] has to wait.
     pub fn time_to_key_info(&self, now: Instant) -> Duration {
-        self.next_key_info.saturating_duration_since(now)
+        let quiet = self.collected + QUIET_TIME;
+        let at = quiet.min(self.key_info_due + KEY_INFO_DELAY_MAX);
+        at.max(self.key_info_due).saturating_duration_since(now)
     }
 
     /// Asks for the state of the API key when it is time to. For a moment in which no client
@@ -131,7 +147,7 @@ impl Collector {
                 KEY_INFO_RETRY
             }
         };
-        self.next_key_info = Instant::now() + wait;
+        self.key_info_due = Instant::now() + wait;
     }
 
     fn set_key_info(&mut self, info: KeyInfo) {
@@ -155,7 +171,7 @@ impl Collector {
             self.key_number = self.client.key_number();
             self.states.forget_refusals();
             self.known.change_about(|about| about.key = None);
-            self.next_key_info = Instant::now();
+            self.key_info_due = Instant::now();
         }
     }
 

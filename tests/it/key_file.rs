@@ -2,6 +2,7 @@
 //! the old one in use.
 
 use std::fs;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -113,12 +114,32 @@ fn a_file_without_a_key_leaves_the_old_one_and_is_logged_once() {
 }
 
 #[test]
+fn a_directory_in_its_place_is_logged_once_and_a_pipe_blocks_nothing() {
+    let fake = fake_with_both_keys();
+    for (command, lines) in [("mkdir", 1), ("mkfifo", 0)] {
+        let (exporter, path) = start(&fake, "0.1");
+        exporter.scrape().assert_value("ttn_up", 1.0);
+        let before = exporter.stderr().lines().count();
+        fs::remove_file(&path).unwrap();
+        let made = Command::new(command).arg(&path).status();
+        assert!(made.is_ok_and(|status| status.success()), "{command}");
+        for _ in 0..3 {
+            thread::sleep(REFRESH);
+            exporter.scrape().assert_value("ttn_up", 1.0);
+        }
+        let after = exporter.stderr().lines().count();
+        assert_eq!(after - before, lines, "{command}: {exporter}");
+    }
+}
+
+#[test]
 fn a_file_that_still_holds_the_refused_key_costs_no_second_request() {
     let fake = fake_with_both_keys();
     expire_old_key(&fake);
     let (exporter, _path) = start(&fake, "0.1");
     exporter.scrape().assert_value("ttn_up", 0.0);
     assert_eq!(fake.request_count(), 1, "{exporter}");
+    exporter.wait_for_log("without a restart");
 }
 
 #[test]
