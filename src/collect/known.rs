@@ -11,9 +11,6 @@ use crate::collect::uplink_rate::UplinkRate;
 use crate::error::{FetchError, Reason};
 use crate::model::{Counters, Gateway, GatewayReport, KeyInfo, Outcome, Snapshot};
 
-/// For a snapshot in which nothing expires.
-const SNAPSHOT_TIME_MAX: Duration = Duration::from_secs(3600);
-
 #[derive(Clone)]
 pub struct Known {
     state: Arc<Mutex<State>>,
@@ -62,15 +59,15 @@ struct Made {
     snapshot: Arc<Snapshot>,
     arrived: Instant,
     /// When something in it expires.
-    fresh_until: Instant,
+    fresh_until: Option<Instant>,
 }
 
 impl Made {
     /// What is missing is missing for whoever came later, too. What is not fresh serves those
     /// who arrived together.
     fn serves(&self, scrape: &Scrape) -> bool {
-        let is_fresh = scrape.now < self.fresh_until && scrape.arrived >= self.arrived;
-        is_fresh || scrape.arrived == self.arrived
+        let is_fresh = self.fresh_until.is_none_or(|until| scrape.now < until);
+        scrape.arrived == self.arrived || (is_fresh && scrape.arrived > self.arrived)
     }
 }
 
@@ -220,7 +217,7 @@ impl State {
         Made {
             snapshot,
             arrived: scrape.arrived,
-            fresh_until: fresh_until.unwrap_or(scrape.now + SNAPSHOT_TIME_MAX),
+            fresh_until,
         }
     }
 }

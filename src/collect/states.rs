@@ -110,7 +110,7 @@ impl StateReader {
         let expiry = now + self.ttl;
         let found = &mut |target: &mut Target, outcome: Outcome| match outcome {
             Ok(Some(stats)) if stats.is_connected() => {
-                target.found(cluster);
+                target.found(cluster, now);
                 let id = &target.gateway.gateway_id;
                 known.insert(id, host.clone(), Ok(Some(stats)), expiry);
             }

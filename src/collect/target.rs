@@ -27,7 +27,7 @@ pub struct Target {
 pub struct Memory {
     /// Where it was last seen connected, if not at home.
     found_at: Option<Cluster>,
-    /// What was said since it was last seen connected, by each cluster once.
+    /// What each cluster said last.
     denials: Vec<Denial>,
     left_out: Vec<LeftOut>,
 }
@@ -36,6 +36,8 @@ pub struct Memory {
 struct Denial {
     cluster: Cluster,
     at: Instant,
+    /// It has been connected elsewhere since: when it leaves there, it may have come here.
+    is_outdated: bool,
     /// What it still has of an earlier connection.
     stats: Option<Arc<ConnectionStats>>,
 }
@@ -58,15 +60,20 @@ impl Memory {
         self.left_out.clear();
     }
 
+    /// What was said lately, and holds.
     fn denials(&self, now: Instant) -> impl Iterator<Item = &Denial> {
-        let is_recent = move |at| now.saturating_duration_since(at) < DENIAL_TTL;
-        self.denials
-            .iter()
-            .filter(move |denial| is_recent(denial.at))
+        let holds = move |denial: &&Denial| denial.is_recent(now) && !denial.is_outdated;
+        self.denials.iter().filter(holds)
     }
 
     fn is_denied(&self, cluster: &Cluster, now: Instant) -> bool {
         self.denials(now).any(|denial| denial.cluster == *cluster)
+    }
+}
+
+impl Denial {
+    fn is_recent(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) < DENIAL_TTL
     }
 }
 
@@ -119,19 +126,28 @@ impl Target {
     /// at all. The cluster of the registration is always worth a question.
     pub fn is_wanted_at(&self, cluster: &Cluster, now: Instant) -> bool {
         let is_refused = matches!(&self.failure, Some((_, error)) if is_refusal(error));
+        // While it is not known to have left, an outdated denial saves a question, too.
+        let has_left = self.memory.is_denied(self.first(), now);
+        let mut denials = self.memory.denials.iter();
+        let is_denied = denials.any(|denial| {
+            denial.cluster == *cluster && denial.is_recent(now) && !(has_left && denial.is_outdated)
+        });
         !self.is_connected
             && !is_refused
             && self.first() != cluster
-            && (self.home.cluster == *cluster || !self.memory.is_denied(cluster, now))
+            && (self.home.cluster == *cluster || !is_denied)
     }
 
-    /// It is connected at this cluster. What others said before is over: when it leaves, it may
-    /// have gone to any of them.
-    pub fn found(&mut self, cluster: &Cluster) {
+    /// It is connected at this cluster.
+    pub fn found(&mut self, cluster: &Cluster, now: Instant) {
         self.is_connected = true;
         let is_elsewhere = *cluster != self.home.cluster;
         self.memory.found_at = is_elsewhere.then(|| cluster.clone());
-        self.memory.denials.clear();
+        let denials = &mut self.memory.denials;
+        denials.retain(|denial| denial.is_recent(now) && denial.cluster != *cluster);
+        for denial in denials {
+            denial.is_outdated = true;
+        }
     }
 
     /// This cluster says that the gateway is not connected there.
@@ -141,6 +157,7 @@ impl Target {
         denials.push(Denial {
             cluster: cluster.clone(),
             at,
+            is_outdated: false,
             stats,
         });
     }
@@ -216,16 +233,16 @@ mod tests {
         assert_eq!(verdict(&target), None);
         target.denied(&cluster("nam1"), None, now);
         assert_eq!(verdict(&target), Some(("nam1".into(), Ok(None))));
-        target.found(&cluster("nam1"));
+        target.found(&cluster("nam1"), now);
         assert_eq!(verdict(&target), None);
     }
 
     #[test]
     fn a_gateway_that_is_at_home_needs_no_memory() {
-        let mut target = target("eu1");
-        target.found(&cluster("nam1"));
+        let (mut target, now) = (target("eu1"), Instant::now());
+        target.found(&cluster("nam1"), now);
         assert_eq!(*target.first(), cluster("nam1"));
-        target.found(&cluster("eu1"));
+        target.found(&cluster("eu1"), now);
         assert_eq!(*target.first(), cluster("eu1"));
         assert!(target.memory.is_empty());
     }

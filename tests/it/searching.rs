@@ -384,6 +384,25 @@ fn a_refusal_at_one_cluster_is_none_at_the_others() {
     scrape.assert_of("ttn_gateway_connected", "gw-1", Some(1.0));
 }
 
+#[test]
+fn a_cluster_that_fails_now_and_then_makes_no_search_each_time() {
+    let Some((home, cluster, authority, far)) =
+        pair(|far| Fleet::of(["gw-1", "gw-2"].map(|id| Gateway::new(id).connected("udp").at(far))))
+    else {
+        return;
+    };
+    let exporter = start(&home, &authority, &[&far]);
+    for _ in 0..3 {
+        exporter.scrape().assert_value("ttn_up", 1.0);
+        thread::sleep(REFRESH);
+        cluster.script_all(Misbehaviour::status(503));
+        exporter.scrape().assert_value("ttn_up", 0.0);
+        thread::sleep(REFRESH);
+        cluster.behave();
+    }
+    assert_eq!(home.count(Endpoint::StatsBatch), 1, "{exporter}");
+}
+
 /// It comes when nobody waits.
 #[track_caller]
 fn wait_for_question_about_key(home: &Fake, exporter: &Exporter) {
