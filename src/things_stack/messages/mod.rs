@@ -19,6 +19,7 @@ mod field_tests;
 mod properties;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use crate::error::FetchError;
 use crate::model::{ConnectionStats, Gateway, Timestamp};
@@ -41,6 +42,8 @@ const AUTH_INFO_FIELDS: [&str; 6] = [
     "universal_rights",
     "is_admin",
 ];
+/// Those of errors (`google.rpc.Code`).
+const GRPC_CODES: RangeInclusive<u64> = 1..=16;
 const MAX_ERROR_DETAILS: usize = 16;
 /// The API knows about 70.
 const MAX_RIGHTS: usize = 256;
@@ -178,18 +181,15 @@ pub fn auth_info(body: &[u8]) -> Result<AuthInfo, FetchError> {
     })
 }
 
-/// The body of an error; `None` if it is not the API's, a page of a proxy for example.
+/// The body of an error; `None` if it is not the API's: a proxy has pages and JSON of its own.
 pub fn api_error(body: &[u8]) -> Option<ApiError> {
     let text = text(body);
     let row = object(&text).ok()?;
     let body = row.value();
-    let message = body.get("message").and_then(Value::as_str);
-    if message.is_none() && body.get("code").and_then(Value::as_number).is_none() {
-        return None;
-    }
-    let message = message.unwrap_or_default();
+    let code = body.get("code")?.as_number()?.as_u64()?;
+    let message = body.get("message")?.as_str()?;
     let name = error_name(body).or_else(|| named_in(message));
-    Some(ApiError {
+    GRPC_CODES.contains(&code).then(|| ApiError {
         name: printable(name.unwrap_or_default(), MAX_ERROR_NAME_CHARACTERS),
         message: printable(message, MAX_MESSAGE_CHARACTERS),
     })
@@ -493,12 +493,11 @@ mod tests {
             &format!("{{\"code\":5,\"message\":{short:?},\"details\":[{{\"@type\":\"x\"}},7]}}"),
             Some(("not_connected", short)),
         );
-        check_error(r#"{"code":12}"#, Some(("", "")));
         check_error(
-            r#"{"message":"a\r\nb\u001b[2J"}"#,
+            r#"{"code":16,"message":"a\r\nb\u001b[2J"}"#,
             Some(("", "a\u{fffd}\u{fffd}b\u{fffd}[2J")),
         );
-        let long = format!("{{\"message\":\"{}\"}}", "é".repeat(300));
+        let long = format!("{{\"code\":1,\"message\":\"{}\"}}", "é".repeat(300));
         check_error(&long, Some(("", &format!("{}…", "é".repeat(200)))));
         for body in [
             "",
@@ -506,8 +505,12 @@ mod tests {
             "{}",
             "[]",
             "null",
-            "{\"code\":\"7\"}",
-            "{\"message\":1}",
+            "{\"code\":7}",
+            "{\"message\":\"Forbidden\"}",
+            "{\"code\":\"7\",\"message\":\"no\"}",
+            "{\"code\":7,\"message\":1}",
+            "{\"code\":403,\"message\":\"Forbidden\"}",
+            "{\"code\":0,\"message\":\"\"}",
         ] {
             check_error(body, None);
         }
