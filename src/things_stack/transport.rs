@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use ureq::http::{HeaderMap, HeaderValue, Response, header};
 use ureq::tls::RootCerts;
-use ureq::{Agent, Body, RequestBuilder};
+use ureq::{Agent, Body, Proxy, RequestBuilder};
 
 use crate::error::FetchError;
 use crate::model::Endpoint;
@@ -205,8 +205,19 @@ impl Transport {
             // The address may be an old one.
             self.resolver.forget();
             let (reason, what) = classify(&error);
-            FetchError::new(reason, format!("{}: {what}", base.host))
+            let host = &base.host;
+            let context = match self.proxy(base) {
+                Some(proxy) => format!("{host}, through the proxy {}: {what}", proxy.host()),
+                None => format!("{host}: {what}"),
+            };
+            FetchError::new(reason, context)
         })
+    }
+
+    /// The proxy for this host. Plain HTTP goes through none, which could read the key.
+    fn proxy(&self, base: &BaseUrl) -> Option<&Proxy> {
+        let rule = self.proxy.as_ref().filter(|_| base.is_https)?;
+        rule.applies_to(&base.host).then_some(&rule.proxy)
     }
 
     /// Takes back the memory of an answer that is no longer needed.
@@ -277,8 +288,7 @@ impl Transport {
         }
     }
 
-    /// With the key and the limits. Plain HTTP never goes through a proxy, which could read the
-    /// key.
+    /// With the key, the proxy and the limits.
     fn prepared<Any>(
         &self,
         request: RequestBuilder<Any>,
@@ -286,12 +296,10 @@ impl Transport {
         left: Duration,
         kept: Option<Kept>,
     ) -> RequestBuilder<Any> {
-        let proxy = self.proxy.as_ref();
-        let proxy = proxy.filter(|rule| base.is_https && rule.applies_to(&base.host));
         request
             .header(header::AUTHORIZATION, self.authorization.clone())
             .config()
-            .proxy(proxy.map(|rule| rule.proxy.clone()))
+            .proxy(self.proxy(base).cloned())
             // A limit of nothing would be no limit; the caller has checked that some time is left.
             .timeout_global(Some(left.max(Duration::from_millis(1))))
             .timeout_per_read(kept.map(|kept| kept.silence_max))
