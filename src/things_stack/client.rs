@@ -13,7 +13,6 @@ use crate::things_stack::hosts::BaseUrl;
 use crate::things_stack::key_file::KeyFile;
 use crate::things_stack::messages::{self, FieldErrors, ListPage, printable};
 use crate::things_stack::refusal::{self, CallError};
-use crate::things_stack::rights;
 use crate::things_stack::transport::{Answer, Request, Transport};
 
 /// The most gateways that a page of the list holds (`limit` of ListGatewaysRequest).
@@ -202,8 +201,7 @@ impl Client {
     ) -> Result<KeyInfo, CallError> {
         let request = Request::get(Endpoint::AuthInfo, "/auth_info".to_owned());
         let answer = self.call(base, &request, deadline)?;
-        let info = self.decode(base, answer, |body, _| messages::auth_info(body))?;
-        Ok(rights::key_info(&info, needs_list))
+        self.decode(base, answer, |body, _| messages::key_info(body, needs_list))
     }
 
     fn mask(&self, fields: &str, locations: &str) -> String {
