@@ -30,11 +30,11 @@ impl<'a> Reader<'a> {
     pub fn gateway(object: Value<'_>, field_errors: &mut FieldErrors) -> Option<Gateway> {
         let mut reader = Reader::new("", field_errors);
         let ids = reader.try_read(object, "ids", forms::object)?;
-        let id = reader.try_read(ids, "ids.gateway_id", forms::gateway_id)?;
-        let Some(gateway_id) = id else {
+        let gateway_id = reader.try_read(ids, "ids.gateway_id", forms::gateway_id)?;
+        if gateway_id.is_empty() {
             reader.wrong("ids.gateway_id", Value::default());
             return None;
-        };
+        }
         let mut reader = Reader::new(&gateway_id, field_errors);
         Some(Gateway {
             eui: reader.read(ids, "ids.eui", forms::eui),
@@ -138,7 +138,7 @@ impl<'a> Reader<'a> {
             return None;
         }
         let source = self.part(object, field, "source", forms::source);
-        let source = source.flatten();
+        let source = source.filter(|source| !source.is_empty());
         Some(Location {
             antenna,
             source: source.unwrap_or_else(|| usual_source.to_owned()),
