@@ -313,12 +313,14 @@ fn is_timeout(error: &ureq::Error) -> bool {
 }
 
 /// How long a kept connection may be silent, when answers usually take `usual` and `left` is
-/// all the time there is; `None` if a second request would not fit into it.
+/// all the time there is; `None` if a second request would not fit into it. A collection gets two
+/// seconds even for a scrape that waits for half a second: a sixth of them leaves that scrape time
+/// for the second request.
 fn silence_max(usual: Duration, left: Duration) -> Option<Duration> {
     let needed = usual * 6 / 5;
     let spare = left.checked_sub(needed).filter(|spare| *spare > needed)?;
     let patient = (usual * 3).max(SILENCE_MIN);
-    Some(patient.min(spare).min((left / 3).max(usual * 3 / 2)))
+    Some(patient.min(spare).min((left / 6).max(usual * 3 / 2)))
 }
 
 fn authorization(key: &Secret) -> io::Result<HeaderValue> {
@@ -358,10 +360,11 @@ mod tests {
     #[test]
     fn a_kept_connection_may_be_silent_as_long_as_leaves_time_for_another_one() {
         // A quick server.
-        check_silence(60, 5_000, Some(1_000));
-        check_silence(500, 5_000, Some(1_500));
-        // Little time: a third of it.
-        check_silence(60, 600, Some(200));
+        check_silence(60, 9_000, Some(1_000));
+        check_silence(400, 9_000, Some(1_200));
+        // Little time: a sixth of it.
+        check_silence(60, 2_000, Some(333));
+        check_silence(60, 600, Some(100));
         // A slow server gets its usual time and half as much.
         check_silence(2_000, 9_000, Some(3_000));
         check_silence(2_000, 5_000, Some(2_600));
