@@ -256,7 +256,8 @@ impl Client {
         let result = result.map_err(|error| self.as_budget(error, start, deadline));
         let status = result.as_ref().ok().map(|answer| answer.status);
         self.count(endpoint, status, start.elapsed());
-        log::debug!("{} {base}{}: {status:?}", endpoint.label(), request.path);
+        let said = status.map_or("no answer".to_owned(), |status| status.to_string());
+        log::debug!("{} {base}{}: {said}", endpoint.label(), request.path);
         let answer = result?;
         self.heed(endpoint, base, &answer, Instant::now());
         refusal::of(endpoint, base, &answer).map_or(Ok(answer), Err)
