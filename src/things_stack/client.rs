@@ -101,7 +101,7 @@ impl Client {
     /// A file that cannot be used leaves the old key in use.
     pub fn reload_key(&mut self) -> bool {
         let key = self.key_file.as_mut().and_then(KeyFile::renewed);
-        key.is_some_and(|key| self.transport.set_key(&key).is_ok())
+        key.inspect(|key| self.transport.set_key(key)).is_some()
     }
 
     /// One page of a list, from 1, and how many gateways there are in all (`X-Total-Count`).

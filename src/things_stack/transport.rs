@@ -158,18 +158,14 @@ impl Transport {
             proxy,
             hosts: BTreeMap::new(),
             nat: None,
-            authorization: authorization(key)?,
+            authorization: authorization(key),
             spare: Vec::new(),
         })
     }
 
     /// Uses another key from now on.
-    ///
-    /// # Errors
-    /// If it cannot be sent in a header; then the old one stays.
-    pub fn set_key(&mut self, key: &Secret) -> io::Result<()> {
-        self.authorization = authorization(key)?;
-        Ok(())
+    pub fn set_key(&mut self, key: &Secret) {
+        self.authorization = authorization(key);
     }
 
     /// Sends a request and reads its whole answer. `timeout` is for one attempt and `deadline`
@@ -323,11 +319,11 @@ fn silence_max(usual: Duration, left: Duration) -> Option<Duration> {
     Some(patient.min(spare).min((left / 6).max(usual * 3 / 2)))
 }
 
-fn authorization(key: &Secret) -> io::Result<HeaderValue> {
-    let mut authorization = HeaderValue::from_str(&format!("Bearer {}", key.reveal()))
-        .map_err(|_| io::Error::other("the API key cannot be sent in a header"))?;
-    authorization.set_sensitive(true);
-    Ok(authorization)
+fn authorization(key: &Secret) -> HeaderValue {
+    let bearer = HeaderValue::from_str(&format!("Bearer {}", key.reveal()));
+    let mut bearer = bearer.expect("a secret is visible ASCII");
+    bearer.set_sensitive(true);
+    bearer
 }
 
 fn read_answer(
