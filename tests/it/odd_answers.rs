@@ -221,3 +221,29 @@ fn a_refusal_by_somebody_else_is_no_matter_of_the_gateways() {
         scrape.assert_of("ttn_gateway_connected", "gw-1", Some(1.0));
     }
 }
+
+/// Compressed or not, chunked or not: the request goes out again.
+#[test]
+fn a_kept_connection_that_ends_within_an_answer_costs_no_scrape() {
+    let (plain, packed) = (BOTH.as_bytes().to_vec(), gzip(BOTH.as_bytes()));
+    for (body, encoding) in [(plain, "identity"), (packed, "gzip")] {
+        let length = body.len();
+        let heads = [
+            format!("Content-Length: {length}\r\n\r\n"),
+            format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n"),
+        ];
+        for head in heads {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\n{head}");
+            let raw = [head.as_bytes(), &body[..length / 2]].concat();
+            let gateways = ["gw-1", "gw-2"].map(|id| Gateway::new(id).connected("udp"));
+            let fake = Fake::start(Fleet::of(gateways));
+            let exporter = Setup::against(&fake).args(["--ttl", "0.1"]).start();
+            exporter.scrape().assert_value("ttn_up", 1.0);
+            fake.script_times(Endpoint::StatsBatch, 1, Misbehaviour::Raw(raw));
+            thread::sleep(Duration::from_millis(250));
+            let scrape = exporter.scrape();
+            assert_eq!(scrape.reasons(), [], "{head}");
+            scrape.assert_of("ttn_gateway_connected", "gw-1", Some(1.0));
+        }
+    }
+}
