@@ -18,14 +18,14 @@ mod model;
 mod secret;
 
 #[cfg(test)]
+#[path = "../tests/unit/examples.rs"]
+mod examples;
+#[cfg(test)]
 #[path = "../tests/it/exposition_parser.rs"]
 mod exposition_parser;
 #[cfg(test)]
 #[path = "../tests/unit/fuzz.rs"]
 mod fuzz;
-#[cfg(test)]
-#[path = "../tests/unit/random.rs"]
-mod random;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -37,11 +37,9 @@ use std::{env, fs};
 
 use crate::cli::{Command, Config, KeySource};
 use crate::collect::{Collector, FAILURE_TTL_MAX, GatewayList, Scope, Scrape};
-use crate::http::{
-    Acceptor, BUDGET_MAX, Backlog, Connections, Heartbeat, Renderer, Server, Service,
-};
+use crate::http::{BUDGET_MAX, Connections, Server};
 use crate::secret::Secret;
-use crate::system::{Notifier, Observer, Signals};
+use crate::system::{Process, Signals};
 use crate::things_stack::{Client, KeyFile, ProxyRule, Settings, Transport};
 
 /// Connections at once; fewer where the limit of descriptors is low.
@@ -76,6 +74,11 @@ fn run(mut config: Config, proxy: Option<ProxyRule>) -> Result<ExitCode, String>
     let signals = Signals::block().map_err(|error| format!("cannot block signals: {error}"))?;
     system::give_back();
     system::start_log(config.verbose);
+    let connections = Arc::new(Connections::new(connection_limit()));
+    let of_server = (!config.once).then(|| connections.clone());
+    // Now, since what follows may take long: a name to look up, a key file that is a pipe.
+    let stopper = thread::Builder::new().spawn(move || stop_on_signal(&signals, of_server));
+    stopper.map_err(cannot_start)?;
     keep_out_of_core_dumps();
     for warning in &config.warnings {
         log::warn!("{warning}");
@@ -96,8 +99,8 @@ fn run(mut config: Config, proxy: Option<ProxyRule>) -> Result<ExitCode, String>
     })?;
     let collector = collector(&mut config, transport, key);
     match config.once {
-        true => once(collector, signals),
-        false => serve(&config, collector, token, signals),
+        true => once(collector),
+        false => serve(&config, collector, token, connections),
     }
 }
 
@@ -127,8 +130,7 @@ fn collector(config: &mut Config, transport: Transport, key: Secret) -> Collecto
 }
 
 /// Prints one collection. The log has the reasons where it is not complete.
-fn once(mut collector: Collector, signals: Signals) -> Result<ExitCode, String> {
-    thread::spawn(move || std::process::exit(128 + signals.wait()));
+fn once(mut collector: Collector) -> Result<ExitCode, String> {
     let now = Instant::now();
     let scrape = Scrape {
         arrived: now,
@@ -139,7 +141,7 @@ fn once(mut collector: Collector, signals: Signals) -> Result<ExitCode, String> 
     collector.collect(&scrape);
     let known = collector.known();
     let snapshot = known.snapshot(&scrape);
-    let exporter = metrics::render_exporter(&known.counters(), &Observer::new().read());
+    let exporter = metrics::render_exporter(&known.counters(), &Process::read());
     print(&metrics::render_gateways(&snapshot))
         .and_then(|()| print(&exporter))
         .map_err(|error| error.to_string())?;
@@ -153,40 +155,22 @@ fn serve(
     config: &Config,
     collector: Collector,
     token: Option<Secret>,
-    signals: Signals,
+    connections: Arc<Connections>,
 ) -> Result<ExitCode, String> {
     let (address, port) = &config.listen;
     let listeners = system::bind(address, *port)
         .map_err(|error| format!("cannot listen on {address}:{port}: {error}"))?;
-    let connections = Arc::new(Connections::new(connection_limit()));
-    let renderer = Arc::new(Renderer::new(collector.known(), connections.clone()));
-    let (listener, private) = http::connect().map_err(cannot_start)?;
-    let backlog = Backlog::new(private);
-    let heartbeat = Heartbeat::new();
     let budget = (2 * config.timeout).min(BUDGET_MAX);
-    let server = Server {
-        http: tiny_http::Server::from_listener(listener, None).map_err(cannot_start)?,
-        collector,
-        renderer: renderer.clone(),
-        bodies: backlog.bodies(),
-        heartbeat: heartbeat.clone(),
-        budget,
-    };
-    let service = Arc::new(Service {
-        connections: connections.clone(),
-        backlog,
-        renderer,
-        token,
-        budget,
-    });
+    let hosts = config.hosts.clone();
+    let server = Server::new(collector, hosts, connections, token, budget);
+    let server = server.map_err(cannot_start)?;
     for listener in listeners {
         if let Ok(address) = listener.local_addr() {
             log::info!("listening on http://{address}");
         }
-        Acceptor::start(service.clone(), listener).map_err(cannot_start)?;
+        server.listen(listener).map_err(cannot_start)?;
     }
-    Notifier::from_environment().start(move || heartbeat.is_alive(Instant::now()));
-    thread::spawn(move || stop_on_signal(&signals, &connections));
+    system::notify(server.watch());
     server.run()
 }
 
@@ -196,17 +180,21 @@ fn connection_limit() -> usize {
     limit.clamp(4, CONNECTIONS_MAX) as usize
 }
 
-/// Ends the process: at once if no client waits for an answer, else when they have it or have
-/// waited long enough. A second signal does not wait.
-fn stop_on_signal(signals: &Signals, connections: &Connections) -> ! {
+/// Ends the process: at once if no client of the server waits for an answer, else when they have
+/// it or have waited long enough. A second signal does not wait, nor does the first one without a
+/// server.
+fn stop_on_signal(signals: &Signals, of_server: Option<Arc<Connections>>) -> ! {
     let signal = signals.wait();
+    let Some(connections) = of_server else {
+        std::process::exit(128 + signal);
+    };
     log::info!("signal {signal}: stopping");
     let start = Instant::now();
     thread::scope(|scope| {
         let second = thread::Builder::new();
         // If no thread can be started, a second signal has no effect.
         let _ = second.spawn_scoped(scope, || std::process::exit(128 + signals.wait()));
-        while connections.in_service() > 0 && start.elapsed() < STOP_TIME_MAX {
+        while connections.is_any_in_service() && start.elapsed() < STOP_TIME_MAX {
             thread::sleep(Duration::from_millis(10));
         }
         std::process::exit(0)

@@ -54,9 +54,8 @@ impl Acceptor {
         let builder = thread::Builder::new().name("worker".to_owned());
         let started = builder.stack_size(STACK_BYTES).spawn(move || {
             // A panic here would leave the port open and nobody to accept: the process ends.
-            let guard = ExitOnDrop;
-            acceptor.work();
-            std::mem::forget(guard);
+            let worked = panic::catch_unwind(AssertUnwindSafe(|| acceptor.work()));
+            worked.unwrap_or_else(|_| std::process::exit(1));
         });
         started.map(drop).inspect_err(|_| {
             self.idle_workers.fetch_sub(1, Ordering::SeqCst);
@@ -71,11 +70,8 @@ impl Acceptor {
                 Ok(connection) => {
                     // The hook has logged a panic. An error means that the client is gone.
                     let serve = AssertUnwindSafe(|| self.service.serve(&connection));
-                    let late = panic::catch_unwind(serve);
+                    let _ = panic::catch_unwind(serve);
                     self.service.connections.close(connection);
-                    // The answer of the loop, if it is still to come, is waited for without a
-                    // connection.
-                    drop(late);
                     if !self.becomes_idle() {
                         return;
                     }
@@ -121,13 +117,5 @@ impl Acceptor {
             log::warn!("cannot accept a connection: {error}");
             *warned = Some(Instant::now());
         }
-    }
-}
-
-struct ExitOnDrop;
-
-impl Drop for ExitOnDrop {
-    fn drop(&mut self) {
-        std::process::exit(1);
     }
 }

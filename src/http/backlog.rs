@@ -1,142 +1,142 @@
-//! The requests that wait for the loop, and the private connection over which they reach it.
+//! The connections that wait for a collection, and the private connection over which one of them
+//! asks the loop for it.
 //!
 //! tiny_http 0.12 reads heads and queues without a bound, spawns a thread for each connection,
 //! ends its accept thread on the first error, panics on a reset, waits for announced bodies in
 //! the caller's thread and for slow readers as long as they like. None of that can be set. So it
-//! meets one client that is quick and well-behaved: this one.
+//! meets one client that is quick and well-behaved, and one request at a time.
 
-use std::collections::VecDeque;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::mem;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, Thread};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::http::response::{Body, Response};
-use crate::http::server::HANG_TIME;
-use crate::http::stream::{is_timeout, read_by};
+use crate::collect::Scrape;
+use crate::http::connections::{Connection, Phase};
+use crate::http::task::Task;
 
 /// How often a thread that waits looks whether its client is still there.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-
-/// Where the loop leaves the body of an answer before it sends the head. Bodies are passed by
-/// reference: the metrics of a large fleet are megabytes, made once for many scrapes.
-pub type Handover = Arc<Mutex<Option<Body>>>;
+/// A loop that is so much later than it should be hangs. To read an answer of 10,000 gateways
+/// takes a small machine some seconds, which no deadline cuts.
+const HANG_TIME: Duration = Duration::from_secs(30);
+/// Nothing of what clients send reaches tiny_http.
+const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: loop\r\n\r\n";
+pub const ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 
 pub struct Backlog {
-    /// The threads that want an answer of the loop, in the order of arrival. The first one has
-    /// the turn.
-    queue: Mutex<VecDeque<Thread>>,
-    /// To tiny_http. Only the thread that has the [`Turn`] uses it.
+    state: Mutex<State>,
+    /// To tiny_http.
     private: UnixStream,
-    bodies: Handover,
+}
+
+struct State {
+    /// What the collection under way is for.
+    current: Option<Scrape>,
+    /// What the last collection that ended was for.
+    last: Option<Scrape>,
+    /// How many have ended.
+    ended: u64,
+    /// The latest deadline of those that wait for the next collection.
+    next_deadline: Instant,
+    /// While no collection is under way: when the loop gives its next sign of life.
+    silent_until: Instant,
 }
 
 impl Backlog {
     pub fn new(private: UnixStream) -> Backlog {
-        Backlog {
-            queue: Mutex::default(),
-            private,
-            bodies: Handover::default(),
-        }
+        let now = Instant::now();
+        let state = Mutex::new(State {
+            current: None,
+            last: None,
+            ended: 0,
+            next_deadline: now,
+            silent_until: now,
+        });
+        Backlog { state, private }
     }
 
-    /// For the loop.
-    pub fn bodies(&self) -> Handover {
-        self.bodies.clone()
-    }
-
-    /// Waits until this thread is the first. None at the deadline, or as soon as it need not
-    /// wait any longer.
-    pub fn wait(&self, deadline: Instant, may_wait: impl Fn() -> bool) -> Option<Turn<'_>> {
-        let own = thread::current().id();
-        let mut queue = self.queue();
-        queue.push_back(thread::current());
-        while queue.front().is_some_and(|first| first.id() != own) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || !may_wait() {
-                queue.retain(|thread| thread.id() != own);
+    /// Waits for a collection that begins after this moment, and begins it as soon as the loop is
+    /// free. Gives what it was for; None where the answer is due before its end.
+    pub fn wait(&self, task: &Task, connection: &Connection) -> Option<Scrape> {
+        connection.enter(Phase::Waiting);
+        let mut state = self.state();
+        state.next_deadline = state.next_deadline.max(task.deadline);
+        let number = state.ended + 1 + u64::from(state.current.is_some());
+        while state.ended < number {
+            if connection.has_left() || connection.phase().0 == Phase::Evicted {
                 return None;
             }
-            drop(queue);
+            if state.current.is_none() {
+                self.begin(&mut state, task);
+                connection.enter(Phase::Collecting);
+            }
+            let is_under_way = state.ended + 1 == number;
+            let now = Instant::now();
+            let left = task.answer_by(is_under_way).saturating_duration_since(now);
+            if left.is_zero() {
+                if !state.is_alive(now) {
+                    give_up(&io::ErrorKind::TimedOut.into());
+                }
+                return None;
+            }
+            drop(state);
             thread::park_timeout(left.min(LOOK_INTERVAL));
-            queue = self.queue();
+            state = self.state();
         }
-        Some(Turn {
-            backlog: self,
-            head: Vec::new(),
-            hangs_at: None,
-        })
+        state.last
+    }
+
+    /// One collection serves all that wait.
+    fn begin(&self, state: &mut State, task: &Task) {
+        let mut scrape = task.scrape();
+        scrape.deadline = mem::replace(&mut state.next_deadline, scrape.now);
+        state.current = Some(scrape);
+        let sent = (&self.private).write_all(REQUEST);
+        sent.unwrap_or_else(|error| give_up(&error));
+    }
+
+    /// For the loop: what to collect for.
+    pub fn current(&self) -> Option<Scrape> {
+        self.state().current
+    }
+
+    /// For the loop, when it has collected and answered. Those that wait are still to be woken.
+    pub fn end(&self) {
+        // The answer, so that it does not fill the private connection.
+        let read = (&self.private).read(&mut [0; ANSWER.len()]);
+        if let Err(error) = read {
+            give_up(&error);
+        }
+        let mut state = self.state();
+        state.last = state.current.take();
+        state.ended += 1;
+        state.silent_until = Instant::now() + HANG_TIME;
+    }
+
+    /// For the loop: it is alive, and silent for this long unless a collection begins.
+    pub fn beat(&self, silence: Duration) {
+        self.state().silent_until = Instant::now() + silence + HANG_TIME;
+    }
+
+    /// Whether the loop does what it should.
+    pub fn is_alive(&self) -> bool {
+        self.state().is_alive(Instant::now())
     }
 
     /// Each change to it is one step, so it is valid even after a panic.
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Thread>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The right to use the loop. It ends when it is dropped, after the answer has come, so that the
-/// next request does not get the answer to this one.
-pub struct Turn<'a> {
-    backlog: &'a Backlog,
-    /// What has come of the answer's head.
-    head: Vec<u8>,
-    /// By when the loop has to answer, while it has not; after that it hangs.
-    hangs_at: Option<Instant>,
-}
-
-impl Turn<'_> {
-    /// Passes the request on and gives the answer, if it comes in time. `collection_end` is the
-    /// end of the collection that the request asks for, which may be later.
-    pub fn ask(
-        &mut self,
-        request: &str,
-        answer_by: Instant,
-        collection_end: Instant,
-    ) -> Option<Response> {
-        self.hangs_at = Some(collection_end.max(Instant::now()) + HANG_TIME);
-        let sent = (&self.backlog.private).write_all(request.as_bytes());
-        sent.unwrap_or_else(|error| give_up(&error));
-        self.read(answer_by)
-    }
-
-    /// The answer, unless the time is over first.
-    fn read(&mut self, deadline: Instant) -> Option<Response> {
-        while !self.head.ends_with(b"\r\n\r\n") {
-            let mut buffer = [0; 1024];
-            let private = &self.backlog.private;
-            let set_timeout = |left| private.set_read_timeout(Some(left));
-            match read_by(&mut &*private, set_timeout, &mut buffer, deadline) {
-                Ok(0) => give_up(&io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => self.head.extend_from_slice(&buffer[..count]),
-                Err(error) if is_timeout(&error) => return None,
-                Err(error) => give_up(&error),
-            }
-        }
-        self.hangs_at = None;
-        let bodies = self.backlog.bodies.lock();
-        let body = bodies.unwrap_or_else(PoisonError::into_inner).take();
-        Some(Response {
-            head: std::mem::take(&mut self.head),
-            body: body.unwrap_or_default(),
-        })
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        if let Some(hangs_at) = self.hangs_at
-            && self.read(hangs_at).is_none()
-        {
-            give_up(&io::ErrorKind::TimedOut.into());
-        }
-        let mut queue = self.backlog.queue();
-        queue.pop_front();
-        // Only the next one: to wake all of them for each answer would cost a small machine
-        // more than the answers do.
-        if let Some(next) = queue.front() {
-            next.unpark();
-        }
+impl State {
+    /// A collection takes up to its deadline.
+    fn is_alive(&self, now: Instant) -> bool {
+        let collected_by = |scrape: Scrape| scrape.deadline.max(scrape.now) + HANG_TIME;
+        now <= self.current.map_or(self.silent_until, collected_by)
     }
 }
 
@@ -144,4 +144,32 @@ impl Drop for Turn<'_> {
 fn give_up(error: &io::Error) -> ! {
     log::error!("the server does not answer ({error}): giving up");
     std::process::exit(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn the_loop_may_be_silent_until_the_end_of_its_collection_and_no_longer() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let backlog = Backlog::new(UnixStream::pair().expect("two sockets").0);
+        backlog.beat(Duration::from_secs(60));
+        assert!(backlog.state().is_alive(after(89)));
+        assert!(!backlog.state().is_alive(after(100)));
+        let scrape = |deadline| Scrape {
+            arrived: start,
+            deadline,
+            now: start,
+            at: SystemTime::UNIX_EPOCH,
+        };
+        backlog.state().current = Some(scrape(after(300)));
+        assert!(backlog.state().is_alive(after(329)));
+        assert!(!backlog.state().is_alive(after(331)));
+        backlog.state().current = Some(scrape(start));
+        assert!(backlog.state().is_alive(after(29)));
+    }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// A head that is on its way arrives within this, also on a busy machine. It bounds what a flood
 /// can turn over: with a limit of 64, 1,280 connections a second.
 const READING_TIME_MIN: Duration = Duration::from_millis(50);
-/// A slow reader has at least this long, and a scraper may wait at least this long for the loop.
+/// A slow reader has at least this long, and a scraper may wait at least this long for a collection.
 const WRITING_TIME_MIN: Duration = Duration::from_secs(1);
 /// Different texts of the metrics in memory at once.
 const TEXTS_MAX: u64 = 3;
@@ -20,18 +20,16 @@ const TEXTS_MAX: u64 = 3;
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Sending the head of its request.
-    Reading,
-    /// Waiting for the loop, which serves another one.
+    /// Sending the head of its request, or about to close.
+    Idle,
+    /// Waiting for the end of a collection.
     Waiting,
-    /// Its thread should answer now with what is known, since others need the connection.
-    Hurried,
-    /// The loop collects for it.
-    Asking,
+    /// The same, and the collection was begun for it.
+    Collecting,
+    /// Evicted while it waited: its thread answers now with what is known.
+    Evicted,
     /// Taking its answer. The number is that of the text it holds; 0 where it holds none.
     Writing(u64),
-    /// About to close.
-    Closing,
 }
 
 /// One connection that is open.
@@ -69,7 +67,7 @@ impl Connections {
         }
         let connection = Arc::new(Connection {
             stream,
-            phase: Mutex::new((Phase::Reading, Instant::now())),
+            phase: Mutex::new((Phase::Idle, Instant::now())),
             thread: thread::current(),
         });
         open.push(connection.clone());
@@ -97,12 +95,18 @@ impl Connections {
         }
     }
 
-    /// How many have sent a request and do not have the whole answer.
-    pub fn in_service(&self) -> usize {
-        let is_idle = |phase| matches!(phase, Phase::Reading | Phase::Closing);
+    /// Lets the threads of those that wait look whether their collection has ended.
+    pub fn wake(&self) {
+        for connection in lock(&self.open).iter() {
+            connection.thread.unpark();
+        }
+    }
+
+    /// Whether there are any that have sent a request and do not have the whole answer.
+    pub fn is_any_in_service(&self) -> bool {
         let open = lock(&self.open);
-        let phases = open.iter().map(|connection| connection.phase().0);
-        phases.filter(|phase| !is_idle(*phase)).count()
+        open.iter()
+            .any(|connection| connection.phase().0 != Phase::Idle)
     }
 }
 
@@ -140,21 +144,21 @@ fn evict_longest_idle(open: &[Arc<Connection>]) {
     let connection = &open[index];
     match connection.phase().0 {
         Phase::Waiting => {
-            connection.enter(Phase::Hurried);
+            connection.enter(Phase::Evicted);
             connection.thread.unpark();
         }
         _ => connection.end(),
     }
 }
 
-/// Which connection to close: the one that has been in its phase longest. Those that wait for
-/// the loop are taken only where there is no other; they get an answer.
+/// Which connection to evict: the one that has been in its phase longest. Those that wait for a
+/// collection are taken only where there is no other; they get an answer.
 fn longest_idle(phases: impl Iterator<Item = (Phase, Instant)>, now: Instant) -> Option<usize> {
     let may_go = |phase, since: Instant| {
         let at_least = match phase {
-            Phase::Reading | Phase::Closing => READING_TIME_MIN,
+            Phase::Idle => READING_TIME_MIN,
             Phase::Writing(_) | Phase::Waiting => WRITING_TIME_MIN,
-            Phase::Asking | Phase::Hurried => return false,
+            Phase::Collecting | Phase::Evicted => return false,
         };
         now.saturating_duration_since(since) >= at_least
     };
@@ -167,7 +171,7 @@ fn longest_idle(phases: impl Iterator<Item = (Phase, Instant)>, now: Instant) ->
 
 #[cfg(test)]
 mod tests {
-    use super::Phase::{Asking, Closing, Hurried, Reading, Waiting, Writing};
+    use super::Phase::{Collecting, Evicted, Idle, Waiting, Writing};
     use super::*;
 
     /// Connections in these phases for so many milliseconds.
@@ -181,20 +185,20 @@ mod tests {
 
     #[test]
     fn the_longest_idle_is_evicted_and_none_for_which_the_loop_collects() {
-        check(&[(Reading, 49), (Reading, 0)], None);
-        check(&[(Reading, 56), (Reading, 59), (Closing, 58)], Some(1));
-        check(&[(Hurried, 9_000), (Asking, 9_000)], None);
-        check(&[(Writing(1), 999), (Reading, 3)], None);
-        check(&[(Writing(0), 1_000), (Reading, 700)], Some(0));
+        check(&[(Idle, 49), (Idle, 0)], None);
+        check(&[(Idle, 56), (Idle, 59), (Idle, 58)], Some(1));
+        check(&[(Evicted, 9_000), (Collecting, 9_000)], None);
+        check(&[(Writing(1), 999), (Idle, 3)], None);
+        check(&[(Writing(0), 1_000), (Idle, 700)], Some(0));
     }
 
     #[test]
     fn one_that_waits_is_answered_early_only_where_no_other_can_be_closed() {
-        check(&[(Waiting, 9_000), (Asking, 9_000), (Reading, 50)], Some(2));
         check(
-            &[(Waiting, 1_000), (Waiting, 9_000), (Reading, 49)],
-            Some(1),
+            &[(Waiting, 9_000), (Collecting, 9_000), (Idle, 50)],
+            Some(2),
         );
+        check(&[(Waiting, 1_000), (Waiting, 9_000), (Idle, 49)], Some(1));
         check(&[(Waiting, 999)], None);
     }
 

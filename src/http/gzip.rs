@@ -2,61 +2,66 @@
 //! answer the rest. The result is one ordinary gzip member (RFC 1952), so that clients which
 //! stop after the first one get everything.
 
-use std::io::Write;
 use std::sync::Arc;
 
-use flate2::write::DeflateEncoder;
-use flate2::{Compression, Crc};
+use flate2::{Compress, Compression, Crc, FlushCompress};
 
 /// No name, no time, an unknown system, the fastest algorithm (RFC 1952, 2.3).
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255];
+/// A last block with nothing in it (RFC 1951, 3.2.6).
+const LAST_BLOCK: [u8; 2] = [3, 0];
 
 /// The compressed beginning of answers.
 pub struct Beginning {
-    /// Ends at a whole byte, so that more can follow.
     pub bytes: Arc<Vec<u8>>,
     sum: Crc,
 }
 
 /// Keeps its tables, a third of a megabyte: making them anew takes longer than compressing the
-/// metrics of a few gateways. It has none until it is used.
-#[derive(Default)]
-pub struct Compressor(Option<DeflateEncoder<Vec<u8>>>);
+/// metrics of a few gateways.
+pub struct Compressor(Compress);
 
 impl Compressor {
+    /// The fastest level: the text shrinks to a tenth with any, and a Pi has better things to do.
+    pub fn new() -> Compressor {
+        Compressor(Compress::new(Compression::fast(), false))
+    }
+
     pub fn begin(&mut self, plain: &[u8]) -> Beginning {
-        let encoder = self.encoder();
-        let mut output = Vec::with_capacity(HEADER.len() + plain.len() / 8);
-        output.extend_from_slice(&HEADER);
-        *encoder.get_mut() = output;
-        // Writing into memory cannot fail.
-        let _ = encoder.write_all(plain).and_then(|()| encoder.flush());
-        let bytes = Arc::new(std::mem::take(encoder.get_mut()));
-        // What this adds would be the end.
-        let _ = encoder.reset(Vec::new());
+        let mut output = HEADER.to_vec();
+        self.compress(plain, &mut output);
         let mut sum = Crc::new();
         sum.update(plain);
+        let bytes = Arc::new(output);
         Beginning { bytes, sum }
     }
 
     /// What follows the beginning in an answer that goes on with this.
     pub fn finish(&mut self, beginning: &Beginning, rest: &[u8]) -> Vec<u8> {
-        let encoder = self.encoder();
-        // As above.
-        let _ = encoder.write_all(rest);
-        let mut bytes = encoder.reset(Vec::new()).unwrap_or_default();
+        let mut output = Vec::new();
+        self.compress(rest, &mut output);
+        output.extend_from_slice(&LAST_BLOCK);
         let mut sum = Crc::new();
         sum.combine(&beginning.sum);
         sum.update(rest);
-        bytes.extend_from_slice(&sum.sum().to_le_bytes());
-        bytes.extend_from_slice(&sum.amount().to_le_bytes());
-        bytes
+        output.extend_from_slice(&sum.sum().to_le_bytes());
+        output.extend_from_slice(&sum.amount().to_le_bytes());
+        output
     }
 
-    /// The fastest level: the text shrinks to a tenth with any, and a Pi has better things to do.
-    fn encoder(&mut self) -> &mut DeflateEncoder<Vec<u8>> {
-        let new = || DeflateEncoder::new(Vec::new(), Compression::fast());
-        self.0.get_or_insert_with(new)
+    /// A full flush ends at a whole byte and lets nothing after it refer to what was before: so
+    /// any piece can follow any other.
+    fn compress(&mut self, mut plain: &[u8], output: &mut Vec<u8>) {
+        loop {
+            output.reserve(1024 + plain.len() / 8);
+            let before = self.0.total_in();
+            // It fails only after the end of a stream, which never ends here.
+            let _ = self.0.compress_vec(plain, output, FlushCompress::Full);
+            plain = &plain[(self.0.total_in() - before) as usize..];
+            if plain.is_empty() && output.len() < output.capacity() {
+                return;
+            }
+        }
     }
 }
 
@@ -85,7 +90,7 @@ mod tests {
         let long: Vec<u8> = (0..99_999_u32)
             .flat_map(|n| n.to_string().into_bytes())
             .collect();
-        let mut compressor = Compressor::default();
+        let mut compressor = Compressor::new();
         for plain in [&b""[..], b"a", b"ttn_up 1\n", &long] {
             let beginning = compressor.begin(plain);
             for rest in [&b""[..], b"b", b"ttn_up 1\n", &long[..70_000]] {

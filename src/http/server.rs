@@ -1,131 +1,106 @@
-//! The loop on tiny_http: one request at a time, a collection for each, then the answer.
+//! The server as a whole: its parts, and the loop on tiny_http, which makes one collection for
+//! each request.
 //!
-//! Requests come over the private connection alone: they are short, complete and without a
-//! body. The loop may take as long as a collection, while others wait in the backlog.
+//! Requests come over the private connection alone. The loop may take as long as a collection:
+//! connections wait for its end, and for no longer than their clients do.
 
 use std::io::{self, Write};
+use std::net::TcpListener;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::collect::Collector;
-use crate::http::backlog::Handover;
-use crate::http::renderer::{Renderer, unless_it_panics};
-use crate::http::request::WAITED_HEADER;
-use crate::http::response::Response;
-use crate::http::task::Task;
-
-/// A loop that is so much later than it should be hangs. To read an answer of 10,000 gateways
-/// takes a small machine some seconds, which no deadline cuts.
-pub const HANG_TIME: Duration = Duration::from_secs(30);
+use crate::http::acceptor::Acceptor;
+use crate::http::backlog::{ANSWER, Backlog};
+use crate::http::connections::Connections;
+use crate::http::private;
+use crate::http::renderer::Renderer;
+use crate::http::service::Service;
+use crate::secret::Secret;
+use crate::things_stack::KnownHosts;
 
 /// How often the loop gives a sign of life while no request comes.
 const IDLE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Until when the loop may be silent. A collection takes up to its deadline, so whoever watches
-/// the loop has to know that.
-#[derive(Clone)]
-pub struct Heartbeat(Arc<Mutex<Instant>>);
-
-impl Heartbeat {
-    pub fn new() -> Heartbeat {
-        Heartbeat(Arc::new(Mutex::new(Instant::now() + HANG_TIME)))
-    }
-
-    /// Whether the loop does what it should.
-    pub fn is_alive(&self, now: Instant) -> bool {
-        now <= *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The loop is alive, and will be silent until then at the latest.
-    fn beat(&self, silent_until: Instant) {
-        let mut due = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *due = silent_until.max(Instant::now()) + HANG_TIME;
-    }
-}
-
 pub struct Server {
-    pub http: tiny_http::Server,
-    pub collector: Collector,
-    pub renderer: Arc<Renderer>,
-    pub bodies: Handover,
-    pub heartbeat: Heartbeat,
-    /// For a scrape that names no timeout.
-    pub budget: Duration,
+    http: tiny_http::Server,
+    collector: Collector,
+    service: Arc<Service>,
 }
 
 impl Server {
-    /// Answers requests for ever.
+    /// With a token, clients have to send it. `budget` is the time of a scrape that names no
+    /// timeout.
+    ///
+    /// # Errors
+    /// If a socket or a thread cannot be had.
+    pub fn new(
+        collector: Collector,
+        hosts: KnownHosts,
+        connections: Arc<Connections>,
+        token: Option<Secret>,
+        budget: Duration,
+    ) -> io::Result<Server> {
+        let (listener, private) = private::connect()?;
+        let http = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
+        let service = Arc::new(Service {
+            backlog: Backlog::new(private),
+            renderer: Renderer::new(collector.known(), hosts, connections.clone()),
+            connections,
+            token,
+            budget,
+        });
+        Ok(Server {
+            http,
+            collector,
+            service,
+        })
+    }
+
+    /// Accepts connections from this listener from now on.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn listen(&self, listener: TcpListener) -> io::Result<()> {
+        Acceptor::start(self.service.clone(), listener)
+    }
+
+    /// Whether the loop does what it should, for whoever watches it.
+    pub fn watch(&self) -> impl Fn() -> bool + use<> {
+        let service = self.service.clone();
+        move || service.backlog.is_alive()
+    }
+
+    /// Makes collections for ever, and asks for the key's own state when no request waits.
     pub fn run(mut self) -> ! {
-        self.ask_about_key();
         loop {
             let wait = IDLE_INTERVAL.min(self.collector.time_to_key_info(Instant::now()));
-            self.heartbeat.beat(Instant::now() + wait);
+            self.service.backlog.beat(wait);
             // The only error is that of the private listener, which is shut on purpose.
             match self.http.recv_timeout(wait) {
-                Ok(Some(request)) => {
-                    let response = unless_it_panics(|| self.respond(&request));
-                    if let Err(error) = self.send(request, response) {
-                        log::debug!("cannot hand over an answer: {error}");
-                    }
-                }
-                // Only where no request waits.
-                _ => self.ask_about_key(),
+                Ok(Some(request)) => self.respond(request),
+                _ => survive(|| self.collector.ask_about_key(Instant::now())),
             }
         }
     }
 
-    /// A panic costs this question; the hook has logged it.
-    fn ask_about_key(&mut self) {
-        let ask = || self.collector.ask_about_key(Instant::now());
-        let _ = panic::catch_unwind(AssertUnwindSafe(ask));
-    }
-
-    fn respond(&mut self, request: &tiny_http::Request) -> Response {
-        let header = |name: &'static str| {
-            let mut headers = request.headers().iter();
-            let found = headers.find(|header| header.field.equiv(name))?;
-            Some(found.value.as_str())
-        };
-        let waited = header(WAITED_HEADER).and_then(|ms| ms.parse().ok());
-        let waited = Duration::from_millis(waited.unwrap_or(0));
-        let now = Instant::now();
-        let arrived = now.checked_sub(waited).unwrap_or(now);
-        let Some(task) = Task::new(request.url(), header, arrived, self.budget) else {
-            return Response::text("404 Not Found", "not here\n");
-        };
-        self.heartbeat.beat(task.deadline);
-        let scrape = task.scrape();
-        self.collector.collect(&scrape);
-        self.renderer.render(&task, &scrape)
-    }
-
-    /// Hands the body over and sends the head through tiny_http, in one piece.
-    /// `Request::respond` would send more than that, under the server library's name.
-    fn send(&self, request: tiny_http::Request, response: Response) -> io::Result<()> {
-        let mut bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
-        *bodies = Some(response.body);
-        drop(bodies);
+    fn respond(&mut self, request: tiny_http::Request) {
+        if let Some(scrape) = self.service.backlog.current() {
+            survive(|| self.collector.collect(&scrape));
+        }
+        // `Request::respond` would send more than that, under the server library's name.
         let mut writer = request.into_writer();
-        writer.write_all(&response.head)?;
-        writer.flush()
+        if let Err(error) = writer.write_all(ANSWER).and_then(|()| writer.flush()) {
+            log::error!("cannot answer over the private connection: {error}");
+        }
+        self.service.backlog.end();
+        self.service.connections.wake();
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_loop_may_be_silent_until_the_end_of_its_collection_and_no_longer() {
-        let heartbeat = Heartbeat::new();
-        let start = Instant::now();
-        let after = |seconds| start + Duration::from_secs(seconds);
-        heartbeat.beat(after(300));
-        assert!(heartbeat.is_alive(after(329)));
-        assert!(!heartbeat.is_alive(after(331)));
-        heartbeat.beat(start);
-        assert!(heartbeat.is_alive(after(29)));
-        assert!(!heartbeat.is_alive(after(40)));
-    }
+/// A panic costs this collection or question, and the hook has logged it. What the collector
+/// remembers is plain data, valid at each step.
+fn survive(act: impl FnOnce()) {
+    let _ = panic::catch_unwind(AssertUnwindSafe(act));
 }

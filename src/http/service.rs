@@ -1,14 +1,16 @@
 //! One connection from its request to its end: what needs no collection is answered at once; for
-//! the rest the loop is asked, and where it does not answer in time, the answer is what is known.
+//! the rest a collection is waited for, and what is known when it ends, or when the answer is
+//! due, is the answer.
 
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::http::authorization::is_authorized;
-use crate::http::backlog::{Backlog, Turn};
+use crate::http::backlog::Backlog;
 use crate::http::connections::{Connection, Connections, Phase};
-use crate::http::renderer::{Renderer, unless_it_panics};
+use crate::http::renderer::Renderer;
 use crate::http::request::Request;
 use crate::http::response::Response;
 use crate::http::stream::{linger, read_head, write_by};
@@ -24,29 +26,26 @@ const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
 pub struct Service {
     pub connections: Arc<Connections>,
     pub backlog: Backlog,
-    pub renderer: Arc<Renderer>,
+    pub renderer: Renderer,
     pub token: Option<Secret>,
     /// For a scrape that names no timeout.
     pub budget: Duration,
 }
 
 impl Service {
-    /// Reads the request of this connection and answers it. A turn that is not over comes back:
-    /// it waits for the late answer of the loop when it is dropped.
+    /// Reads the request of this connection and answers it.
     ///
     /// # Errors
     /// If the client is gone, which needs no answer.
-    pub fn serve(&self, connection: &Connection) -> io::Result<Option<Turn<'_>>> {
+    pub fn serve(&self, connection: &Connection) -> io::Result<()> {
         let arrived = Instant::now();
         let request = read_head(&connection.stream, arrived + HEAD_TIME_MAX)?;
-        let (response, turn) = match &request {
+        let response = match &request {
             Ok(request) => self.respond(request, connection, arrived)?,
-            Err(status) => (Response::refusal(status), None),
+            Err(status) => Response::refusal(status),
         };
         let is_head = request.is_ok_and(|request| request.is_head);
-        // If it fails, the client is gone.
-        let _ = send(connection, &response, is_head);
-        Ok(turn)
+        send(connection, &response, is_head)
     }
 
     fn respond(
@@ -54,49 +53,38 @@ impl Service {
         request: &Request,
         connection: &Connection,
         arrived: Instant,
-    ) -> io::Result<(Response, Option<Turn<'_>>)> {
+    ) -> io::Result<Response> {
         let (path, _) = split(&request.target);
         let authorization = request.header("Authorization");
-        let response = match (path, &self.token) {
-            ("/-/healthy", _) => Response::text("200 OK", "ok\n"),
-            (_, Some(token)) if !is_authorized(token, authorization) => Response::unauthorized(),
-            _ => {
-                let header = |name| request.header(name);
-                match Task::new(&request.target, header, arrived, self.budget) {
-                    Some(task) => return self.ask(request, task, connection),
-                    None => Response::text("404 Not Found", "not here: /metrics or /\n"),
-                }
+        match (path, &self.token) {
+            ("/-/healthy", _) => Ok(Response::text("200 OK", "ok\n")),
+            (_, Some(token)) if !is_authorized(token, authorization) => {
+                Ok(Response::unauthorized())
             }
-        };
-        Ok((response, None))
+            _ => match Task::new(request, arrived, self.budget) {
+                Some(task) => self.answer(&task, connection),
+                None => Ok(Response::text("404 Not Found", "not here: /metrics or /\n")),
+            },
+        }
     }
 
-    /// The loop's answer, or what is known when that does not come in time. Then the turn is not
-    /// over: it ends with the late answer.
-    fn ask(
-        &self,
-        request: &Request,
-        mut task: Task,
-        connection: &Connection,
-    ) -> io::Result<(Response, Option<Turn<'_>>)> {
-        connection.enter(Phase::Waiting);
-        let may_wait = || !connection.has_left() && connection.phase().0 == Phase::Waiting;
-        let mut turn = self.backlog.wait(task.answer_by, may_wait);
+    fn answer(&self, task: &Task, connection: &Connection) -> io::Result<Response> {
+        let collected = self.backlog.wait(task, connection);
         if connection.has_left() {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
-        if let Some(turn) = &mut turn {
-            connection.enter(Phase::Asking);
-            let forwarded = request.forwarded(task.arrived.elapsed());
-            if let Some(response) = turn.ask(&forwarded, task.collected_by, task.deadline) {
-                return Ok((response, None));
-            }
-        }
-        // miniz_oxide may move its tables over the stack, for which that of a worker is too small.
-        task.takes_gzip = false;
-        let response = unless_it_panics(|| self.renderer.render(&task, &task.scrape()));
-        Ok((response, turn))
+        let scrape = collected.unwrap_or_else(|| task.scrape());
+        Ok(unless_it_panics(|| self.renderer.render(task, &scrape)))
     }
+}
+
+/// A panic costs this answer; the hook has logged it. What is remembered is plain data, valid
+/// at each step.
+fn unless_it_panics(answer: impl FnOnce() -> Response) -> Response {
+    panic::catch_unwind(AssertUnwindSafe(answer)).unwrap_or_else(|_| {
+        let text = "a defect: the log has a line of it\n";
+        Response::text("500 Internal Server Error", text)
+    })
 }
 
 /// Sends the answer and closes, or at least tries to.
@@ -109,6 +97,20 @@ fn send(connection: &Connection, response: &Response, is_head: bool) -> io::Resu
         false => [&response.head, body.shared.as_slice(), &body.own],
     };
     write_by(stream, pieces, Instant::now() + WRITE_TIME_MAX)?;
-    connection.enter(Phase::Closing);
+    connection.enter(Phase::Idle);
     linger(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_costs_one_answer_and_tells_nothing() {
+        let response = unless_it_panics(|| panic!("inner workings"));
+        assert!(response.head.starts_with(b"HTTP/1.1 500 "));
+        assert!(!String::from_utf8_lossy(&response.body.own).contains("inner"));
+        let response = unless_it_panics(|| Response::text("200 OK", "ok\n"));
+        assert!(response.head.starts_with(b"HTTP/1.1 200 "));
+    }
 }

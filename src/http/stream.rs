@@ -9,22 +9,21 @@ use crate::http::response::TIMEOUT;
 
 /// For the client to close after the answer, so that no reset overtakes the answer.
 const LINGER_TIME_MAX: Duration = Duration::from_millis(500);
-const LINGER_BYTES_MAX: usize = 64 * 1024;
+const LINGER_READS_MAX: usize = 16;
 
 /// Reads until the head is whole, or cannot become one: then it is refused with this status.
 ///
 /// # Errors
 /// If the client is gone, which needs no answer.
 pub fn read_head(
-    mut stream: &TcpStream,
+    stream: &TcpStream,
     deadline: Instant,
 ) -> io::Result<Result<Request, &'static str>> {
     let mut received = Vec::new();
     let mut buffer = [0; 1024];
     loop {
         let room = buffer.len().min(HEAD_BYTES_MAX - received.len());
-        let set_timeout = |left| stream.set_read_timeout(Some(left));
-        match read_by(&mut stream, set_timeout, &mut buffer[..room], deadline) {
+        match read_by(stream, &mut buffer[..room], deadline) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => received.extend_from_slice(&buffer[..count]),
             Err(error) if is_timeout(&error) => return Ok(Err(TIMEOUT)),
@@ -37,18 +36,9 @@ pub fn read_head(
 }
 
 /// Reads once, for as long as there is time.
-pub fn read_by<S: Read>(
-    stream: &mut S,
-    set_timeout: impl Fn(Duration) -> io::Result<()>,
-    buffer: &mut [u8],
-    deadline: Instant,
-) -> io::Result<usize> {
+fn read_by(mut stream: &TcpStream, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        set_timeout(left)?;
+        stream.set_read_timeout(Some(time_left(deadline)?))?;
         match stream.read(buffer) {
             // A process that was stopped and goes on gets EINTR from a socket with a time limit
             // (signal(7)), which is no reason to end anything.
@@ -58,11 +48,18 @@ pub fn read_by<S: Read>(
     }
 }
 
-pub fn is_timeout(error: &io::Error) -> bool {
+fn is_timeout(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
     )
+}
+
+fn time_left(deadline: Instant) -> io::Result<Duration> {
+    match deadline.saturating_duration_since(Instant::now()) {
+        Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
+        left => Ok(left),
+    }
 }
 
 /// Writes all pieces by the deadline.
@@ -72,11 +69,7 @@ pub fn write_by<const N: usize>(
     deadline: Instant,
 ) -> io::Result<()> {
     while pieces.iter().any(|piece| !piece.is_empty()) {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_write_timeout(Some(left))?;
+        stream.set_write_timeout(Some(time_left(deadline)?))?;
         match stream.write_vectored(&pieces.map(IoSlice::new)) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(mut count) => {
@@ -95,16 +88,13 @@ pub fn write_by<const N: usize>(
 
 /// Ends the answer and reads what else was sent, within bounds: closing a socket with unread
 /// input sends a reset, which can destroy the answer at the other end.
-pub fn linger(mut stream: &TcpStream) -> io::Result<()> {
+pub fn linger(stream: &TcpStream) -> io::Result<()> {
     stream.shutdown(Shutdown::Write)?;
     let deadline = Instant::now() + LINGER_TIME_MAX;
     let mut buffer = [0; 4096];
-    let mut count = 0;
-    while count < LINGER_BYTES_MAX {
-        let set_timeout = |left| stream.set_read_timeout(Some(left));
-        match read_by(&mut stream, set_timeout, &mut buffer, deadline)? {
-            0 => break,
-            read => count += read,
+    for _ in 0..LINGER_READS_MAX {
+        if read_by(stream, &mut buffer, deadline)? == 0 {
+            break;
         }
     }
     Ok(())

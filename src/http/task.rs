@@ -1,16 +1,15 @@
-//! What a request asks for, and until when: read from its target and headers, in the same way by
-//! the thread of the connection and by the loop. Pure.
+//! What a request asks for, and until when: read from its target and headers. Pure.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::collect::Scrape;
+use crate::http::request::Request;
 
 /// The longest time for one collection, whatever the client allows.
 pub const BUDGET_MAX: Duration = Duration::from_secs(300);
 /// What Prometheus's timeout is cut by, for the way back.
 const BUDGET_RESERVE: Duration = Duration::from_millis(500);
-/// How long a request for which the loop collects waits beyond the end of its collection. It is
-/// taken from the reserve.
+/// How long a request waits beyond the end of its own collection. It is taken from the reserve.
 const GRACE: Duration = Duration::from_millis(250);
 /// How long a person waits for new data before the page shows what is known.
 const PAGE_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -30,41 +29,46 @@ pub struct Task {
     pub arrived: Instant,
     /// The end of a collection that is begun for it.
     pub deadline: Instant,
-    /// When the client has to be answered, though the loop serves another request.
-    pub answer_by: Instant,
-    /// The same while the loop serves this one.
-    pub collected_by: Instant,
+    /// How long the client can wait.
+    wait: Duration,
 }
 
 impl Task {
     /// None where nothing is at this target. `budget` is for a scrape that names no timeout.
-    pub fn new<'a>(
-        target: &str,
-        header: impl Fn(&'static str) -> Option<&'a str>,
-        arrived: Instant,
-        budget: Duration,
-    ) -> Option<Task> {
-        let (path, query) = split(target);
-        let accepts = |name, what| header(name).is_some_and(|value| accepts(value, what));
+    pub fn new(request: &Request, arrived: Instant, budget: Duration) -> Option<Task> {
+        let (path, query) = split(&request.target);
+        let accepts = |name, what| {
+            let header = request.header(name);
+            header.is_some_and(|value| accepts(value, what))
+        };
         let route = match path {
             "/" if accepts("Accept", "text/html") => Route::Page(query.to_owned()),
             "/" | "/metrics" => Route::Metrics,
             _ => return None,
         };
-        let named = header(SCRAPE_TIMEOUT).and_then(budget_of);
         let (budget, wait) = match route {
             // The collection goes on, so that the next request finds more.
             Route::Page(_) => (budget, budget.min(PAGE_WAIT_MAX)),
-            Route::Metrics => (named.unwrap_or(budget), named.unwrap_or(budget)),
+            Route::Metrics => {
+                let named = request.header(SCRAPE_TIMEOUT).and_then(budget_of);
+                let budget = named.unwrap_or(budget);
+                (budget, budget)
+            }
         };
         Some(Task {
             route,
             takes_gzip: accepts("Accept-Encoding", "gzip"),
             arrived,
             deadline: arrived + budget,
-            answer_by: arrived + wait,
-            collected_by: arrived + wait + GRACE.min(wait / 2),
+            wait,
         })
+    }
+
+    /// When the client has to be answered. It can wait a little longer while the collection that
+    /// it waits for is under way.
+    pub fn answer_by(&self, is_under_way: bool) -> Instant {
+        let grace = GRACE.min(self.wait / 2);
+        self.arrived + self.wait + if is_under_way { grace } else { Duration::ZERO }
     }
 
     /// The question to the collector at this moment.
@@ -100,7 +104,7 @@ fn accepts(header: &str, what: &str) -> bool {
         let is_named = parts
             .next()
             .is_some_and(|name| name.eq_ignore_ascii_case(what));
-        let weight = parts.find_map(|part| part.strip_prefix("q="));
+        let weight = parts.find_map(|part| part.strip_prefix(['q', 'Q'])?.strip_prefix('='));
         is_named && weight.is_none_or(|weight| weight.parse::<f32>().is_ok_and(|q| q > 0.0))
     })
 }
@@ -108,6 +112,7 @@ fn accepts(header: &str, what: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::request;
 
     #[track_caller]
     fn check_budget(seconds: &str, expected: Option<u64>) {
@@ -138,6 +143,7 @@ mod tests {
         check_accepts(true, "deflate, GZIP;q=0.5", "gzip");
         check_accepts(false, "gzip;q=0", "gzip");
         check_accepts(false, "gzip; q=0.000, br", "gzip");
+        check_accepts(false, "gzip;Q=0", "gzip");
         check_accepts(false, "", "gzip");
         check_accepts(false, "xgzip, gzipx", "gzip");
         let prometheus = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5,*/*;q=0.1";
@@ -149,10 +155,16 @@ mod tests {
         );
     }
 
+    fn request(target: &str, headers: &str) -> Request {
+        let head = format!("GET {target} HTTP/1.1\r\n{headers}\r\n\r\n");
+        let request = request::parse(head.as_bytes());
+        request.expect("a whole head").expect("a good one")
+    }
+
     #[track_caller]
     fn check_route(target: &str, accept: &str, expected: Option<Route>) {
-        let header = |name| (name == "Accept").then_some(accept);
-        let task = Task::new(target, header, Instant::now(), BUDGET_MAX);
+        let request = request(target, &format!("Accept: {accept}"));
+        let task = Task::new(&request, Instant::now(), BUDGET_MAX);
         assert_eq!(task.map(|task| task.route), expected, "{target}");
     }
 
@@ -166,21 +178,23 @@ mod tests {
         check_route("/metrics/", "text/html", None);
     }
 
+    /// Seconds until the end of the collection, and until the answer without and with it.
+    #[track_caller]
+    fn check_times(target: &str, timeout: &str, expected: [f64; 3]) {
+        let headers = format!("Accept: text/html\r\n{SCRAPE_TIMEOUT}: {timeout}");
+        let now = Instant::now();
+        let task = Task::new(&request(target, &headers), now, Duration::from_secs(10));
+        let task = task.expect("a route");
+        let times = [task.deadline, task.answer_by(false), task.answer_by(true)];
+        let actual = times.map(|time| (time - now).as_secs_f64());
+        assert_eq!(actual, expected, "{target} {timeout}");
+    }
+
     #[test]
     fn a_page_waits_less_than_its_collection_takes_and_a_scrape_as_long() {
-        let seconds = |route: &str, timeout: Option<&'static str>| {
-            let header = |name| match name {
-                SCRAPE_TIMEOUT => timeout,
-                _ => Some("text/html"),
-            };
-            let now = Instant::now();
-            let task = Task::new(route, header, now, Duration::from_secs(10)).expect("a route");
-            let after = |moment: Instant| (moment - now).as_secs_f64();
-            [task.deadline, task.answer_by, task.collected_by].map(after)
-        };
-        assert_eq!(seconds("/", Some("60")), [10.0, 2.0, 2.25]);
-        assert_eq!(seconds("/metrics", None), [10.0, 10.0, 10.25]);
-        assert_eq!(seconds("/metrics", Some("3")), [2.5, 2.5, 2.75]);
-        assert_eq!(seconds("/metrics", Some("0.2")), [0.1, 0.1, 0.15]);
+        check_times("/", "60", [10.0, 2.0, 2.25]);
+        check_times("/metrics", "none", [10.0, 10.0, 10.25]);
+        check_times("/metrics", "3", [2.5, 2.5, 2.75]);
+        check_times("/metrics", "0.2", [0.1, 0.1, 0.15]);
     }
 }

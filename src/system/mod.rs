@@ -10,7 +10,7 @@ mod systemd;
 
 pub use allocator::give_back;
 pub use log::start_log;
-pub use process::{Observer, Process, max_fds};
+pub use process::{Process, max_fds};
 pub use signals::Signals;
 pub use sockets::bind;
-pub use systemd::Notifier;
+pub use systemd::notify;

@@ -10,69 +10,55 @@ use std::{env, io, thread};
 
 /// systemd need not hear more often than this, whatever it asks for.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// A systemd that is busy, as at boot, reads within this.
+const SEND_TIME_MAX: Duration = Duration::from_secs(5);
 /// The thread sends datagrams and sleeps.
 const STACK_BYTES: usize = 64 * 1024;
 
-pub struct Notifier {
-    socket: Option<UnixDatagram>,
-    /// A quarter of the time after which systemd would restart the service, if it does.
-    interval: Option<Duration>,
-}
-
-impl Notifier {
-    /// Reads NOTIFY_SOCKET and WATCHDOG_USEC.
-    pub fn from_environment() -> Notifier {
-        let watchdog = env::var("WATCHDOG_USEC").ok();
-        let watchdog = watchdog.and_then(|microseconds| microseconds.parse::<u64>().ok());
-        let interval = watchdog.map(|m| (Duration::from_micros(m) / 4).max(INTERVAL_MIN));
-        let socket = connect();
-        Notifier { socket, interval }
-    }
-
-    /// Says that the service is ready and, where systemd wants to hear it, from now on that it
-    /// is alive, as long as it is. That is a thread of its own: what may take long, such as a
-    /// collection, is no reason for a restart.
-    pub fn start(self, is_alive: impl Fn() -> bool + Send + 'static) {
-        self.send("READY=1");
-        let (Some(interval), Some(_)) = (self.interval, &self.socket) else {
-            return;
-        };
-        let builder = thread::Builder::new().stack_size(STACK_BYTES);
-        let started = builder.name("watchdog".to_owned()).spawn(move || {
-            loop {
-                if is_alive() {
-                    self.send("WATCHDOG=1");
-                }
-                thread::sleep(interval);
+/// Says that the service is ready and, where systemd wants to hear it (WATCHDOG_USEC), from now on
+/// that it is alive, as long as it is. That is a thread of its own: what may take long, such as a
+/// collection, is no reason for a restart.
+pub fn notify(is_alive: impl Fn() -> bool + Send + 'static) {
+    let Some(name) = env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    let socket = match connect_to(&name) {
+        Ok(socket) => socket,
+        Err(error) => return log::warn!("cannot notify systemd at NOTIFY_SOCKET: {error}"),
+    };
+    send(&socket, "READY=1");
+    let Some(interval) = watchdog_interval() else {
+        return;
+    };
+    let builder = thread::Builder::new().stack_size(STACK_BYTES);
+    let started = builder.name("watchdog".to_owned()).spawn(move || {
+        loop {
+            if is_alive() {
+                send(&socket, "WATCHDOG=1");
             }
-        });
-        if let Err(error) = started {
-            log::warn!("cannot start the thread that notifies systemd: {error}");
+            thread::sleep(interval);
         }
-    }
-
-    fn send(&self, message: &str) {
-        if let Some(socket) = &self.socket
-            && let Err(error) = socket.send(message.as_bytes())
-        {
-            log::debug!("cannot notify systemd: {error}");
-        }
+    });
+    if let Err(error) = started {
+        log::warn!("cannot start the thread that notifies systemd: {error}");
     }
 }
 
-fn connect() -> Option<UnixDatagram> {
-    let name = env::var_os("NOTIFY_SOCKET")?;
-    let connected = connect_to(&name);
-    if let Err(error) = &connected {
-        log::warn!("cannot notify systemd at NOTIFY_SOCKET: {error}");
+/// A quarter of the time after which systemd would restart the service, if it does.
+fn watchdog_interval() -> Option<Duration> {
+    let microseconds = env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
+    Some((Duration::from_micros(microseconds) / 4).max(INTERVAL_MIN))
+}
+
+fn send(socket: &UnixDatagram, message: &str) {
+    if let Err(error) = socket.send(message.as_bytes()) {
+        log::debug!("cannot notify systemd: {error}");
     }
-    connected.ok()
 }
 
 fn connect_to(name: &OsStr) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
-    // A systemd that does not read must not hold up anything.
-    socket.set_nonblocking(true)?;
+    socket.set_write_timeout(Some(SEND_TIME_MAX))?;
     socket.connect_addr(&address_of(name)?)?;
     Ok(socket)
 }

@@ -44,6 +44,8 @@ pub struct Client {
     settings: Settings,
     counters: Arc<Mutex<Counters>>,
     key_file: Option<KeyFile>,
+    /// Grows with each new key.
+    key_number: u64,
     /// Fields of an unexpected form since the last look.
     pub field_errors: FieldErrors,
     /// Until when a kind of call must not be made at a host, because of its rate limit.
@@ -68,6 +70,7 @@ impl Client {
             settings,
             counters: Arc::default(),
             key_file: None,
+            key_number: 0,
             field_errors: FieldErrors::default(),
             silenced: BTreeMap::new(),
             old_servers: BTreeMap::new(),
@@ -100,8 +103,19 @@ impl Client {
     /// Reads the key file again, where there is one, and says whether it holds another key.
     /// A file that cannot be used leaves the old key in use.
     pub fn reload_key(&mut self) -> bool {
-        let key = self.key_file.as_mut().and_then(KeyFile::renewed);
-        key.inspect(|key| self.transport.set_key(key)).is_some()
+        let Some(key) = self.key_file.as_mut().and_then(KeyFile::renewed) else {
+            return false;
+        };
+        self.transport.set_key(&key);
+        self.key_number += 1;
+        // Rate limits belong to a key.
+        self.silenced.clear();
+        true
+    }
+
+    /// Tells keys apart: it changes with each new one.
+    pub fn key_number(&self) -> u64 {
+        self.key_number
     }
 
     /// One page of a list, from 1, and how many gateways there are in all (`X-Total-Count`).

@@ -102,15 +102,13 @@ impl AllowedHost {
             let api = BaseUrl::parse(url.trim())?;
             return Ok(AllowedHost { name, api });
         }
-        if text.contains("://") {
+        if text.contains(['/', '?', '#']) {
             return Err("is a URL: use HOST[:PORT], or NAME=URL");
         }
         let api = match text.parse::<Ipv6Addr>() {
             Ok(address) => BaseUrl::parse(&format!("[{address}]")),
             Err(_) => BaseUrl::parse(text),
-        };
-        let api = api.ok().filter(|_| !text.contains(['/', '?', '#']));
-        let api = api.ok_or("is no host name")?;
+        }?;
         let name = api.host.clone();
         Ok(AllowedHost { name, api })
     }

@@ -6,7 +6,8 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use crate::fake::{Endpoint, Fake, Fleet, Gateway, Holder, Key};
+use crate::fake::{Endpoint, Fake, Fleet, Gateway, Holder, Key, Misbehaviour};
+use crate::harness::samples::Scrape;
 use crate::harness::{Exporter, Setup};
 
 const REFRESH: Duration = Duration::from_millis(250);
@@ -155,4 +156,60 @@ fn no_key_of_a_file_ever_reaches_the_log() {
             "{exporter}"
         );
     }
+}
+
+#[test]
+fn what_the_old_key_was_refused_the_new_one_may_read() {
+    let blind = Key::user().blind_for(["gw-2"]);
+    let mut reads_nothing = Key::user();
+    reads_nothing.may_read_stats = false;
+    for old in [blind, reads_nothing] {
+        let gateways = ["gw-1", "gw-2", "gw-3", "gw-4", "gw-5"];
+        let gateways = gateways.map(|id| Gateway::new(id).connected("udp"));
+        let mut fleet = Fleet::of(gateways).with_key(old);
+        fleet.keys.push(new_key());
+        let fake = Fake::start(fleet);
+        let (exporter, path) = start(&fake, "0.1");
+        for _ in 0..2 {
+            let scrape = exporter.scrape();
+            scrape.assert_of("ttn_gateway_connected", "gw-2", None);
+            thread::sleep(REFRESH);
+        }
+        fs::write(&path, new_key().token).unwrap();
+        thread::sleep(REFRESH);
+        let scrape = exporter.scrape();
+        scrape.assert_of("ttn_gateway_connected", "gw-2", Some(1.0));
+        assert_eq!(scrape.all("ttn_gateway_connected").len(), 5, "{scrape}");
+        scrape.assert_value("ttn_up", 1.0);
+    }
+}
+
+#[test]
+fn a_new_key_is_asked_about_at_once() {
+    let fake = fake_with_both_keys();
+    fake.change(|fleet| fleet.keys[0].expires_at = Some("2030-01-01T00:00:00Z".to_owned()));
+    let (exporter, path) = start(&fake, "0.1");
+    let expiry =
+        |scrape: &Scrape| scrape.find("ttn_exporter_api_key_expiry_timestamp_seconds", &[]);
+    exporter.scrape_until("the old expiry", |scrape| expiry(scrape).is_some());
+    fs::write(&path, new_key().token).unwrap();
+    thread::sleep(REFRESH);
+    assert_eq!(expiry(&exporter.scrape()), None, "{exporter}");
+    fake.change(|fleet| fleet.keys[0].expires_at = Some("2031-01-01T00:00:00Z".to_owned()));
+    fs::write(&path, Key::user().token).unwrap();
+    exporter.scrape_until("the new expiry", |scrape| expiry(scrape) > Some(1.92e9));
+}
+
+#[test]
+fn a_silence_that_the_old_key_was_given_is_none_of_the_new_one() {
+    let fake = fake_with_both_keys();
+    let (exporter, path) = start(&fake, "0.1");
+    exporter.scrape().assert_value("ttn_up", 1.0);
+    let silence = Misbehaviour::RateLimited { retry_seconds: 600 };
+    fake.script_times(Endpoint::StatsBatch, 1, silence.clone());
+    fake.script_times(Endpoint::Stats, 1, silence);
+    thread::sleep(REFRESH);
+    exporter.scrape().assert_value("ttn_up", 0.0);
+    fs::write(&path, new_key().token).unwrap();
+    exporter.scrape_until("the new key", |scrape| scrape.value("ttn_up") == 1.0);
 }

@@ -124,6 +124,32 @@ fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
     }
 }
 
+/// As when a key is to be typed, or a name server does not answer.
+#[test]
+fn a_start_that_waits_for_a_file_can_be_ended() {
+    for (flag, signal) in [
+        ("--key-file", "TERM"),
+        ("--web-token-file", "TERM"),
+        ("--ca-file", "HUP"),
+    ] {
+        if !signals().contains(&signal) {
+            continue;
+        }
+        let script = format!(
+            r#"mkfifo pipe; "$0" "$@" & sleep 0.5; kill -s {signal} $!; wait $!; echo $? >&2"#
+        );
+        let setup = Setup::bare().args([flag, "pipe", "--listen", "127.0.0.1:0"]);
+        let setup = match flag {
+            "--key-file" => setup,
+            _ => setup.variable("TTN_API_KEY", "NNSXS.A.B"),
+        };
+        let finished = setup.under_shell(&script).run();
+        // Above 128 where the signal came before the exporter had begun.
+        let is_ended = ["0\n", "129\n", "143\n"].map(|end| finished.stderr.ends_with(end));
+        assert!(is_ended.contains(&true), "{finished}");
+    }
+}
+
 #[test]
 fn a_pause_in_a_scrape_is_only_a_pause() {
     let fake = fake();

@@ -2,6 +2,7 @@
 
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::fake::{Fake, Fleet, Misbehaviour};
@@ -74,7 +75,7 @@ fn a_collection_that_hangs_within_its_deadline_is_no_reason_to_restart() {
     let setup = setup.variable("NOTIFY_SOCKET", path.to_str().expect("ASCII"));
     let exporter = setup.variable("WATCHDOG_USEC", "400000").start();
     assert_eq!(receive(&socket), "READY=1", "{exporter}");
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let scrape = scope.spawn(|| exporter.scrape());
         while fake.request_count() == 0 {
             receive(&socket);
@@ -113,9 +114,26 @@ fn a_systemd_that_does_not_listen_holds_nothing_up() {
     let _socket = UnixDatagram::bind(&path).expect("a socket");
     let exporter = start(&fake, path.to_str().expect("ASCII"), "1");
     for _ in 0..30 {
-        std::thread::sleep(Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(50));
         exporter.scrape_within(PATIENCE / 3, &[]);
     }
+}
+
+/// As at boot, when many services start at once.
+#[test]
+fn a_systemd_that_is_busy_hears_that_it_is_ready() {
+    let fake = Fake::start(Fleet::generated(1));
+    let directory = Directory::new();
+    let path = directory.path().join("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    let others = UnixDatagram::unbound().expect("a socket");
+    others.connect(&path).expect("a connection");
+    others.set_nonblocking(true).expect("a flag");
+    while others.send(b"STATUS=of another service").is_ok() {}
+    let exporter = start(&fake, path.to_str().expect("ASCII"), "");
+    thread::sleep(Duration::from_millis(200));
+    while receive(&socket) != "READY=1" {}
+    exporter.scrape();
 }
 
 #[test]

@@ -405,3 +405,18 @@ fn without_locations_no_position_is_asked_for_or_shown() {
         assert!(!asked.contains("antenna"), "{asked}");
     }
 }
+
+#[test]
+fn answers_that_are_too_long_are_no_refusal_to_be_remembered() {
+    let fake = Fake::start(two());
+    fake.script(Endpoint::StatsBatch, Misbehaviour::TooLarge(8 << 20));
+    fake.script(Endpoint::Stats, Misbehaviour::TooLarge(8 << 20));
+    let exporter = start(&fake, &Key::user());
+    exporter.scrape().assert_value("ttn_up", 0.0);
+    fake.behave();
+    thread::sleep(REFRESH);
+    let scrape = exporter.scrape();
+    for id in ["gw-1", "gw-2"] {
+        scrape.assert_of("ttn_gateway_connected", id, Some(1.0));
+    }
+}

@@ -19,9 +19,8 @@ mod fake;
 mod harness;
 
 mod attacks;
-#[path = "../unit/random.rs"]
-#[allow(dead_code)]
-mod random;
+#[path = "../unit/fuzz.rs"]
+mod fuzz;
 mod scarcity;
 mod socket;
 mod watch;
