@@ -131,7 +131,7 @@ impl Reason {
             Reason::Timeout => "The API or the link to it is slow; --timeout allows more time.",
             Reason::ConnectionLost => "The API or something in between ended the connection.",
             Reason::Unauthorized => {
-                "Make a new one in the console, under API keys of its owner; a new --key-file is read \
+                "Make a new one in the console, under API keys of its owner; a key file is read \
                  without a restart."
             }
             Reason::Forbidden => {

@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_pem_never_panics() {
+    fn property_damaged_pem_never_panics() {
         const PIECES: [&[u8]; 8] = [
             b"-----BEGIN CERTIFICATE-----",
             b"-----END CERTIFICATE-----",

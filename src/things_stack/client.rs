@@ -13,7 +13,6 @@ use crate::things_stack::hosts::BaseUrl;
 use crate::things_stack::key_file::KeyFile;
 use crate::things_stack::messages::{self, FieldErrors, ListPage, printable};
 use crate::things_stack::refusal::{self, CallError};
-use crate::things_stack::rights;
 use crate::things_stack::transport::{Answer, Request, Transport};
 
 /// The most gateways that a page of the list holds (`limit` of ListGatewaysRequest).
@@ -104,14 +103,14 @@ impl Client {
     /// Reads the key file again, where there is one, and says whether it holds another key.
     /// A file that cannot be used leaves the old key in use.
     pub fn reload_key(&mut self) -> bool {
-        let key = self.key_file.as_mut().and_then(KeyFile::renewed);
-        let is_new = key.is_some_and(|key| self.transport.set_key(&key).is_ok());
-        if is_new {
-            self.key_number += 1;
-            // Rate limits belong to a key.
-            self.silenced.clear();
-        }
-        is_new
+        let Some(key) = self.key_file.as_mut().and_then(KeyFile::renewed) else {
+            return false;
+        };
+        self.transport.set_key(&key);
+        self.key_number += 1;
+        // Rate limits belong to a key.
+        self.silenced.clear();
+        true
     }
 
     /// Tells keys apart: it changes with each new one.
@@ -216,8 +215,7 @@ impl Client {
     ) -> Result<KeyInfo, CallError> {
         let request = Request::get(Endpoint::AuthInfo, "/auth_info".to_owned());
         let answer = self.call(base, &request, deadline)?;
-        let info = self.decode(base, answer, |body, _| messages::auth_info(body))?;
-        Ok(rights::key_info(&info, needs_list))
+        self.decode(base, answer, |body, _| messages::key_info(body, needs_list))
     }
 
     fn mask(&self, fields: &str, locations: &str) -> String {
@@ -272,7 +270,8 @@ impl Client {
         let result = result.map_err(|error| self.as_budget(error, start, deadline));
         let status = result.as_ref().ok().map(|answer| answer.status);
         self.count(endpoint, status, start.elapsed());
-        log::debug!("{} {base}{}: {status:?}", endpoint.label(), request.path);
+        let said = status.map_or("no answer".to_owned(), |status| status.to_string());
+        log::debug!("{} {base}{}: {said}", endpoint.label(), request.path);
         let answer = result?;
         self.heed(endpoint, base, &answer, Instant::now());
         refusal::of(endpoint, base, &answer).map_or(Ok(answer), Err)

@@ -24,9 +24,13 @@ const LOST: [ErrorKind; 5] = [
     ErrorKind::UnexpectedEof,
 ];
 
-/// Whether only this connection failed: the request can be sent again on another one.
+/// Whether only this connection failed, within a compressed answer too: the request can be sent
+/// again on another one.
 pub fn is_lost_connection(error: &ureq::Error) -> bool {
-    matches!(error, ureq::Error::Io(error) if LOST.contains(&error.kind()))
+    let (ureq::Error::Io(error) | ureq::Error::Decompress(_, error)) = error else {
+        return false;
+    };
+    LOST.contains(&error.kind())
 }
 
 /// The reason, and what to tell a person.

@@ -7,14 +7,16 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Clusters of The Things Network, one label in front (`eu1`).
+/// The public clusters of The Things Network. What else has been below this domain is private or
+/// gone: a gateway that names it must not make all others wait for it.
 /// <https://www.thethingsindustries.com/docs/the-things-stack/concepts/ttn/addresses/>
-const COMMUNITY_SUFFIX: &str = ".cloud.thethings.network";
+const COMMUNITY_HOSTS: [&str; 3] = [
+    "eu1.cloud.thethings.network",
+    "nam1.cloud.thethings.network",
+    "au1.cloud.thethings.network",
+];
 /// Clusters of The Things Stack Cloud, tenant and region in front (`acme.eu1`).
 const CLOUD_SUFFIX: &str = ".cloud.thethings.industries";
-
-/// The public clusters of the community network (same page). Its others are private or gone.
-const COMMUNITY_CLUSTERS: [&str; 3] = ["eu1", "nam1", "au1"];
 
 /// The longest host name of the DNS (RFC 1035).
 const HOST_BYTES_MAX: usize = 253;
@@ -166,15 +168,14 @@ impl KnownHosts {
     /// other public clusters if it is one of the community network, and each of
     /// `--allow-host`. Each stands once; the order is the same for the same flags.
     pub fn candidates(&self) -> Vec<BaseUrl> {
-        let clusters = match community_cluster(&self.server.host) {
-            Some(_) => COMMUNITY_CLUSTERS.as_slice(),
-            None => &[],
+        let clusters = match is_community(&self.server.host) {
+            true => COMMUNITY_HOSTS.as_slice(),
+            false => &[],
         };
         let clusters = clusters
             .iter()
-            .map(|cluster| format!("{cluster}{COMMUNITY_SUFFIX}"))
-            .filter(|host| *host != self.server.host)
-            .map(https);
+            .filter(|host| **host != self.server.host)
+            .map(|host| https((*host).to_owned()));
         let allowed = self.allowed.iter().map(|allowed| allowed.api.clone());
         let mut found = vec![self.server.clone()];
         for api in clusters.chain(allowed) {
@@ -186,11 +187,9 @@ impl KnownHosts {
     }
 
     fn is_known(&self, host: &str) -> bool {
-        (community_cluster(&self.server.host).is_some() && community_cluster(host).is_some())
-            || matches!(
-                (tenant(&self.server.host), tenant(host)),
-                (Some(own), Some(other)) if own == other
-            )
+        let of_server = tenant(&self.server.host);
+        (is_community(&self.server.host) && is_community(host))
+            || (of_server.is_some() && of_server == tenant(host))
     }
 }
 
@@ -209,10 +208,8 @@ fn authority_of(address: &str) -> &str {
     rest.split(['/', '?', '#']).next().unwrap_or(rest)
 }
 
-/// `eu1` of `eu1.cloud.thethings.network`.
-fn community_cluster(host: &str) -> Option<&str> {
-    let cluster = host.strip_suffix(COMMUNITY_SUFFIX)?;
-    is_label(cluster).then_some(cluster)
+fn is_community(host: &str) -> bool {
+    COMMUNITY_HOSTS.contains(&host)
 }
 
 /// `acme` of `acme.eu1.cloud.thethings.industries`.
@@ -416,6 +413,7 @@ mod tests {
     #[test]
     fn hosts_that_only_look_alike_get_nothing() {
         for host in [
+            "eu2.cloud.thethings.network",
             "eu1.cloud.thethings.network.evil.example",
             "evilcloud.thethings.network",
             "cloud.thethings.network",

@@ -10,7 +10,6 @@ mod messages;
 mod proxy;
 mod refusal;
 mod resolver;
-mod rights;
 mod tls;
 mod transport;
 

@@ -20,7 +20,7 @@ const FRESH: Duration = Duration::from_secs(60);
 /// What ureq has room for.
 const ADDRESSES_MAX: usize = 16;
 
-type Addresses = BTreeMap<String, (Instant, Vec<SocketAddr>)>;
+type Addresses = BTreeMap<String, (Instant, ResolvedSocketAddrs)>;
 
 /// Copies share what is known.
 #[derive(Clone, Debug, Default)]
@@ -42,7 +42,7 @@ impl CachingResolver {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn known(&self, name: &str, now: Instant) -> Option<Vec<SocketAddr>> {
+    fn known(&self, name: &str, now: Instant) -> Option<ResolvedSocketAddrs> {
         let addresses = self.addresses();
         let (since, found) = addresses.get(name)?;
         (now.saturating_duration_since(*since) < FRESH).then(|| found.clone())
@@ -64,14 +64,14 @@ impl Resolver for CachingResolver {
         let name = name.ok_or(Error::HostNotFound)?;
         let now = Instant::now();
         if let Some(addresses) = self.known(&name, now) {
-            return Ok(in_order(self.empty(), addresses.into_iter()));
+            return Ok(addresses);
         }
-        let addresses = look_up(name.clone(), *timeout.after)?;
+        let addresses = in_order(self.empty(), look_up(name.clone(), *timeout.after)?);
         if addresses.is_empty() {
             return Err(Error::HostNotFound);
         }
         self.addresses().insert(name, (now, addresses.clone()));
-        Ok(in_order(self.empty(), addresses.into_iter()))
+        Ok(addresses)
     }
 }
 
@@ -92,24 +92,13 @@ fn look_up(name: String, time: Duration) -> Result<Vec<SocketAddr>, Error> {
 /// IPv4 and IPv6 in turns, IPv4 first: ureq gives each further address half the time of the
 /// one before, so a family that leads nowhere must not stand twice before the other. It takes
 /// no more than so many.
-fn in_order(
-    mut empty: ResolvedSocketAddrs,
-    addresses: impl Iterator<Item = SocketAddr> + Clone,
-) -> ResolvedSocketAddrs {
-    let mut v4 = addresses.clone().filter(SocketAddr::is_ipv4);
-    let mut v6 = addresses.filter(SocketAddr::is_ipv6);
-    loop {
-        let pair = [v4.next(), v6.next()];
-        if pair == [None, None] {
-            return empty;
-        }
-        for address in pair.into_iter().flatten() {
-            if empty.len() == ADDRESSES_MAX {
-                return empty;
-            }
-            empty.push(address);
-        }
+fn in_order(mut ordered: ResolvedSocketAddrs, addresses: Vec<SocketAddr>) -> ResolvedSocketAddrs {
+    let (v4, v6): (Vec<_>, Vec<_>) = addresses.into_iter().partition(SocketAddr::is_ipv4);
+    let pairs = (0..v4.len().max(v6.len())).flat_map(|place| [v4.get(place), v6.get(place)]);
+    for address in pairs.flatten().take(ADDRESSES_MAX) {
+        ordered.push(*address);
     }
+    ordered
 }
 
 #[cfg(test)]
@@ -121,7 +110,7 @@ mod tests {
         let given = ["[::1]:1", "[::2]:1", "[::3]:1", "10.0.0.1:1", "10.0.0.2:1"];
         let given: Vec<SocketAddr> = given.map(|a| a.parse().unwrap()).to_vec();
         let empty = CachingResolver::default().empty();
-        let ordered = in_order(empty, given.into_iter());
+        let ordered = in_order(empty, given);
         let ordered: Vec<String> = ordered.iter().map(SocketAddr::to_string).collect();
         let expected = ["10.0.0.1:1", "[::1]:1", "10.0.0.2:1", "[::2]:1", "[::3]:1"];
         assert_eq!(ordered, expected);
@@ -130,7 +119,7 @@ mod tests {
     #[test]
     fn a_name_with_hundreds_of_addresses_has_sixteen() {
         let given = (0..500).map(|port| SocketAddr::from(([10, 0, 0, 1], port)));
-        let ordered = in_order(CachingResolver::default().empty(), given);
+        let ordered = in_order(CachingResolver::default().empty(), given.collect());
         assert_eq!(ordered.len(), ADDRESSES_MAX);
     }
 
@@ -139,7 +128,7 @@ mod tests {
         let resolver = CachingResolver::default();
         let address = SocketAddr::from(([10, 0, 0, 1], 443));
         let start = Instant::now();
-        let entry = (start, vec![address]);
+        let entry = (start, in_order(resolver.empty(), vec![address]));
         resolver.addresses().insert("a:443".to_owned(), entry);
         for (seconds, is_known) in [(0, true), (30, true), (59, true), (60, false)] {
             let now = start + Duration::from_secs(seconds);
@@ -149,6 +138,6 @@ mod tests {
                 "{seconds}"
             );
         }
-        assert_eq!(resolver.known("b:443", start), None);
+        assert!(resolver.known("b:443", start).is_none());
     }
 }

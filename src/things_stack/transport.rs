@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use ureq::http::{HeaderMap, HeaderValue, Response, header};
 use ureq::tls::RootCerts;
-use ureq::{Agent, Body, RequestBuilder};
+use ureq::{Agent, Body, Proxy, RequestBuilder};
 
 use crate::error::FetchError;
 use crate::model::Endpoint;
@@ -158,18 +158,14 @@ impl Transport {
             proxy,
             hosts: BTreeMap::new(),
             nat: None,
-            authorization: authorization(key)?,
+            authorization: authorization(key),
             spare: Vec::new(),
         })
     }
 
     /// Uses another key from now on.
-    ///
-    /// # Errors
-    /// If it cannot be sent in a header; then the old one stays.
-    pub fn set_key(&mut self, key: &Secret) -> io::Result<()> {
-        self.authorization = authorization(key)?;
-        Ok(())
+    pub fn set_key(&mut self, key: &Secret) {
+        self.authorization = authorization(key);
     }
 
     /// Sends a request and reads its whole answer. `timeout` is for one attempt and `deadline`
@@ -205,8 +201,19 @@ impl Transport {
             // The address may be an old one.
             self.resolver.forget();
             let (reason, what) = classify(&error);
-            FetchError::new(reason, format!("{}: {what}", base.host))
+            let host = &base.host;
+            let context = match self.proxy(base) {
+                Some(proxy) => format!("{host}, through the proxy {}: {what}", proxy.host()),
+                None => format!("{host}: {what}"),
+            };
+            FetchError::new(reason, context)
         })
+    }
+
+    /// The proxy for this host. Plain HTTP goes through none, which could read the key.
+    fn proxy(&self, base: &BaseUrl) -> Option<&Proxy> {
+        let rule = self.proxy.as_ref().filter(|_| base.is_https)?;
+        rule.applies_to(&base.host).then_some(&rule.proxy)
     }
 
     /// Takes back the memory of an answer that is no longer needed.
@@ -277,8 +284,7 @@ impl Transport {
         }
     }
 
-    /// With the key and the limits. Plain HTTP never goes through a proxy, which could read the
-    /// key.
+    /// With the key, the proxy and the limits.
     fn prepared<Any>(
         &self,
         request: RequestBuilder<Any>,
@@ -286,12 +292,10 @@ impl Transport {
         left: Duration,
         kept: Option<Kept>,
     ) -> RequestBuilder<Any> {
-        let proxy = self.proxy.as_ref();
-        let proxy = proxy.filter(|rule| base.is_https && rule.applies_to(&base.host));
         request
             .header(header::AUTHORIZATION, self.authorization.clone())
             .config()
-            .proxy(proxy.map(|rule| rule.proxy.clone()))
+            .proxy(self.proxy(base).cloned())
             // A limit of nothing would be no limit; the caller has checked that some time is left.
             .timeout_global(Some(left.max(Duration::from_millis(1))))
             .timeout_per_read(kept.map(|kept| kept.silence_max))
@@ -305,19 +309,21 @@ fn is_timeout(error: &ureq::Error) -> bool {
 }
 
 /// How long a kept connection may be silent, when answers usually take `usual` and `left` is
-/// all the time there is; `None` if a second request would not fit into it.
+/// all the time there is; `None` if a second request would not fit into it. A collection gets two
+/// seconds even for a scrape that waits for half a second: a sixth of them leaves that scrape time
+/// for the second request.
 fn silence_max(usual: Duration, left: Duration) -> Option<Duration> {
     let needed = usual * 6 / 5;
     let spare = left.checked_sub(needed).filter(|spare| *spare > needed)?;
     let patient = (usual * 3).max(SILENCE_MIN);
-    Some(patient.min(spare).min((left / 3).max(usual * 3 / 2)))
+    Some(patient.min(spare).min((left / 6).max(usual * 3 / 2)))
 }
 
-fn authorization(key: &Secret) -> io::Result<HeaderValue> {
-    let mut authorization = HeaderValue::from_str(&format!("Bearer {}", key.reveal()))
-        .map_err(|_| io::Error::other("the API key cannot be sent in a header"))?;
-    authorization.set_sensitive(true);
-    Ok(authorization)
+fn authorization(key: &Secret) -> HeaderValue {
+    let bearer = HeaderValue::from_str(&format!("Bearer {}", key.reveal()));
+    let mut bearer = bearer.expect("a secret is visible ASCII");
+    bearer.set_sensitive(true);
+    bearer
 }
 
 fn read_answer(
@@ -350,10 +356,11 @@ mod tests {
     #[test]
     fn a_kept_connection_may_be_silent_as_long_as_leaves_time_for_another_one() {
         // A quick server.
-        check_silence(60, 5_000, Some(1_000));
-        check_silence(500, 5_000, Some(1_500));
-        // Little time: a third of it.
-        check_silence(60, 600, Some(200));
+        check_silence(60, 9_000, Some(1_000));
+        check_silence(400, 9_000, Some(1_200));
+        // Little time: a sixth of it.
+        check_silence(60, 2_000, Some(333));
+        check_silence(60, 600, Some(100));
         // A slow server gets its usual time and half as much.
         check_silence(2_000, 9_000, Some(3_000));
         check_silence(2_000, 5_000, Some(2_600));

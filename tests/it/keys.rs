@@ -256,3 +256,19 @@ fn check_batches_after(refusal: Misbehaviour) {
     exporter.scrape().assert_value("ttn_up", 1.0);
     assert_eq!(calls(&fake), [0, 1, 0], "{exporter}");
 }
+
+/// Its rights are not those of a key, and what its owner may do in the whole network is not all.
+#[test]
+fn an_access_token_is_not_said_to_lack_a_right() {
+    let fake = Fake::start(Fleet::of([Gateway::new("gw-1").connected("udp")]));
+    let body = r#"{"oauth_access_token":{"user_ids":{"user_id":"u"},"rights":["RIGHT_USER_ALL"]},
+        "universal_rights":{"rights":["RIGHT_SEND_INVITES"]}}"#;
+    fake.script(Endpoint::AuthInfo, Misbehaviour::json(200, body));
+    let exporter = start(&fake, &Key::user(), &[]);
+    exporter.scrape_until("the question about the key", |_| {
+        fake.count(Endpoint::AuthInfo) > 0
+    });
+    thread::sleep(REFRESH);
+    exporter.scrape().assert_value("ttn_up", 1.0);
+    assert!(!exporter.stderr().contains("lacks"), "{exporter}");
+}

@@ -188,3 +188,62 @@ fn a_rate_limit_without_a_readable_time_is_heeded() {
         assert_eq!(fake.count(Endpoint::StatsBatch), 1, "{name}: {exporter}");
     }
 }
+
+/// The API's own has a code of gRPC, 1 to 16, and a message.
+#[test]
+fn a_refusal_by_somebody_else_is_no_matter_of_the_gateways() {
+    for (status, body) in [
+        (403, r#"{"message":"Forbidden"}"#),
+        (403, r#"{"code":403,"message":"Forbidden"}"#),
+        (403, r#"{"code":7}"#),
+        (404, r#"{"message":"no Route matched with those values"}"#),
+        (404, r#"{"code":"5","message":"gateway"}"#),
+        (
+            404,
+            r#"{"message":"error:pkg/gatewayserver:not_connected (gateway not connected)"}"#,
+        ),
+    ] {
+        let gateways = ["gw-1", "gw-2"].map(|id| Gateway::new(id).connected("udp"));
+        let fake = Fake::start(Fleet::of(gateways));
+        for endpoint in [Endpoint::StatsBatch, Endpoint::Stats] {
+            fake.script(endpoint, Misbehaviour::json(status, body));
+        }
+        let exporter = Setup::against(&fake).args(["--ttl", "0.1"]).start();
+        let scrape = exporter.scrape();
+        scrape.assert_value("ttn_up", 0.0);
+        for id in ["gw-1", "gw-2"] {
+            scrape.assert_of("ttn_gateway_connected", id, None);
+        }
+        fake.behave();
+        thread::sleep(Duration::from_millis(250));
+        let scrape = exporter.scrape();
+        scrape.assert_value("ttn_up", 1.0);
+        scrape.assert_of("ttn_gateway_connected", "gw-1", Some(1.0));
+    }
+}
+
+/// Compressed or not, chunked or not: the request goes out again.
+#[test]
+fn a_kept_connection_that_ends_within_an_answer_costs_no_scrape() {
+    let (plain, packed) = (BOTH.as_bytes().to_vec(), gzip(BOTH.as_bytes()));
+    for (body, encoding) in [(plain, "identity"), (packed, "gzip")] {
+        let length = body.len();
+        let heads = [
+            format!("Content-Length: {length}\r\n\r\n"),
+            format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n"),
+        ];
+        for head in heads {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\n{head}");
+            let raw = [head.as_bytes(), &body[..length / 2]].concat();
+            let gateways = ["gw-1", "gw-2"].map(|id| Gateway::new(id).connected("udp"));
+            let fake = Fake::start(Fleet::of(gateways));
+            let exporter = Setup::against(&fake).args(["--ttl", "0.1"]).start();
+            exporter.scrape().assert_value("ttn_up", 1.0);
+            fake.script_times(Endpoint::StatsBatch, 1, Misbehaviour::Raw(raw));
+            thread::sleep(Duration::from_millis(250));
+            let scrape = exporter.scrape();
+            assert_eq!(scrape.reasons(), [], "{head}");
+            scrape.assert_of("ttn_gateway_connected", "gw-1", Some(1.0));
+        }
+    }
+}

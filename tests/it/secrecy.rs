@@ -81,6 +81,26 @@ fn the_key_is_in_no_message_of_a_failure() {
     }
 }
 
+/// An access token is taken as a key as well.
+#[test]
+fn an_access_token_is_in_no_message_of_a_failure() {
+    let mut key = Key::user();
+    key.token = key.token.replace("NNSXS", "MFRWG");
+    let echo = format!("your token {} is wrong", key.token);
+    for misbehaviour in [
+        Misbehaviour::json(403, &format!(r#"{{"code":7,"message":"{echo}"}}"#)),
+        Misbehaviour::json(502, &echo),
+        Misbehaviour::Redirect(format!("http://127.0.0.1:1/?{echo}")),
+    ] {
+        let fake = Fake::start(one().with_key(key.clone()));
+        fake.set_warning(&echo);
+        fake.script_all(misbehaviour);
+        let exporter = Setup::with_key(&fake, &key).args(["-v"]).start();
+        exporter.scrape();
+        assert_exporter_silent(&exporter);
+    }
+}
+
 #[test]
 fn an_api_that_repeats_the_key_gets_it_into_no_label() {
     let echo = format!("key {}", Key::user().token);

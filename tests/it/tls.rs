@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustls::version::{TLS12, TLS13};
 
 use crate::fake::tls::{Authority, Fault};
-use crate::fake::{Fake, Fleet, Gateway};
+use crate::fake::{Fake, Fleet, Gateway, Nat};
 use crate::harness::{Exporter, Setup};
 
 const HOST: &[&str] = &["127.0.0.1", "localhost"];
@@ -160,14 +160,41 @@ fn a_proxy_is_used_where_the_environment_says_so() {
 }
 
 #[test]
-fn a_proxy_that_refuses_is_no_connection() {
+fn a_nat_before_a_proxy_costs_no_scrape() {
     let authority = Authority::new();
     let fake = Fake::start_tls(two(), authority.server(HOST));
-    let exporter = setup(&fake, &authority)
-        .variable("HTTPS_PROXY", "http://127.0.0.1:1")
-        .start();
-    let scrape = exporter.scrape();
-    assert_eq!(scrape.reasons(), [("connect".to_owned(), 1.0)], "{scrape}");
+    let (proxy, _tunnels) = start_proxy();
+    let setup = setup(&fake, &authority).variable("HTTPS_PROXY", &proxy);
+    let exporter = setup.args(["--ttl", "0.1", "--list-ttl", "0.1"]).start();
+    fake.set_nat(Nat::of_one_request());
+    for _ in 0..4 {
+        let scrape = exporter.scrape_with_headers(&[("X-Prometheus-Scrape-Timeout-Seconds", "8")]);
+        scrape.assert_value("ttn_up", 1.0);
+        assert_eq!(scrape.reasons(), [], "{scrape}");
+        thread::sleep(Duration::from_millis(200));
+    }
+    assert!(fake.lost_count() >= 1, "{exporter}");
+}
+
+#[test]
+fn a_proxy_that_cannot_be_reached_is_named() {
+    let authority = Authority::new();
+    let fake = Fake::start_tls(two(), authority.server(HOST));
+    for (proxy, host, reason) in [
+        ("http://127.0.0.2:1", "127.0.0.2", "connect"),
+        (
+            "http://u:hunter2@no-such-host.invalid:1",
+            "no-such-host.invalid",
+            "dns",
+        ),
+    ] {
+        let setup = setup(&fake, &authority).variable("HTTPS_PROXY", proxy);
+        let exporter = setup.start();
+        let scrape = exporter.scrape();
+        assert_eq!(scrape.reasons(), [(reason.to_owned(), 1.0)], "{scrape}");
+        exporter.wait_for_log(&format!("through the proxy {host}"));
+        assert!(!exporter.stderr().contains("hunter2"), "{exporter}");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use proptest::prelude::{BoxedStrategy, Strategy, any, prop_oneof};
 use proptest::sample::{Index, select};
 use serde_json::{Map, Value};
 
-use super::{api_error, auth_info, gateway, gateway_list, stats, stats_batch};
+use super::{api_error, gateway, gateway_list, key_info, stats, stats_batch};
 use crate::fuzz;
 use crate::model::{ConnectionStats, Gateway, Location};
 use crate::things_stack::messages::field_errors::FieldErrors;
@@ -135,8 +135,8 @@ fn decode_all(body: &[u8]) {
     if let Ok(stats) = stats("gw-b", body, &mut field_errors) {
         check_stats(&stats);
     }
-    if let Ok(info) = auth_info(body) {
-        assert!(info.rights.len() <= 256);
+    if let Ok(info) = key_info(body, true) {
+        assert!(info.missing_rights.len() <= 2);
     }
     if let Some(error) = api_error(body) {
         assert!(error.message.chars().count() <= 201);

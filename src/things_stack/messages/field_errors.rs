@@ -9,8 +9,8 @@ use serde_core::Serialize;
 
 /// An example is a hint, not a copy.
 const MAX_EXAMPLE_CHARACTERS: usize = 64;
-/// How an API key begins; an error page may quote the request that carried it.
-const KEY_PREFIX: &str = "NNSXS.";
+/// How an API key and an access token begin; an error page may quote the request that carried it.
+const KEY_PREFIXES: [&str; 2] = ["NNSXS.", "MFRWG."];
 const MASK: &str = "***";
 
 /// The fields of unexpected form within one or more answers. Bounded: the names of fields are
@@ -77,7 +77,8 @@ pub fn printable(text: &str, max_characters: usize) -> String {
     if rest.next().is_some() {
         line.push('…');
     }
-    without_keys(line)
+    let without = |line: String, prefix| without_keys(&line, prefix);
+    KEY_PREFIXES.into_iter().fold(line, without)
 }
 
 fn visible(character: char) -> char {
@@ -90,15 +91,15 @@ fn visible(character: char) -> char {
 }
 
 /// A key that was cut in the middle is recognised too: its beginning is enough.
-fn without_keys(line: String) -> String {
-    let mut parts = line.split(KEY_PREFIX);
+fn without_keys(line: &str, prefix: &str) -> String {
+    let mut parts = line.split(prefix);
     let mut masked = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let is_key_character = |c: char| c.is_ascii_alphanumeric() || c == '.';
         let rest = part.trim_start_matches(is_key_character);
         // No longer than what it hides: the line has a bound.
         let mask = &MASK[..MASK.len().min(part.len() - rest.len())];
-        masked.extend([KEY_PREFIX, mask, rest]);
+        masked.extend([prefix, mask, rest]);
     }
     masked
 }
@@ -162,6 +163,7 @@ mod tests {
         }
         let line = printable(&page, page.len());
         assert_eq!(printable("NNSXS.AB", 8), "NNSXS.**");
+        assert_eq!(printable("MFRWG.AB.CD NNSXS.AB", 20), "MFRWG.*** NNSXS.**");
         assert_eq!(
             line,
             "Authorization: Bearer NNSXS.***\u{fffd}\u{fffd}Accept: */*"

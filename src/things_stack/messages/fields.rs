@@ -29,18 +29,18 @@ impl<'a> Reader<'a> {
     /// `ttn.lorawan.v3.Gateway`; `None` without a valid id.
     pub fn gateway(object: Value<'_>, field_errors: &mut FieldErrors) -> Option<Gateway> {
         let mut reader = Reader::new("", field_errors);
-        let ids: Value = reader.read(object, "ids", forms::object)?;
-        let id = reader.read(ids, "ids.gateway_id", forms::gateway_id)?;
-        let Some(gateway_id) = id else {
+        let ids = reader.try_read(object, "ids", forms::object)?;
+        let gateway_id = reader.try_read(ids, "ids.gateway_id", forms::gateway_id)?;
+        if gateway_id.is_empty() {
             reader.wrong("ids.gateway_id", Value::default());
             return None;
-        };
+        }
         let mut reader = Reader::new(&gateway_id, field_errors);
         Some(Gateway {
-            eui: reader.read(ids, "ids.eui", forms::eui).unwrap_or_default(),
-            name: reader.text(object, "name"),
+            eui: reader.read(ids, "ids.eui", forms::eui),
+            name: reader.read(object, "name", forms::text),
             frequency_plan_ids: reader.frequency_plan_ids(object),
-            gateway_server_address: reader.text(object, "gateway_server_address"),
+            gateway_server_address: reader.read(object, "gateway_server_address", forms::text),
             antennas: reader.antennas(object),
             gateway_id,
         })
@@ -72,16 +72,16 @@ impl<'a> Reader<'a> {
         ConnectionStats {
             connected_at: self.moment(object, "connected_at"),
             disconnected_at: self.moment(object, "disconnected_at"),
-            protocol: self.text(object, "protocol"),
+            protocol: self.read(object, "protocol", forms::text),
             last_status_received_at: self.moment(object, "last_status_received_at"),
             last_uplink_received_at: self.moment(object, "last_uplink_received_at"),
             last_downlink_received_at: self.moment(object, "last_downlink_received_at"),
             last_tx_acknowledgment_received_at: self
                 .moment(object, "last_tx_acknowledgment_received_at"),
-            uplink_count: self.count(object, "uplink_count"),
-            downlink_count: self.count(object, "downlink_count"),
-            tx_acknowledgment_count: self.count(object, "tx_acknowledgment_count"),
-            round_trip_times: self.round_trip_times(object).unwrap_or_default(),
+            uplink_count: self.read(object, "uplink_count", forms::count),
+            downlink_count: self.read(object, "downlink_count", forms::count),
+            tx_acknowledgment_count: self.read(object, "tx_acknowledgment_count", forms::count),
+            round_trip_times: self.round_trip_times(object),
             sub_bands: self.sub_bands(object),
             last_status: self.last_status(object),
             remote_ip: self.remote_ip(object),
@@ -106,7 +106,7 @@ impl<'a> Reader<'a> {
         let antennas = self.elements(object, "antennas", MAX_ANTENNAS);
         let locations = antennas.filter_map(|(antenna, element)| {
             let object = self.form("antennas", element, forms::object)?;
-            let location = self.read(object, field, forms::object)?;
+            let location = self.try_read(object, field, forms::object)?;
             self.location(antenna, location, field, "registry")
         });
         locations.collect()
@@ -138,7 +138,7 @@ impl<'a> Reader<'a> {
             return None;
         }
         let source = self.part(object, field, "source", forms::source);
-        let source = source.flatten();
+        let source = source.filter(|source| !source.is_empty());
         Some(Location {
             antenna,
             source: source.unwrap_or_else(|| usual_source.to_owned()),
@@ -148,54 +148,49 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn round_trip_times(&mut self, object: Value<'_>) -> Option<Option<RoundTripTimes>> {
-        let object: Value = self.read(object, "round_trip_times", forms::object)?;
+    fn round_trip_times(&mut self, object: Value<'_>) -> Option<RoundTripTimes> {
+        let object = self.read(object, "round_trip_times", forms::object);
         let times = RoundTripTimes {
-            min: self.read(object, "round_trip_times.min", forms::duration)?,
-            max: self.read(object, "round_trip_times.max", forms::duration)?,
-            median: self.read(object, "round_trip_times.median", forms::duration)?,
-            count: self.read(object, "round_trip_times.count", forms::count)?,
+            min: self.try_read(object, "round_trip_times.min", forms::duration)?,
+            max: self.try_read(object, "round_trip_times.max", forms::duration)?,
+            median: self.try_read(object, "round_trip_times.median", forms::duration)?,
+            count: self.try_read(object, "round_trip_times.count", forms::count)?,
         };
-        Some(Some(times).filter(|times| *times != RoundTripTimes::default()))
+        Some(times).filter(|times| *times != RoundTripTimes::default())
     }
 
     fn sub_bands(&mut self, object: Value<'_>) -> Vec<SubBand> {
         let field = "sub_bands";
-        let limits = |band: &SubBand| (band.min_frequency, band.max_frequency);
-        let mut sub_bands: Vec<SubBand> = Vec::new();
+        let mut kept: Vec<SubBand> = Vec::new();
         for (_, element) in self.elements(object, field, MAX_SUB_BANDS) {
-            let band = self
-                .form(field, element, forms::object)
-                .and_then(|object| self.sub_band(object));
-            let is_new = |band: &SubBand| sub_bands.iter().all(|b| limits(b) != limits(band));
-            let band = band.filter(is_new);
-            sub_bands.extend(band);
+            let object = self.form(field, element, forms::object);
+            let Some(band) = object.and_then(|object| self.sub_band(object)) else {
+                continue;
+            };
+            let limits = |band: &SubBand| (band.min_frequency, band.max_frequency);
+            if kept.iter().all(|other| limits(other) != limits(&band)) {
+                kept.push(band);
+            }
         }
-        sub_bands
+        kept
     }
 
     fn sub_band(&mut self, object: Value<'_>) -> Option<SubBand> {
+        let limit = "sub_bands.downlink_utilization_limit";
+        let used = "sub_bands.downlink_utilization";
         Some(SubBand {
-            min_frequency: self.read(object, "sub_bands.min_frequency", forms::count)?,
-            max_frequency: self.read(object, "sub_bands.max_frequency", forms::count)?,
-            downlink_utilization_limit: self.read(
-                object,
-                "sub_bands.downlink_utilization_limit",
-                forms::number,
-            )?,
-            downlink_utilization: self.read(
-                object,
-                "sub_bands.downlink_utilization",
-                forms::number,
-            )?,
+            min_frequency: self.try_read(object, "sub_bands.min_frequency", forms::count)?,
+            max_frequency: self.try_read(object, "sub_bands.max_frequency", forms::count)?,
+            downlink_utilization_limit: self.try_read(object, limit, forms::number)?,
+            downlink_utilization: self.try_read(object, used, forms::number)?,
         })
     }
 
     fn last_status(&mut self, object: Value<'_>) -> Option<GatewayStatus> {
-        let status: Option<Value> = self
-            .read(object, "last_status", |v| forms::object(v).map(Some))
-            .unwrap_or_default();
-        let object = status?;
+        let object = self.read(object, "last_status", forms::object);
+        if object.is_null() {
+            return None;
+        }
         Some(GatewayStatus {
             time: self.moment(object, "last_status.time"),
             boot_time: self.moment(object, "last_status.boot_time"),
@@ -206,21 +201,12 @@ impl<'a> Reader<'a> {
     }
 
     fn remote_ip(&mut self, object: Value<'_>) -> String {
-        self.read(object, "gateway_remote_address", forms::object)
-            .and_then(|a: Value| self.read(a, "gateway_remote_address.ip", forms::ip))
-            .unwrap_or_default()
+        let address = self.read(object, "gateway_remote_address", forms::object);
+        self.read(address, "gateway_remote_address.ip", forms::ip)
     }
 
     fn moment(&mut self, object: Value<'_>, field: &'static str) -> Option<Timestamp> {
-        self.read(object, field, forms::moment).unwrap_or_default()
-    }
-
-    fn text(&mut self, object: Value<'_>, field: &'static str) -> String {
-        self.read(object, field, forms::text).unwrap_or_default()
-    }
-
-    fn count(&mut self, object: Value<'_>, field: &'static str) -> u64 {
-        self.read(object, field, forms::count).unwrap_or_default()
+        self.read(object, field, forms::moment)
     }
 
     /// A map of scalars, sorted by name. Names that are the same once they are cut are one.
@@ -231,7 +217,7 @@ impl<'a> Reader<'a> {
         limit: usize,
         form: Form<'v, T>,
     ) -> Vec<(String, T)> {
-        let map: Value = self.read(object, field, forms::object).unwrap_or_default();
+        let map = self.read(object, field, forms::object);
         // Of two with one name the last counts.
         let members: BTreeMap<&str, Value> = map.members().collect();
         let mut entries: Vec<(String, T)> = Vec::with_capacity(members.len().min(limit));
@@ -255,7 +241,7 @@ impl<'a> Reader<'a> {
         field: &'static str,
         limit: usize,
     ) -> impl Iterator<Item = (usize, Value<'v>)> + use<'v> {
-        let array: Value = self.read(object, field, forms::array).unwrap_or_default();
+        let array = self.read(object, field, forms::array);
         if array.elements().nth(limit).is_some() {
             self.wrong(field, "too many");
         }
@@ -263,8 +249,19 @@ impl<'a> Reader<'a> {
         elements.filter(|(_, element)| !element.is_null())
     }
 
-    /// Reads a field of the object. Its key is the last word of its name.
+    /// Reads a field of the object: its default where it is absent or unreadable.
     fn read<'v, T: Default>(
+        &mut self,
+        object: Value<'v>,
+        field: &'static str,
+        form: Form<'v, T>,
+    ) -> T {
+        self.try_read(object, field, form).unwrap_or_default()
+    }
+
+    /// Reads a field of the object: its default where it is absent, nothing where it is
+    /// unreadable. Its key is the last word of its name.
+    fn try_read<'v, T: Default>(
         &mut self,
         object: Value<'v>,
         field: &'static str,
@@ -275,7 +272,7 @@ impl<'a> Reader<'a> {
         self.part(object, field, key, form)
     }
 
-    /// Like `read`, for a part whose errors are put down under the name of the whole.
+    /// Like `try_read`, for a part whose errors are put down under the name of the whole.
     fn part<'v, T: Default>(
         &mut self,
         object: Value<'v>,

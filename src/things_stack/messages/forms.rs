@@ -40,8 +40,8 @@ pub fn cut(text: &str) -> String {
     text[..text.floor_char_boundary(MAX_TEXT_BYTES)].to_owned()
 }
 
-pub fn gateway_id(value: Value<'_>) -> Option<Option<String>> {
-    text_that(value, is_gateway_id).map(Some)
+pub fn gateway_id(value: Value<'_>) -> Option<String> {
+    text_that(value, is_gateway_id)
 }
 
 pub fn eui(value: Value<'_>) -> Option<String> {
@@ -56,11 +56,9 @@ pub fn ip(value: Value<'_>) -> Option<String> {
 }
 
 /// `SOURCE_GPS` is `gps`.
-pub fn source(value: Value<'_>) -> Option<Option<String>> {
-    let is_source = |text: &str| text.len() <= MAX_SOURCE_BYTES && text.starts_with("SOURCE_");
-    let source = value.as_str().filter(|text| is_source(text))?;
-    let source = source.trim_start_matches("SOURCE_");
-    Some(Some(source.to_ascii_lowercase()))
+pub fn source(value: Value<'_>) -> Option<String> {
+    let text = value.as_str().filter(|text| text.len() <= MAX_SOURCE_BYTES);
+    Some(text?.strip_prefix("SOURCE_")?.to_ascii_lowercase())
 }
 
 /// A 64-bit integer, which protojson writes as a string. Exact: a float is none.
@@ -244,12 +242,12 @@ mod tests {
 
     #[test]
     fn ids_and_addresses_have_their_alphabet() {
-        check(gateway_id, r#""gw-1""#, r#"Some("gw-1")"#);
-        check(gateway_id, r#""ab""#, r#"Some("ab")"#);
+        check(gateway_id, r#""gw-1""#, r#""gw-1""#);
+        check(gateway_id, r#""ab""#, r#""ab""#);
         check(
             gateway_id,
             &format!("{:?}", "a".repeat(36)),
-            &format!("Some({:?})", "a".repeat(36)),
+            &format!("{:?}", "a".repeat(36)),
         );
         for json in [
             r#""a""#,
@@ -269,11 +267,11 @@ mod tests {
         check(ip, r#""2001:db8::1""#, r#""2001:db8::1""#);
         check(ip, r#""""#, r#""""#);
         check(ip, r#""10.0.0""#, "");
-        check(source, r#""SOURCE_GPS""#, r#"Some("gps")"#);
+        check(source, r#""SOURCE_GPS""#, r#""gps""#);
         check(
             source,
             r#""SOURCE_WIFI_RSSI_GEOLOCATION""#,
-            r#"Some("wifi_rssi_geolocation")"#,
+            r#""wifi_rssi_geolocation""#,
         );
         check(source, r#""GPS""#, "");
         check(source, "3", "");

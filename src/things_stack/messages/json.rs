@@ -6,9 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde_core::de::{
-    Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor,
-};
+use serde_core::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_core::ser::{Serialize, Serializer};
 use serde_json::Number;
 use serde_json::value::RawValue;
@@ -52,18 +50,17 @@ impl<'a> Row<'a> {
     /// a hundred levels of brackets) has an unexpected form as a whole.
     pub fn read(&mut self, raw: &'a RawValue) -> Value<'_> {
         let mut deserializer = serde_json::Deserializer::from_str(raw.get());
-        if self.seed(false).deserialize(&mut deserializer).is_err() {
+        if self.seed().deserialize(&mut deserializer).is_err() {
             self.0.clear();
             self.0.push(Node::new(UNREADABLE));
         }
         self.value()
     }
 
-    /// For the value that comes next from a deserializer: it is an error where it cannot be read,
-    /// or, raw first, read like [`Row::read`].
-    pub fn seed(&mut self, is_raw: bool) -> impl DeserializeSeed<'a, Value = ()> {
+    /// For a value that comes next from a deserializer, and can be read whole.
+    pub fn seed(&mut self) -> impl DeserializeSeed<'a, Value = ()> {
         self.0.clear();
-        Whole { row: self, is_raw }
+        Part(&mut self.0)
     }
 
     pub fn value(&self) -> Value<'_> {
@@ -155,24 +152,6 @@ impl<'r> Value<'r> {
             }
         }
         found
-    }
-}
-
-/// Where a whole value goes.
-struct Whole<'r, 'a> {
-    row: &'r mut Row<'a>,
-    is_raw: bool,
-}
-
-impl<'de> DeserializeSeed<'de> for Whole<'_, 'de> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        if self.is_raw {
-            self.row.read(Deserialize::deserialize(deserializer)?);
-            return Ok(());
-        }
-        Part(&mut self.row.0).deserialize(deserializer)
     }
 }
 

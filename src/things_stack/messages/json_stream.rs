@@ -189,16 +189,25 @@ impl<'de, F: FnMut(String, Value<'_>)> Visitor<'de> for &mut Members<'de, F> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<(), A::Error> {
-        let is_raw = self.is_raw;
-        while array.next_element_seed(self.row.seed(is_raw))?.is_some() {
+        loop {
+            let element = match self.is_raw {
+                true => array.next_element()?.map(|raw| _ = self.row.read(raw)),
+                false => array.next_element_seed(self.row.seed())?,
+            };
+            if element.is_none() {
+                return Ok(());
+            }
             self.hand_out(String::new());
         }
-        Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key()? {
-            map.next_value_seed(self.row.seed(self.is_raw))?;
+            if self.is_raw {
+                self.row.read(map.next_value()?);
+            } else {
+                map.next_value_seed(self.row.seed())?;
+            }
             self.hand_out(key);
         }
         Ok(())

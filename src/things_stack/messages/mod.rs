@@ -9,6 +9,7 @@ mod fields;
 mod forms;
 mod json;
 mod json_stream;
+mod key_info;
 mod timestamp;
 
 #[cfg(test)]
@@ -19,43 +20,28 @@ mod field_tests;
 mod properties;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use crate::error::FetchError;
-use crate::model::{ConnectionStats, Gateway, Timestamp};
+use crate::model::{ConnectionStats, Gateway};
 pub use crate::things_stack::messages::field_errors::{FieldErrors, printable};
 use crate::things_stack::messages::fields::Reader;
 use crate::things_stack::messages::forms::is_gateway_id;
 use crate::things_stack::messages::json::Value;
 use crate::things_stack::messages::json_stream::{Holder, each_member, object, text, wrong_shape};
+pub use crate::things_stack::messages::key_info::key_info;
 
 /// Ten times what the API puts on one page.
 const MAX_GATEWAYS: usize = 10_000;
 /// Ten times what the API answers for at once.
 const MAX_STATS: usize = 1_000;
-/// Those of `AuthInfoResponse`.
-const AUTH_INFO_FIELDS: [&str; 6] = [
-    "api_key",
-    "oauth_access_token",
-    "user_session",
-    "gateway_token",
-    "universal_rights",
-    "is_admin",
-];
+/// Those of errors (`google.rpc.Code`).
+const GRPC_CODES: RangeInclusive<u64> = 1..=16;
 const MAX_ERROR_DETAILS: usize = 16;
-/// The API knows about 70.
-const MAX_RIGHTS: usize = 256;
 const MAX_MESSAGE_CHARACTERS: usize = 200;
 const MAX_ERROR_NAME_CHARACTERS: usize = 64;
 /// The server always writes one of these for a gateway that it has stats of.
 const TIMES: [&str; 2] = ["connected_at", "disconnected_at"];
-/// What a gateway without any readable stats does not tell.
-const UNREADABLE_FIELDS: [&str; 5] = [
-    TIMES[0],
-    TIMES[1],
-    "uplink_count",
-    "downlink_count",
-    "tx_acknowledgment_count",
-];
 
 /// One page of the list.
 #[derive(Debug, Default, PartialEq)]
@@ -75,25 +61,6 @@ pub struct ApiError {
     pub name: String,
     /// For people: at most 200 characters.
     pub message: String,
-}
-
-/// Who calls, as the Identity Server tells it (`AuthInfoResponse`).
-#[derive(Debug, PartialEq)]
-pub struct AuthInfo {
-    pub owner: Owner,
-    /// The names of the key's rights, and of those that its owner has in the whole network.
-    pub rights: Vec<String>,
-    /// Absent for a key that does not expire.
-    pub expires_at: Option<Timestamp>,
-}
-
-/// Whose key it is, as far as other rights are needed.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Owner {
-    User,
-    Organization,
-    /// A gateway or an application, or there is no API key at all.
-    Other,
 }
 
 /// `GET /gateways`. An element without a valid id is left out. An object without `gateways` is
@@ -120,8 +87,8 @@ pub fn gateway(body: &[u8], field_errors: &mut FieldErrors) -> Result<Gateway, F
 }
 
 /// `POST /gs/gateways/connection/stats`: by gateway id. Who is missing is not connected; who
-/// is there in an unexpected form is there with everything `unreadable`, since that is another
-/// thing. An object without `entries` is an answer of the API only if it is empty.
+/// has stats of an unexpected form is there with `unreadable` times, and unknown. An object
+/// without `entries` is an answer of the API only if it is empty.
 pub fn stats_batch(
     body: &[u8],
     field_errors: &mut FieldErrors,
@@ -154,62 +121,18 @@ pub fn stats(
     }
 }
 
-/// `GET /auth_info`.
-pub fn auth_info(body: &[u8]) -> Result<AuthInfo, FetchError> {
-    let text = text(body);
-    let answer = object(&text)?;
-    let answer = answer.value();
-    let is_known = |name: &&str| answer.get(name).is_some();
-    if answer.members().next().is_some() && !AUTH_INFO_FIELDS.iter().any(is_known) {
-        return Err(wrong_shape("no field of the caller's rights"));
-    }
-    let access = member(answer, "api_key");
-    let key = access.and_then(|access| member(access, "api_key"));
-    let rights = [key, member(answer, "universal_rights")]
-        .into_iter()
-        .filter_map(|holder| holder?.get("rights").and_then(forms::array))
-        .flat_map(Value::elements)
-        .filter_map(forms::text);
-    let expires_at = key.and_then(|key| forms::moment(key.get("expires_at")?));
-    Ok(AuthInfo {
-        owner: access.map_or(Owner::Other, owner_of),
-        rights: rights.take(MAX_RIGHTS).collect(),
-        expires_at: expires_at.flatten(),
-    })
-}
-
-/// The body of an error; `None` if it is not the API's, a page of a proxy for example.
+/// The body of an error; `None` if it is not the API's: a proxy has pages and JSON of its own.
 pub fn api_error(body: &[u8]) -> Option<ApiError> {
     let text = text(body);
     let row = object(&text).ok()?;
     let body = row.value();
-    let message = body.get("message").and_then(Value::as_str);
-    if message.is_none() && body.get("code").and_then(Value::as_number).is_none() {
-        return None;
-    }
-    let message = message.unwrap_or_default();
+    let code = body.get("code")?.as_number()?.as_u64()?;
+    let message = body.get("message")?.as_str()?;
     let name = error_name(body).or_else(|| named_in(message));
-    Some(ApiError {
+    GRPC_CODES.contains(&code).then(|| ApiError {
         name: printable(name.unwrap_or_default(), MAX_ERROR_NAME_CHARACTERS),
         message: printable(message, MAX_MESSAGE_CHARACTERS),
     })
-}
-
-/// A message within a message.
-fn member<'v>(object: Value<'v>, name: &str) -> Option<Value<'v>> {
-    object.get(name).and_then(forms::object)
-}
-
-/// Whose API key it is (`AuthInfoResponse.APIKeyAccess`).
-fn owner_of(access: Value<'_>) -> Owner {
-    let ids = member(access, "entity_ids").unwrap_or_default();
-    if member(ids, "user_ids").is_some() {
-        Owner::User
-    } else if member(ids, "organization_ids").is_some() {
-        Owner::Organization
-    } else {
-        Owner::Other
-    }
 }
 
 /// Whether these can be stats of the API, which always writes one of the two times. Something in
@@ -229,7 +152,7 @@ fn batch_entry(
     }
     field_errors.add("entries", gateway_id, entry);
     ConnectionStats {
-        unreadable: UNREADABLE_FIELDS.to_vec(),
+        unreadable: TIMES.to_vec(),
         ..ConnectionStats::default()
     }
 }
@@ -338,7 +261,6 @@ mod tests {
             ]
         );
         assert!(batch["gw-1"].is_readable("uplink_count"));
-        assert!(!batch["gw-3"].is_readable("uplink_count"));
         assert_eq!(
             lines(&field_errors),
             ["disconnected_at 1×\"?\"", "entries 6×[]"]
@@ -438,47 +360,6 @@ mod tests {
         assert_eq!(field_errors, FieldErrors::default());
     }
 
-    /// What is in the answer beside the owner: how many rights, and the second of the expiry.
-    #[track_caller]
-    fn check_auth_info(body: &str, owner: Owner, rights: &[&str], expires_at: Option<i64>) {
-        let info = auth_info(body.as_bytes()).expect("an answer about the caller");
-        assert_eq!(info.owner, owner, "{body}");
-        assert_eq!(info.rights, rights, "{body}");
-        assert_eq!(info.expires_at.map(|at| at.seconds), expires_at, "{body}");
-    }
-
-    #[test]
-    fn the_kind_the_rights_and_the_expiry_of_a_key_are_read() {
-        check_auth_info(
-            r#"{"api_key":{"api_key":{"id":"X","rights":["RIGHT_GATEWAY_INFO",7],
-            "expires_at":"2027-01-01T00:00:00Z"},"entity_ids":{"user_ids":{"user_id":"u"}}},
-            "universal_rights":{"rights":["RIGHT_SEND_INVITES"]},"is_admin":true}"#,
-            Owner::User,
-            &["RIGHT_GATEWAY_INFO", "RIGHT_SEND_INVITES"],
-            Some(1_798_761_600),
-        );
-        let owned_by = |ids| {
-            format!(r#"{{"api_key":{{"api_key":{{"rights":"all"}},"entity_ids":{{{ids}}}}}}}"#)
-        };
-        let check_owner = |ids, owner| check_auth_info(&owned_by(ids), owner, &[], None);
-        check_owner(r#""organization_ids":{}"#, Owner::Organization);
-        check_owner(r#""gateway_ids":{"gateway_id":"g"}"#, Owner::Other);
-        check_owner(r#""application_ids":{}"#, Owner::Other);
-        check_owner(r#""user_ids":null"#, Owner::Other);
-        let unset = r#"{"api_key":{"api_key":{"expires_at":"0001-01-01T00:00:00Z"}}}"#;
-        check_auth_info(unset, Owner::Other, &[], None);
-        for method in ["oauth_access_token", "user_session", "gateway_token"] {
-            let body = format!(r#"{{"{method}":{{"rights":["RIGHT_GATEWAY_INFO"]}}}}"#);
-            check_auth_info(&body, Owner::Other, &[], None);
-        }
-        check_auth_info("{}", Owner::Other, &[], None);
-        check_auth_info(r#"{"api_key":[]}"#, Owner::Other, &[], None);
-        check_auth_info(r#"{"is_admin":true}"#, Owner::Other, &[], None);
-        for body in ["<html>", "[]", r#"{"code":14,"message":"no","details":[]}"#] {
-            assert!(auth_info(body.as_bytes()).is_err(), "{body}");
-        }
-    }
-
     #[test]
     fn errors_of_the_api_are_read_from_details_or_from_the_message() {
         let message = "error:pkg/auth/rights:no_user_rights (no rights for user `x`)";
@@ -493,12 +374,11 @@ mod tests {
             &format!("{{\"code\":5,\"message\":{short:?},\"details\":[{{\"@type\":\"x\"}},7]}}"),
             Some(("not_connected", short)),
         );
-        check_error(r#"{"code":12}"#, Some(("", "")));
         check_error(
-            r#"{"message":"a\r\nb\u001b[2J"}"#,
+            r#"{"code":16,"message":"a\r\nb\u001b[2J"}"#,
             Some(("", "a\u{fffd}\u{fffd}b\u{fffd}[2J")),
         );
-        let long = format!("{{\"message\":\"{}\"}}", "é".repeat(300));
+        let long = format!("{{\"code\":1,\"message\":\"{}\"}}", "é".repeat(300));
         check_error(&long, Some(("", &format!("{}…", "é".repeat(200)))));
         for body in [
             "",
@@ -506,8 +386,12 @@ mod tests {
             "{}",
             "[]",
             "null",
-            "{\"code\":\"7\"}",
-            "{\"message\":1}",
+            "{\"code\":7}",
+            "{\"message\":\"Forbidden\"}",
+            "{\"code\":\"7\",\"message\":\"no\"}",
+            "{\"code\":7,\"message\":1}",
+            "{\"code\":403,\"message\":\"Forbidden\"}",
+            "{\"code\":0,\"message\":\"\"}",
         ] {
             check_error(body, None);
         }
