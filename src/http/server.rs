@@ -21,8 +21,8 @@ use crate::secret::Secret;
 
 /// How often the loop gives a sign of life while no request comes.
 const IDLE_INTERVAL: Duration = Duration::from_secs(60);
-/// When no request has come for this long, the next scrape is usually a while away.
-const QUIET_TIME: Duration = Duration::from_secs(2);
+/// When no request comes this soon after another, the next scrape is usually a while away.
+const QUIET_TIME: Duration = Duration::from_millis(20);
 
 pub struct Server {
     http: tiny_http::Server,
@@ -72,9 +72,11 @@ impl Server {
         move || service.backlog.is_alive()
     }
 
-    /// Makes collections for ever, and asks for the key's own state when no client waits.
+    /// Makes collections for ever. Asks for the key's own state at the start and, when it is time
+    /// to, after a collection: so that no scrape of the usual interval waits for it.
     pub fn run(mut self) -> ! {
-        let mut wait = QUIET_TIME;
+        self.ask_about_key();
+        let mut wait = IDLE_INTERVAL;
         loop {
             self.service.backlog.beat(wait);
             match self.http.recv_timeout(wait) {
@@ -85,11 +87,16 @@ impl Server {
                 // Once: the private listener is shut on purpose.
                 Err(_) => {}
                 Ok(None) => {
-                    survive(|| self.collector.ask_about_key(Instant::now()));
+                    self.ask_about_key();
                     wait = IDLE_INTERVAL;
                 }
             }
         }
+    }
+
+    fn ask_about_key(&mut self) {
+        self.service.backlog.beat(Duration::ZERO);
+        survive(|| self.collector.ask_about_key(Instant::now()));
     }
 
     fn respond(&mut self, request: tiny_http::Request) {

@@ -167,24 +167,6 @@ fn all_who_wait_share_the_next_collection() {
     assert!(fake.count(Endpoint::StatsBatch) <= 2, "{exporter}");
 }
 
-/// It is asked for when no client has come for a while, at the start and after a scrape.
-#[test]
-fn the_state_of_the_key_is_not_in_the_way_of_a_scrape() {
-    let fake = fake();
-    fake.script(Endpoint::AuthInfo, Misbehaviour::HangBeforeHead);
-    let exporter = exporter(&fake);
-    exporter.scrape().assert_value("ttn_up", 1.0);
-    let end = Instant::now() + PATIENCE;
-    while fake.count(Endpoint::AuthInfo) == 0 {
-        assert!(Instant::now() < end, "the key is not asked for\n{exporter}");
-        thread::sleep(Duration::from_millis(20));
-    }
-    let asked = fake.records().into_iter().map(|record| record.endpoint);
-    let asked: Vec<_> = asked.collect();
-    let expected = [Endpoint::List, Endpoint::Stats, Endpoint::AuthInfo];
-    assert_eq!(asked, expected, "{exporter}");
-}
-
 #[test]
 fn more_clients_than_connections_are_all_answered_while_the_api_hangs() {
     let fake = fake();
