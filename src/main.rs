@@ -158,8 +158,10 @@ fn serve(
     connections: Arc<Connections>,
 ) -> Result<ExitCode, String> {
     let (address, port) = &config.listen;
-    let listeners = system::bind(address, *port)
-        .map_err(|error| format!("cannot listen on {address}:{port}: {error}"))?;
+    let listeners = system::bind(address, *port).map_err(|error| match address.contains(':') {
+        true => format!("cannot listen on [{address}]:{port}: {error}"),
+        false => format!("cannot listen on {address}:{port}: {error}"),
+    })?;
     let budget = (2 * config.timeout).min(BUDGET_MAX);
     let server = Server::new(collector, connections, token, budget).map_err(cannot_start)?;
     for listener in listeners {

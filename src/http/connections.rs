@@ -4,6 +4,7 @@
 //! bounded by the number of different texts: whoever still takes a text that is
 //! [`TEXTS_MAX`] texts old is closed.
 
+use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
@@ -119,10 +120,10 @@ impl Connection {
         *lock(&self.phase)
     }
 
-    /// Whether the client has reset the connection: an error that the socket keeps. A client
-    /// that only stopped sending still waits for its answer.
-    pub fn has_left(&self) -> bool {
-        !matches!(self.stream.take_error(), Ok(None))
+    /// Fails once, if the client has reset the connection. A client that only stopped sending
+    /// still waits for its answer.
+    pub fn check_client(&self) -> io::Result<()> {
+        self.stream.take_error()?.map_or(Ok(()), Err)
     }
 
     /// Its thread notices and closes it. It may have ended by itself.

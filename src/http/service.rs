@@ -70,10 +70,7 @@ impl Service {
     }
 
     fn answer(&self, task: &Task, connection: &Connection) -> io::Result<Response> {
-        let collected = self.backlog.wait(task, connection);
-        if connection.has_left() {
-            return Err(io::ErrorKind::ConnectionReset.into());
-        }
+        let collected = self.backlog.wait(task, connection)?;
         let scrape = collected.unwrap_or_else(|| task.scrape());
         Ok(unless_it_panics(|| self.renderer.render(task, &scrape)))
     }
