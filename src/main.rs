@@ -18,14 +18,14 @@ mod model;
 mod secret;
 
 #[cfg(test)]
+#[path = "../tests/unit/examples.rs"]
+mod examples;
+#[cfg(test)]
 #[path = "../tests/it/exposition_parser.rs"]
 mod exposition_parser;
 #[cfg(test)]
 #[path = "../tests/unit/fuzz.rs"]
 mod fuzz;
-#[cfg(test)]
-#[path = "../tests/unit/random.rs"]
-mod random;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -163,7 +163,9 @@ fn serve(
         false => format!("cannot listen on {address}:{port}: {error}"),
     })?;
     let budget = (2 * config.timeout).min(BUDGET_MAX);
-    let server = Server::new(collector, connections, token, budget).map_err(cannot_start)?;
+    let hosts = config.hosts.clone();
+    let server = Server::new(collector, hosts, connections, token, budget);
+    let server = server.map_err(cannot_start)?;
     for listener in listeners {
         let address = listener.local_addr();
         server.listen(listener).map_err(cannot_start)?;

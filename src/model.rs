@@ -166,6 +166,21 @@ pub enum State {
     Unknown,
 }
 
+impl State {
+    /// As a person who has to act needs them: that a gateway is disconnected is certain, and there
+    /// is something to do.
+    pub const WORST_FIRST: [State; 3] = [State::Disconnected, State::Unknown, State::Connected];
+
+    /// The value of the label `state`, and of the parameter `state` of the status page.
+    pub fn label(self) -> &'static str {
+        match self {
+            State::Connected => "connected",
+            State::Disconnected => "disconnected",
+            State::Unknown => "unknown",
+        }
+    }
+}
+
 /// One gateway within a collection.
 #[derive(Clone, Debug)]
 pub struct GatewayReport {
@@ -191,6 +206,17 @@ impl GatewayReport {
     /// The stats, where there are any.
     pub fn stats(&self) -> Option<&ConnectionStats> {
         self.outcome.as_ref().ok()?.as_deref()
+    }
+
+    /// The stats of a gateway that is connected. The server keeps those of one that left for 48
+    /// hours, and its round trips and sub-bands say nothing about now.
+    pub fn live_stats(&self) -> Option<&ConnectionStats> {
+        self.stats().filter(|_| self.state() == State::Connected)
+    }
+
+    /// What the gateway last said of itself, if anything.
+    pub fn last_status(&self) -> Option<&GatewayStatus> {
+        self.stats()?.last_status.as_ref()
     }
 }
 

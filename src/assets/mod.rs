@@ -6,7 +6,7 @@ use std::io::Read;
 
 use flate2::bufread::DeflateDecoder;
 
-/// The text of one of `args::PRINTABLE`.
+/// The text of one of `cli::PRINTABLE`.
 pub fn text(name: &str) -> String {
     inflate(match name {
         "dashboard" => include_bytes!(concat!(env!("OUT_DIR"), "/dashboard.json")),

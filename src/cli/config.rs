@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::cli::flags::{self, Given, KEY_PREFIX, UsageError, Value};
+use crate::cli::flags::{Given, KEY_PREFIX, Value, without_key};
 use crate::collect::Scope;
 use crate::secret::Secret;
 use crate::things_stack::{AllowedHost, BaseUrl, KnownHosts};
@@ -62,24 +62,29 @@ pub const PRINTABLE: [&str; 4] = ["dashboard", "alerts", "scrape-config", "unit"
 /// Reads the command line (without the program's name) and the environment.
 ///
 /// # Errors
-/// The first flag or variable that cannot be understood.
+/// One line that names the first flag or variable that cannot be understood, and its value. It
+/// never holds a key.
 pub fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     variable: impl Fn(&str) -> Option<OsString>,
-) -> Result<Command, UsageError> {
-    let given = Given::from_command_line(arguments)?;
+) -> Result<Command, String> {
+    let given = Given::from_command_line(arguments);
+    given
+        .and_then(|given| command(given, variable))
+        .map_err(without_key)
+}
+
+fn command(given: Given, variable: impl Fn(&str) -> Option<OsString>) -> Result<Command, String> {
     if given.is_on("help") {
         return Ok(Command::Help);
     }
     if given.is_on("version") {
         return Ok(Command::Version);
     }
-    if let Some(what) = given.text("print")? {
-        let known = PRINTABLE.into_iter().find(|known| *known == what);
-        return known.map(Command::Print).ok_or_else(|| {
-            let known = PRINTABLE.join(", ");
-            UsageError::new(format!("--print {what:?}: is none of {known}"))
-        });
+    if let Some(value) = given.last("print") {
+        let known = PRINTABLE.into_iter().find(|known| value.text == *known);
+        let problem = || value.problem(&format!("is none of {}", PRINTABLE.join(", ")));
+        return known.map(Command::Print).ok_or_else(problem);
     }
     let config = given.or_from_environment(variable)?.into_config()?;
     Ok(Command::Run(Box::new(config)))
@@ -87,7 +92,7 @@ pub fn parse(
 
 /// What the raw values mean. Each problem names the flag and the value.
 impl Given {
-    fn into_config(self) -> Result<Config, UsageError> {
+    fn into_config(self) -> Result<Config, String> {
         let server = self.server()?;
         let allowed = self.all("allow-host").iter();
         let allowed = allowed.map(|value| self.allowed_host(value));
@@ -105,8 +110,8 @@ impl Given {
             exclude: self.exclude(&scope)?,
             scope,
             locations: !self.is_on("no-locations"),
-            ca_file: self.path("ca-file"),
-            web_token_file: self.path("web-token-file"),
+            ca_file: self.path("ca-file")?,
+            web_token_file: self.path("web-token-file")?,
             ttl: self.seconds("ttl", 0.0, 86_400.0)?,
             list_ttl: self.seconds("list-ttl", 0.0, 86_400.0)?,
             timeout: self.seconds("timeout", 0.1, 300.0)?,
@@ -116,34 +121,30 @@ impl Given {
         })
     }
 
-    fn key(&self) -> Result<KeySource, UsageError> {
+    fn key(&self) -> Result<KeySource, String> {
         match (self.last("key"), self.last("key-file")) {
-            (Some(key), Some(file)) => Err(UsageError::new(format!(
+            (Some(key), Some(file)) => Err(format!(
                 "{} and {} are both given: only one API key can be used",
                 key.source, file.source
-            ))),
+            )),
             (Some(key), None) => {
-                let problem =
-                    |problem| UsageError::new(format!("{}: the API key {problem}", key.source));
+                let problem = |problem| format!("{}: the API key {problem}", key.source);
                 let secret = Secret::new(&key.text.to_string_lossy());
                 secret.map(KeySource::Given).map_err(problem)
             }
             (None, Some(file)) if file.text.to_string_lossy().starts_with(KEY_PREFIX) => {
                 Err(file.problem("is a key"))
             }
-            (None, Some(file)) => Ok(KeySource::File(PathBuf::from(&file.text))),
-            (None, None) => Err(UsageError::new(
-                "Provide API key! Use --key-file FILE or set TTN_API_KEY; \
-                 --help says more"
+            (None, Some(file)) => file.path().map(KeySource::File),
+            (None, None) => Err(
+                "Provide API key! Use --key-file FILE or set TTN_API_KEY; --help says more"
                     .to_owned(),
-            )),
+            ),
         }
     }
 
-    fn listen(&self) -> Result<(String, u16), UsageError> {
-        let Some(value) = self.last("listen") else {
-            return Ok((String::new(), 9714));
-        };
+    fn listen(&self) -> Result<(String, u16), String> {
+        let value = self.required("listen")?;
         let text = value.as_str()?;
         if text.parse::<u16>().is_ok() {
             return Err(value.problem(&format!("is a port alone; use :{text}")));
@@ -158,24 +159,21 @@ impl Given {
         Ok((bare.unwrap_or(address).to_owned(), port))
     }
 
-    fn server(&self) -> Result<BaseUrl, UsageError> {
-        let Some(value) = self.last("server") else {
-            let default = BaseUrl::parse(flags::default_of("server"));
-            return default.map_err(|problem| UsageError::new(problem.to_owned()));
-        };
+    fn server(&self) -> Result<BaseUrl, String> {
+        let value = self.required("server")?;
         let url = BaseUrl::parse(value.as_str()?).map_err(|problem| value.url_problem(problem))?;
         self.check_scheme(value, &url)?;
         Ok(url)
     }
 
-    fn allowed_host(&self, value: &Value) -> Result<AllowedHost, UsageError> {
+    fn allowed_host(&self, value: &Value) -> Result<AllowedHost, String> {
         let allowed = AllowedHost::parse(value.as_str()?);
         let allowed = allowed.map_err(|problem| value.url_problem(problem))?;
         self.check_scheme(value, &allowed.api)?;
         Ok(allowed)
     }
 
-    fn check_scheme(&self, value: &Value, url: &BaseUrl) -> Result<(), UsageError> {
+    fn check_scheme(&self, value: &Value, url: &BaseUrl) -> Result<(), String> {
         match url.is_https || url.is_loopback() || self.is_on("insecure-http") {
             true => Ok(()),
             false => Err(value.problem(
@@ -184,7 +182,7 @@ impl Given {
         }
     }
 
-    fn exclude(&self, scope: &Scope) -> Result<BTreeSet<String>, UsageError> {
+    fn exclude(&self, scope: &Scope) -> Result<BTreeSet<String>, String> {
         let values = self.all("exclude");
         if let Scope::Gateways(ids) = scope
             && let Some(value) = values.iter().find(|v| ids.iter().any(|id| v.text == **id))
@@ -194,7 +192,7 @@ impl Given {
         values.iter().map(Value::id).collect()
     }
 
-    fn scope(&self) -> Result<Scope, UsageError> {
+    fn scope(&self) -> Result<Scope, String> {
         let gateways = self.all("gateway").iter().map(Value::id);
         let gateways: Vec<String> = gateways.collect::<Result<_, _>>()?;
         let organization = self.last("organization").map(Value::id).transpose()?;
@@ -204,29 +202,22 @@ impl Given {
             (true, Some(id), None) => Ok(Scope::Organization(id)),
             (true, None, Some(id)) => Ok(Scope::User(id)),
             (false, None, None) => Ok(Scope::Gateways(gateways)),
-            _ => Err(UsageError::new(
-                "--gateway, --organization and --user exclude each other".to_owned(),
-            )),
+            _ => Err("--gateway, --organization and --user exclude each other".to_owned()),
         }
     }
 
-    fn seconds(&self, name: &'static str, min: f64, max: f64) -> Result<Duration, UsageError> {
-        let text = self.text(name)?.unwrap_or(flags::default_of(name));
-        match text.parse::<f64>() {
+    fn seconds(&self, name: &str, min: f64, max: f64) -> Result<Duration, String> {
+        let value = self.required(name)?;
+        match value.as_str()?.parse::<f64>() {
             Ok(seconds) if (min..=max).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-            _ => {
-                let source = self.last(name).map_or(name, |value| value.source.as_str());
-                let problem =
-                    format!("{source} {text:?}: is no number of seconds from {min} to {max}");
-                Err(UsageError::new(problem))
-            }
+            _ => Err(value.problem(&format!("is no number of seconds from {min} to {max}"))),
         }
     }
 }
 
 impl Value {
     /// An identifier of The Things Stack. It becomes part of a path, so nothing else may pass.
-    fn id(&self) -> Result<String, UsageError> {
+    fn id(&self) -> Result<String, String> {
         let id = self.as_str()?;
         match is_id(id) {
             true => Ok(id.to_owned()),
@@ -236,9 +227,9 @@ impl Value {
 
     /// What is wrong with this URL. With user information it is not repeated: that holds a
     /// password.
-    fn url_problem(&self, problem: &str) -> UsageError {
+    fn url_problem(&self, problem: &str) -> String {
         match self.text.to_string_lossy().contains('@') {
-            true => UsageError::new(format!("{}: the URL {problem}", self.source)),
+            true => format!("{}: the URL {problem}", self.source),
             false => self.problem(problem),
         }
     }
@@ -251,12 +242,19 @@ fn is_id(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use proptest::collection::vec;
+    use proptest::prelude::{Strategy, prop_oneof};
+    use proptest::sample::select;
+
     use super::*;
     use crate::cli::flags::{FLAGS, help};
+    use crate::fuzz::mutations;
 
     const KEY: &str = "NNSXS.ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFGHIJKLM.SECRET";
 
-    fn parse_line(line: &str, variables: &[(&str, &str)]) -> Result<Command, UsageError> {
+    fn parse_line(line: &str, variables: &[(&str, &str)]) -> Result<Command, String> {
         parse(line.split_whitespace().map(OsString::from), |name| {
             let found = variables.iter().find(|(variable, _)| *variable == name);
             found.map(|(_, value)| OsString::from(value))
@@ -409,7 +407,7 @@ mod tests {
         );
         check_refused(
             "--key k --allow-host a/b",
-            r#"--allow-host "a/b": is no host name"#,
+            r#"--allow-host "a/b": is a URL: use HOST[:PORT], or NAME=URL"#,
         );
         check_refused(
             "--key k --gateway gw --user me",
@@ -442,6 +440,26 @@ mod tests {
         check_refused("--key k --unknown", "invalid option '--unknown'");
         check_refused("--key k extra", r#"unexpected argument "extra""#);
         check_refused("--key", "missing argument for option '--key'");
+    }
+
+    #[test]
+    fn bad_usage_is_told_on_one_line_that_no_terminal_obeys() {
+        for argument in ["--a\nb", "--\u{1b}[31m", "a\nb", "--once=\n", "-\n"] {
+            let arguments = ["--key", "k", argument].map(OsString::from);
+            let error = parse(arguments, |_| None).unwrap_err().to_string();
+            assert!(!error.contains(char::is_control), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_name_of_a_file_is_bad_usage() {
+        for (line, flag) in [
+            ("--key-file=", "--key-file"),
+            ("--key k --ca-file=", "--ca-file"),
+            ("--key k --web-token-file=", "--web-token-file"),
+        ] {
+            check_refused(line, &format!("{flag} \"\": names no file"));
+        }
     }
 
     #[track_caller]
@@ -564,7 +582,7 @@ mod tests {
 
     #[test]
     fn property_random_arguments_never_panic_and_never_repeat_a_key() {
-        let words = [
+        const WORDS: [&str; 23] = [
             "--",
             "-",
             "-key",
@@ -589,18 +607,15 @@ mod tests {
             "--ca-file",
             KEY,
         ];
-        crate::random::repeat(20_000, |random| {
-            let arguments = (0..random.below(6)).map(|_| {
-                let word = words[random.below(words.len())].as_bytes();
-                let bytes = match random.below(4) {
-                    0 => random.mutate(word, &[b"-", b"=", b":", b"\xff", b"99999"]),
-                    _ => word.to_vec(),
-                };
-                std::os::unix::ffi::OsStringExt::from_vec(bytes)
-            });
-            let arguments: Vec<OsString> = arguments.collect();
-            if let Err(error) = parse(arguments.clone(), |_| None) {
-                assert!(!error.to_string().contains(KEY), "{arguments:?}: {error}");
+        let pieces: &[&[u8]] = &[b"-", b"=", b":", b"\xff", b"99999"];
+        let word = || select(&WORDS[..]).prop_map(|word| word.as_bytes().to_vec());
+        let words = WORDS.iter().map(|word| word.as_bytes().to_vec()).collect();
+        let argument = prop_oneof![3 => word(), 1 => mutations(words, pieces)];
+        let arguments = vec(argument.prop_map(OsString::from_vec), 0..6);
+        crate::fuzz::check(20_000, arguments, |arguments| {
+            if let Err(error) = parse(arguments, |_| None) {
+                let line = error.to_string();
+                assert!(!line.contains(KEY) && !line.contains('\n'), "{line:?}");
             }
         });
     }

@@ -6,30 +6,14 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
-/// Bad usage: one line that names the flag and the value. Never holds a key.
-#[derive(Debug, PartialEq, Eq)]
-pub struct UsageError(String);
-
-impl UsageError {
-    /// A message that may repeat what was typed. A key in the wrong place is not repeated.
-    pub fn new(message: impl fmt::Display) -> UsageError {
-        UsageError(without_key(message))
-    }
-}
-
-impl fmt::Display for UsageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// A message, or in its place another one if it holds an API key.
+/// A message fit for one line, or in its place another one if it holds an API key.
 pub fn without_key(message: impl fmt::Display) -> String {
     let message = message.to_string();
-    match message.contains(KEY_PREFIX) {
-        true => "an API key stands where none belongs: use --key-file FILE or --key KEY".to_owned(),
-        false => message,
+    if message.contains(KEY_PREFIX) {
+        return "an API key stands where none belongs: use --key-file FILE or --key KEY".to_owned();
     }
+    // What was typed may hold a line break, or what a terminal takes for a command.
+    message.replace(char::is_control, "\u{fffd}")
 }
 
 /// How API keys of The Things Stack begin.
@@ -43,68 +27,53 @@ pub struct Flag {
     pub value: Option<&'static str>,
     pub variable: Option<&'static str>,
     pub default: Option<&'static str>,
+    /// Whether the variable holds several values, with commas between them.
+    is_list: bool,
     pub help: &'static str,
 }
 
-const fn value_flag(
-    name: &'static str,
-    value: &'static str,
-    variable: &'static str,
-    default: Option<&'static str>,
-    help: &'static str,
-) -> Flag {
-    Flag {
-        name,
-        short: None,
-        value: Some(value),
-        variable: Some(variable),
-        default,
-        help,
-    }
-}
+/// What a flag is unless its row says otherwise.
+const SWITCH: Flag = Flag {
+    name: "",
+    short: None,
+    value: None,
+    variable: None,
+    default: None,
+    is_list: false,
+    help: "",
+};
 
-const fn switch(
-    name: &'static str,
-    short: Option<char>,
-    variable: Option<&'static str>,
-    help: &'static str,
-) -> Flag {
-    Flag {
-        name,
-        short,
-        value: None,
-        variable,
-        default: None,
-        help,
-    }
-}
-
-/// What configures a service has a variable; what is for one run by hand has none.
+/// Each flag with its help. What configures a service has a variable; what is for one run by hand
+/// has none.
 #[rustfmt::skip]
 pub const FLAGS: [Flag; 22] = [
-    value_flag("listen", "ADDRESS:PORT", "TTN_LISTEN", Some(":9714"), "where to serve /metrics; without an address on all interfaces"),
-    value_flag("key", "KEY", "TTN_API_KEY", None, "API key; every user of this machine can see it in the process list, so use --key-file instead"),
-    value_flag("key-file", "FILE", "TTN_API_KEY_FILE", None, "file with the API key"),
-    value_flag("server", "URL", "TTN_SERVER", Some("https://eu1.cloud.thethings.network"), "the cluster that lists the gateways"),
-    value_flag("gateway", "ID", "TTN_GATEWAY", None, "watch only this gateway (repeatable); required for a gateway's own API key, which cannot list gateways"),
-    value_flag("organization", "ID", "TTN_ORGANIZATION", None, "watch the gateways of this organization"),
-    value_flag("user", "ID", "TTN_USER", None, "watch the gateways of this user"),
-    value_flag("exclude", "ID", "TTN_EXCLUDE", None, "do not watch this gateway (repeatable)"),
-    switch("no-locations", None, Some("TTN_NO_LOCATIONS"), "do not read or show where gateways are"),
-    value_flag("allow-host", "HOST[:PORT]|NAME=URL", "TTN_ALLOW_HOST", None, "another host that the API key may be sent to (repeatable): https://HOST[:PORT] for gateways whose server address is HOST, or URL for gateways whose server address is NAME"),
-    switch("insecure-http", None, Some("TTN_INSECURE_HTTP"), "allow http:// URLs beyond this machine; anyone on the way can read the API key"),
-    value_flag("ca-file", "FILE", "TTN_CA_FILE", None, "PEM file with the certificate authorities to trust instead of the built-in ones"),
-    value_flag("ttl", "SECONDS", "TTN_TTL", Some("10"), "how long stats are kept; 0 reads them anew for each scrape"),
-    value_flag("list-ttl", "SECONDS", "TTN_LIST_TTL", Some("300"), "how long the list of gateways is kept; 0 reads it anew for each scrape"),
-    value_flag("timeout", "SECONDS", "TTN_TIMEOUT", Some("5"), "limit for one request to the API, at most 300; a scrape without a timeout of its own may take twice that"),
-    value_flag("web-token-file", "FILE", "TTN_WEB_TOKEN_FILE", None, "file with a token that clients must send: Authorization: Bearer TOKEN"),
-    switch("once", None, None, "print the metrics to standard output and exit: 0 if everything was read, 1 if not"),
-    Flag { name: "print", short: None, value: Some("WHAT"), variable: None, default: None, help: "print a built-in file: dashboard, alerts, scrape-config or unit" },
-    switch("verbose", Some('v'), None, "log every step, whatever RUST_LOG says"),
-    switch("help", Some('h'), None, "print this help"),
-    switch("version", Some('V'), None, "print the version"),
-    Flag { name: "password", short: None, value: Some("PASSWORD"), variable: None, default: None, help: "ignored; the Python script had it" },
+    Flag { name: "listen", value: Some("ADDRESS:PORT"), variable: Some("TTN_LISTEN"), default: Some(":9714"), help: "where to serve /metrics; without an address on all interfaces", ..SWITCH },
+    Flag { name: "key", value: Some("KEY"), variable: Some("TTN_API_KEY"), help: "API key; every user of this machine can see it in the process list, so use --key-file instead", ..SWITCH },
+    Flag { name: "key-file", value: Some("FILE"), variable: Some("TTN_API_KEY_FILE"), help: "file with the API key", ..SWITCH },
+    Flag { name: "server", value: Some("URL"), variable: Some("TTN_SERVER"), default: Some("https://eu1.cloud.thethings.network"), help: "the cluster that lists the gateways", ..SWITCH },
+    Flag { name: "gateway", value: Some("ID"), variable: Some("TTN_GATEWAY"), is_list: true, help: "watch only this gateway (repeatable); required for a gateway's own API key, which cannot list gateways", ..SWITCH },
+    Flag { name: "organization", value: Some("ID"), variable: Some("TTN_ORGANIZATION"), help: "watch the gateways of this organization", ..SWITCH },
+    Flag { name: "user", value: Some("ID"), variable: Some("TTN_USER"), help: "watch the gateways of this user", ..SWITCH },
+    Flag { name: "exclude", value: Some("ID"), variable: Some("TTN_EXCLUDE"), is_list: true, help: "do not watch this gateway (repeatable)", ..SWITCH },
+    Flag { name: "no-locations", variable: Some("TTN_NO_LOCATIONS"), help: "do not read or show where gateways are", ..SWITCH },
+    Flag { name: "allow-host", value: Some("HOST[:PORT]|NAME=URL"), variable: Some("TTN_ALLOW_HOST"), is_list: true, help: "another host that the API key may be sent to (repeatable): https://HOST[:PORT] for gateways whose server address is HOST, or URL for gateways whose server address is NAME", ..SWITCH },
+    Flag { name: "insecure-http", variable: Some("TTN_INSECURE_HTTP"), help: "allow http:// URLs beyond this machine; anyone on the way can read the API key", ..SWITCH },
+    Flag { name: "ca-file", value: Some("FILE"), variable: Some("TTN_CA_FILE"), help: "PEM file with the certificate authorities to trust instead of the built-in ones", ..SWITCH },
+    Flag { name: "ttl", value: Some("SECONDS"), variable: Some("TTN_TTL"), default: Some("10"), help: "how long stats are kept; 0 reads them anew for each scrape", ..SWITCH },
+    Flag { name: "list-ttl", value: Some("SECONDS"), variable: Some("TTN_LIST_TTL"), default: Some("300"), help: "how long the list of gateways is kept; 0 reads it anew for each scrape", ..SWITCH },
+    Flag { name: "timeout", value: Some("SECONDS"), variable: Some("TTN_TIMEOUT"), default: Some("5"), help: "limit for one request to the API, at most 300; a scrape without a timeout of its own may take twice that", ..SWITCH },
+    Flag { name: "web-token-file", value: Some("FILE"), variable: Some("TTN_WEB_TOKEN_FILE"), help: "file with a token that clients must send: Authorization: Bearer TOKEN", ..SWITCH },
+    Flag { name: "once", help: "print the metrics to standard output and exit: 0 if everything was read, 1 if not", ..SWITCH },
+    Flag { name: "print", value: Some("WHAT"), help: "print a built-in file: dashboard, alerts, scrape-config or unit", ..SWITCH },
+    Flag { name: "verbose", short: Some('v'), help: "log every step, whatever RUST_LOG says", ..SWITCH },
+    Flag { name: "help", short: Some('h'), help: "print this help", ..SWITCH },
+    Flag { name: "version", short: Some('V'), help: "print the version", ..SWITCH },
+    Flag { name: "password", value: Some("PASSWORD"), help: "ignored; the Python script had it", ..SWITCH },
 ];
+
+/// Flags that say the same thing in other ways: where one of them is given, the variables of all
+/// are ignored.
+const ALTERNATIVES: [&[&str]; 2] = [&["key", "key-file"], &["gateway", "organization", "user"]];
 
 /// The help text: usage, every flag with its variable and default, examples.
 pub fn help() -> String {
@@ -132,35 +101,30 @@ impl Flag {
     fn help_entry(&self) -> String {
         let short = self.short.map_or("    ".into(), |c| format!("-{c}, "));
         let value = self.value.map_or(String::new(), |v| format!(" {v}"));
-        let mut notes = Vec::new();
-        notes.extend(self.default.map(|default| format!("default {default}")));
-        notes.extend(self.variable.map(|variable| format!("variable {variable}")));
-        let notes = match notes.is_empty() {
-            true => String::new(),
-            false => format!(" [{}]", notes.join(", ")),
+        let default = self.default.map(|default| format!("default {default}"));
+        let variable = self.variable.map(|variable| format!("variable {variable}"));
+        let notes: Vec<String> = default.into_iter().chain(variable).collect();
+        let help = match notes.is_empty() {
+            true => self.help.to_owned(),
+            false => format!("{} [{}]", self.help, notes.join(", ")),
         };
-        let text = format!("{}{notes}", self.help);
-        let indent = "          ";
-        format!("  {short}--{}{value}\n{}\n", self.name, wrap(&text, indent))
+        format!("  {short}--{}{value}\n{}\n", self.name, wrap(&help))
     }
 }
 
-/// Breaks text into lines of at most 80 columns, each behind `indent`.
-fn wrap(text: &str, indent: &str) -> String {
-    let mut lines = vec![indent.to_owned()];
+/// Breaks text into lines of at most 80 columns, indented by 10.
+fn wrap(text: &str) -> String {
+    let (mut lines, mut column) = (String::new(), 80);
     for word in text.split(' ') {
-        let line = lines.last().map_or(0, String::len);
-        if line > indent.len() && line + word.len() >= 80 {
-            lines.push(indent.to_owned());
-        }
-        if let Some(line) = lines.last_mut() {
-            if line.len() > indent.len() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
+        let (space, start) = match column + 1 + word.len() {
+            0..=80 => (" ", column + 1),
+            _ => ("\n          ", 10),
+        };
+        lines += space;
+        lines += word;
+        column = start + word.len();
     }
-    lines.join("\n")
+    lines.split_off(1)
 }
 
 /// One value and where it came from, for messages: `--ttl` or `TTN_TTL`.
@@ -175,24 +139,24 @@ pub struct Given(BTreeMap<&'static str, Vec<Value>>);
 impl Given {
     pub fn from_command_line(
         arguments: impl IntoIterator<Item = OsString>,
-    ) -> Result<Given, UsageError> {
+    ) -> Result<Given, String> {
         let mut given = Given(BTreeMap::new());
         let mut parser = lexopt::Parser::from_args(with_double_dashes(arguments));
-        while let Some(argument) = parser.next().map_err(UsageError::new)? {
+        while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
             let found = match &argument {
                 lexopt::Arg::Long(name) => find(name),
-                lexopt::Arg::Short(c) => {
-                    let flag = FLAGS.iter().find(|flag| flag.short == Some(*c));
-                    flag.map(|flag| (flag, true))
+                lexopt::Arg::Short(letter) => {
+                    let mut flags = FLAGS.iter().map(|flag| (flag, true));
+                    flags.find(|(flag, _)| flag.short == Some(*letter))
                 }
                 lexopt::Arg::Value(value) => {
                     let text = value.to_string_lossy().into_owned();
-                    return Err(UsageError::new(format!("unexpected argument {text:?}")));
+                    return Err(format!("unexpected argument {text:?}"));
                 }
             };
-            let (flag, is_on) = found.ok_or_else(|| UsageError::new(argument.unexpected()))?;
+            let (flag, is_on) = found.ok_or_else(|| argument.unexpected().to_string())?;
             let text = match flag.value {
-                Some(_) => parser.value().map_err(UsageError::new)?,
+                Some(_) => parser.value().map_err(|error| error.to_string())?,
                 None if is_on => parser.optional_value().unwrap_or("true".into()),
                 None => "false".into(),
             };
@@ -203,7 +167,7 @@ impl Given {
     }
 
     /// Keeps a value. A switch takes what absl takes for true and false.
-    fn add(&mut self, flag: &Flag, mut value: Value) -> Result<(), UsageError> {
+    fn add(&mut self, flag: &Flag, mut value: Value) -> Result<(), String> {
         if flag.value.is_none() {
             let text = value.text.to_string_lossy().to_ascii_lowercase();
             value.text = match &*text {
@@ -216,8 +180,8 @@ impl Given {
         Ok(())
     }
 
-    /// Adds the variables of the flags that were not given. A key on the command line wins
-    /// over a key file in the environment and the other way round.
+    /// Adds the variables, else the defaults, of the flags that were not given. A key on the
+    /// command line wins over a key file in the environment and the other way round.
     ///
     /// # Errors
     /// If a variable that takes several values is set and has none, or a switch is set to
@@ -225,32 +189,33 @@ impl Given {
     pub fn or_from_environment(
         mut self,
         variable: impl Fn(&str) -> Option<OsString>,
-    ) -> Result<Given, UsageError> {
-        let has_key = self.has("key") || self.has("key-file");
-        let has_scope = ["gateway", "organization", "user"].map(|name| self.has(name));
-        let has_scope = has_scope.contains(&true);
-        for flag in &FLAGS {
-            let is_overruled = match flag.name {
-                "key" | "key-file" => has_key,
-                "gateway" | "organization" | "user" => has_scope,
-                name => self.has(name),
-            };
-            let text = flag.variable.and_then(&variable);
-            let Some(text) = text.filter(|text| !is_overruled && !text.is_empty()) else {
+    ) -> Result<Given, String> {
+        let is_open = |flag: &&Flag| !self.overrules(flag);
+        for flag in FLAGS.iter().filter(is_open).collect::<Vec<_>>() {
+            let set = flag.variable.and_then(&variable);
+            let set = set.filter(|text| !text.is_empty());
+            let Some(text) = set.or(flag.default.map(OsString::from)) else {
                 continue;
             };
             let source = flag.variable.unwrap_or(flag.name).to_owned();
             let value = Value { source, text };
-            match flag.name {
-                "gateway" | "allow-host" | "exclude" => {
-                    for value in value.split_at_commas()? {
-                        self.add(flag, value)?;
-                    }
-                }
-                _ => self.add(flag, value)?,
+            let values = match flag.is_list {
+                true => value.split_at_commas()?,
+                false => vec![value],
+            };
+            for value in values {
+                self.add(flag, value)?;
             }
         }
         Ok(self)
+    }
+
+    /// Whether what is given leaves nothing to say for the variable of this flag.
+    fn overrules(&self, flag: &Flag) -> bool {
+        let own = [flag.name];
+        let group = ALTERNATIVES.iter().find(|names| names.contains(&flag.name));
+        let mut names = group.map_or(&own[..], |names| names).iter();
+        names.any(|name| self.has(name))
     }
 
     /// Whether the switch is on.
@@ -273,27 +238,36 @@ impl Given {
         self.all(name).last()
     }
 
-    /// The last value of a flag as text.
-    pub fn text(&self, name: &str) -> Result<Option<&str>, UsageError> {
-        self.last(name).map(Value::as_str).transpose()
+    /// The last value of a flag that has a default.
+    pub fn required(&self, name: &str) -> Result<&Value, String> {
+        let missing = || format!("--{name} is not set");
+        self.last(name).ok_or_else(missing)
     }
 
     /// The last value of a flag as a path.
-    pub fn path(&self, name: &str) -> Option<PathBuf> {
-        self.last(name).map(|value| PathBuf::from(&value.text))
+    pub fn path(&self, name: &str) -> Result<Option<PathBuf>, String> {
+        self.last(name).map(Value::path).transpose()
     }
 }
 
 impl Value {
     /// The value as text, which every value but a path has to be.
-    pub fn as_str(&self) -> Result<&str, UsageError> {
+    pub fn as_str(&self) -> Result<&str, String> {
         self.text
             .to_str()
             .ok_or_else(|| self.problem("is not UTF-8"))
     }
 
+    /// The value as a path, which may be anything but empty.
+    pub fn path(&self) -> Result<PathBuf, String> {
+        match self.text.is_empty() {
+            true => Err(self.problem("names no file")),
+            false => Ok(PathBuf::from(&self.text)),
+        }
+    }
+
     /// The parts of a list; a list that names nothing would not limit what it should limit.
-    fn split_at_commas(&self) -> Result<Vec<Value>, UsageError> {
+    fn split_at_commas(&self) -> Result<Vec<Value>, String> {
         let parts = self.as_str()?.split(',').map(str::trim);
         let values: Vec<Value> = parts
             .filter(|part| !part.is_empty())
@@ -309,8 +283,8 @@ impl Value {
     }
 
     /// What is wrong with this value.
-    pub fn problem(&self, problem: &str) -> UsageError {
-        UsageError::new(format!("{} {:?}: {problem}", self.source, self.text))
+    pub fn problem(&self, problem: &str) -> String {
+        format!("{} {:?}: {problem}", self.source, self.text)
     }
 }
 
@@ -330,25 +304,17 @@ fn with_double_dashes(
 ) -> impl Iterator<Item = OsString> {
     let mut is_value = false;
     arguments.into_iter().map(move |argument| {
-        let name = match argument.to_str() {
-            Some(text) if !is_value => text.strip_prefix('-').map(|rest| {
-                let rest = rest.strip_prefix('-').unwrap_or(rest);
-                rest.split_once('=')
-                    .map_or((rest, false), |(name, _)| (name, true))
-            }),
-            _ => None,
+        let text = argument.to_str().filter(|_| !is_value);
+        is_value = false;
+        let Some(name) = text.and_then(|text| text.strip_prefix('-')) else {
+            return argument;
         };
-        let flag = name.and_then(|(name, _)| find(name)).map(|(flag, _)| flag);
-        is_value = flag.is_some_and(|flag| flag.value.is_some()) && name.is_some_and(|n| !n.1);
-        match argument.to_str() {
-            Some(text) if flag.is_some() && !text.starts_with("--") => format!("-{text}").into(),
-            _ => argument,
-        }
+        let long = name.strip_prefix('-').unwrap_or(name);
+        let (name, value) = long.split_once('=').unzip();
+        let Some((flag, _)) = find(name.unwrap_or(long)) else {
+            return argument;
+        };
+        is_value = flag.value.is_some() && value.is_none();
+        format!("--{long}").into()
     })
-}
-
-/// The default of a flag that has one.
-pub fn default_of(name: &str) -> &'static str {
-    let flag = FLAGS.iter().find(|flag| flag.name == name);
-    flag.and_then(|flag| flag.default).unwrap_or_default()
 }

@@ -1,15 +1,15 @@
-//! One collection: what has to be fetched, from which cluster and in which order, and within
-//! which time. What it finds out goes into [`Known`] at once.
+//! One collection: what has to be fetched, in which order, and within which time. What it finds
+//! out goes into [`Known`] at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::collect::cluster_search::ClusterSearch;
 use crate::collect::gateway_list::GatewayList;
-use crate::collect::known::{About, Known};
+use crate::collect::known::{Known, Missing};
 use crate::collect::outage_log::{Line, OutageLog};
-use crate::collect::stats::StatsReader;
+use crate::collect::states::{Collection, StateReader};
 use crate::error::Reason;
 use crate::model::{KeyInfo, Snapshot};
 use crate::things_stack::{BaseUrl, Client, KnownHosts};
@@ -22,8 +22,13 @@ pub const FAILURE_TTL_MAX: Duration = Duration::from_secs(10);
 /// How often the API key's own state is asked for, and after a failure.
 const KEY_INFO_TTL: Duration = Duration::from_secs(3600);
 const KEY_INFO_RETRY: Duration = Duration::from_secs(300);
-/// For that question: scrapes may be waiting.
+/// For that question: a scrape that comes meanwhile waits.
 const KEY_INFO_TIME: Duration = Duration::from_secs(2);
+/// It is put when no collection has begun for this long: the next one is then most likely a
+/// scrape interval away.
+const QUIET_TIME: Duration = Duration::from_secs(1);
+/// It is put off for that no longer than this.
+const KEY_INFO_DELAY_MAX: Duration = Duration::from_secs(5);
 
 /// What a request for the metrics brings along.
 #[derive(Clone, Copy)]
@@ -39,21 +44,19 @@ pub struct Scrape {
 }
 
 pub struct Collector {
-    pub(super) client: Client,
-    pub(super) server: BaseUrl,
-    pub(super) hosts: KnownHosts,
-    pub(super) list: GatewayList,
-    pub(super) reader: StatsReader,
-    pub(super) search: ClusterSearch,
-    pub(super) ttl: Duration,
-    /// Hosts that brought nothing the last time: they are asked last.
-    pub(super) failing_hosts: Vec<String>,
+    client: Client,
+    list: GatewayList,
+    states: StateReader,
+    known: Known,
     outage_log: OutageLog,
     /// Names of fields whose unexpected form was logged.
     logged_fields: BTreeSet<&'static str>,
-    /// When the key's own state is asked for again.
-    next_key_info: Option<Instant>,
-    pub(super) known: Known,
+    /// When the last collection ended.
+    collected: Instant,
+    /// From when on the key's own state is to be asked for again.
+    key_info_due: Instant,
+    /// The key that all of this is about.
+    key_number: u64,
 }
 
 impl Collector {
@@ -64,20 +67,17 @@ impl Collector {
         list: GatewayList,
         ttl: Duration,
     ) -> Collector {
-        let known = Known::new(client.counters());
+        let start = Instant::now();
         Collector {
+            known: Known::new(client.counters()),
+            key_number: client.key_number(),
             client,
-            server,
-            hosts,
             list,
-            reader: StatsReader::default(),
-            search: ClusterSearch::default(),
-            ttl,
-            failing_hosts: Vec::new(),
+            states: StateReader::new(ClusterSearch::new(server, hosts), ttl),
             outage_log: OutageLog::default(),
             logged_fields: BTreeSet::new(),
-            next_key_info: None,
-            known,
+            collected: start,
+            key_info_due: start,
         }
     }
 
@@ -89,9 +89,13 @@ impl Collector {
     /// Finds out what this scrape needs and is not known, by its deadline. A collection that
     /// has begun gets at least two seconds.
     pub fn collect(&mut self, scrape: &Scrape) {
+        self.collect_missing(scrape);
+        self.collected = Instant::now();
+    }
+
+    fn collect_missing(&mut self, scrape: &Scrape) {
         let is_list_due = self.list.is_due(scrape);
-        let missing = self.known.missing(scrape);
-        let count = self.known.gateway_count();
+        let (mut missing, count) = self.known.missing(scrape);
         self.known
             .count(|counters| counters.cache_hits += (count - missing.len()) as u64);
         if !is_list_due && missing.is_empty() {
@@ -99,24 +103,26 @@ impl Collector {
         }
         let start = Instant::now();
         let deadline = scrape.deadline.max(start + TIME_MIN);
-        if is_list_due && !self.list.is_slow() {
+        let is_list_last = self.list.can_wait();
+        if is_list_due && !is_list_last {
             let left = deadline.saturating_duration_since(start);
             let is_first = self.list.is_empty();
-            self.read_list(scrape, if is_first { deadline } else { start + left / 2 });
+            missing = self.read_list(scrape, if is_first { deadline } else { start + left / 2 });
         }
-        let mut asked = self.read_stats(scrape, deadline);
-        if is_list_due && self.list.is_slow() && !self.list.is_empty() {
-            self.read_list(scrape, deadline);
+        self.read_stats(missing, scrape, deadline);
+        if is_list_due && is_list_last {
             // Those that are new in it.
-            asked.append(&mut self.read_stats(scrape, deadline));
+            missing = self.read_list(scrape, deadline);
+            self.read_stats(missing, scrape, deadline);
         }
-        self.finish(scrape, start, is_list_due, &asked);
+        self.finish(scrape, start, is_list_due);
     }
 
-    /// How long [`Collector::ask_about_key`] can wait.
+    /// How long [`Collector::ask_about_key`] has to wait.
     pub fn time_to_key_info(&self, now: Instant) -> Duration {
-        let next = self.next_key_info;
-        next.map_or(Duration::ZERO, |next| next.saturating_duration_since(now))
+        let quiet = self.collected + QUIET_TIME;
+        let at = quiet.min(self.key_info_due + KEY_INFO_DELAY_MAX);
+        at.max(self.key_info_due).saturating_duration_since(now)
     }
 
     /// Asks for the state of the API key when it is time to. For a moment in which no client
@@ -125,86 +131,96 @@ impl Collector {
         if !self.time_to_key_info(now).is_zero() {
             return;
         }
-        let needs_list = self.list.is_listed();
+        let (server, needs_list) = (self.states.server().clone(), self.list.is_listed());
         let info = self
             .client
-            .key_info(&self.server, needs_list, now + KEY_INFO_TIME);
-        self.next_key_info = Some(
-            Instant::now()
-                + if info.is_ok() {
-                    KEY_INFO_TTL
-                } else {
-                    KEY_INFO_RETRY
-                },
-        );
-        match info {
-            Ok(info) => self.set_key_info(info),
-            Err(refused) => log::debug!("the API key's own state is not known: {}", refused.error),
-        }
+            .key_info(&server, needs_list, now + KEY_INFO_TIME);
+        self.forget_old_key();
+        let next = match info {
+            Ok(info) => {
+                self.set_key_info(info);
+                KEY_INFO_TTL
+            }
+            Err(refused) => {
+                log::debug!("the API key's own state is not known: {}", refused.error);
+                KEY_INFO_RETRY
+            }
+        };
+        self.key_info_due = Instant::now() + next;
     }
 
     fn set_key_info(&mut self, info: KeyInfo) {
-        let mut about = self.known.about();
-        let is_known = about
-            .key
-            .as_deref()
-            .is_some_and(|known| known.missing_rights == info.missing_rights);
-        if !info.missing_rights.is_empty() && !is_known {
+        let info = Arc::new(info);
+        let new = info.clone();
+        let mut old = None;
+        self.known
+            .change_about(|about| old = about.key.replace(new));
+        let is_said = old.is_some_and(|old| old.missing_rights == info.missing_rights);
+        if !info.missing_rights.is_empty() && !is_said {
             let rights = info.missing_rights.join("\" and \"");
             log::warn!(
                 "the API key lacks the right \"{rights}\": grant it in the console, under API keys"
             );
         }
-        about.key = Some(Arc::new(info));
-        self.known.set_about(about);
     }
 
-    fn read_list(&mut self, scrape: &Scrape, deadline: Instant) {
-        self.list
-            .read(&mut self.client, &self.server, scrape.at, deadline);
-        let mut clusters: BTreeMap<&str, Arc<str>> = BTreeMap::new();
-        let mut gateways = Vec::with_capacity(self.list.gateways().len());
-        for gateway in self.list.gateways() {
-            let address = gateway.gateway_server_address.as_str();
-            // Most gateways share a handful of addresses.
-            let cluster =
-                clusters
-                    .entry(address)
-                    .or_insert_with(|| match self.hosts.api_of(address) {
-                        Ok(base) => base.host.into(),
-                        Err(host) => host.into(),
-                    });
-            gateways.push((gateway.clone(), cluster.clone()));
+    /// A new key may have other rights than the old one, and another end.
+    fn forget_old_key(&mut self) {
+        if self.key_number != self.client.key_number() {
+            self.key_number = self.client.key_number();
+            self.states.forget_refusals();
+            self.known.change_about(|about| about.key = None);
+            self.key_info_due = Instant::now();
         }
-        self.known.set_gateways(gateways);
-        self.reader.retain(|id| self.list.contains(id));
-        self.search.retain(|id| self.list.contains(id));
-        let mut about = self.known.about();
-        about.list_error = self.list.error().cloned();
-        about.list_obtained_at = self.list.obtained_at();
-        self.known.set_about(about);
+    }
+
+    /// The list as it is then may have other gateways to ask for.
+    fn read_list(&mut self, scrape: &Scrape, deadline: Instant) -> Vec<Missing> {
+        let server = self.states.server().clone();
+        self.list
+            .read(&mut self.client, &server, scrape.at, deadline);
+        self.known
+            .set_gateways(self.states.set_gateways(&self.list));
+        self.known.change_about(|about| {
+            about.list_error = self.list.error().cloned();
+            about.list_obtained_at = self.list.obtained_at();
+        });
+        self.known.missing(scrape).0
+    }
+
+    fn read_stats(&mut self, missing: Vec<Missing>, scrape: &Scrape, deadline: Instant) {
+        self.forget_old_key();
+        self.known
+            .count(|counters| counters.cache_misses += missing.len() as u64);
+        let mut collection = Collection {
+            client: &mut self.client,
+            list: &self.list,
+            known: &self.known,
+            scrape,
+            deadline,
+        };
+        self.states.read(missing, &mut collection);
     }
 
     /// Counts and logs what is missing in the end.
-    fn finish(&mut self, scrape: &Scrape, start: Instant, has_read_list: bool, asked: &[Arc<str>]) {
-        let mut about: About = self.known.about();
-        about.collected = Some((scrape.at, start.elapsed()));
-        about.warnings = self.client.warnings().to_vec();
-        self.known.set_about(about);
+    fn finish(&mut self, scrape: &Scrape, start: Instant, has_read_list: bool) {
+        let took = start.elapsed();
+        self.known.change_about(|about| {
+            about.collected = Some((scrape.at, took));
+            about.warnings = self.client.warnings().to_vec();
+        });
         let snapshot = self.known.snapshot(scrape);
-        let error_of = |id: &Arc<str>| {
-            let reports = &snapshot.gateways;
-            let found = reports.binary_search_by(|report| (*report.gateway.gateway_id).cmp(id));
-            reports[found.ok()?].outcome.as_ref().err()
-        };
         let of_list = snapshot.list_error.iter().filter(|_| has_read_list);
+        let errors = snapshot
+            .gateways
+            .iter()
+            .filter_map(|report| report.outcome.as_ref().err());
+        // Other errors of gateways were counted when they were obtained.
+        let of_gateways = errors.filter(|error| error.reason == Reason::Budget);
         let field_errors = std::mem::take(&mut self.client.field_errors);
         self.known.count(|counters| {
-            for error in asked.iter().filter_map(error_of).chain(of_list) {
-                // Fields are counted one by one.
-                if error.reason != Reason::Field {
-                    counters.count_error(error.reason);
-                }
+            for error in of_list.chain(of_gateways) {
+                counters.count_error(error.reason);
             }
             counters.errors[Reason::Field as usize] += field_errors.total();
             counters
@@ -219,22 +235,22 @@ impl Collector {
                 log::warn!("{field_error}; this field is left out");
             }
         }
-        self.report(&snapshot, start.elapsed());
+        self.log_outages(&snapshot);
+        log::debug!("collected {} gateways in {took:?}", snapshot.gateways.len());
     }
 
     /// Whether this host is one of those that are asked now.
     fn is_asked(&self, host: &str, snapshot: &Snapshot) -> bool {
         let mut gateways = snapshot.gateways.iter();
-        host == self.server.host || gateways.any(|report| *report.cluster == *host)
+        host == self.states.server().host || gateways.any(|report| *report.cluster == *host)
     }
 
-    fn report(&mut self, snapshot: &Snapshot, took: Duration) {
+    fn log_outages(&mut self, snapshot: &Snapshot) {
         for line in self.outage_log.enter(snapshot) {
             match line {
                 Line::Failing(line) => log::warn!("{line}"),
                 Line::Recovered(line) => log::info!("{line}"),
             }
         }
-        log::debug!("collected {} gateways in {took:?}", snapshot.gateways.len());
     }
 }

@@ -5,12 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::collect::Scrape;
-use crate::collect::ttl_map::TtlMap;
+use crate::collect::cluster_search::Home;
+use crate::collect::uplink_rate::UplinkRate;
 use crate::error::{FetchError, Reason};
-use crate::model::{Counters, Gateway, GatewayReport, KeyInfo, Outcome, Snapshot, Timestamp};
-
-/// Two readings of a counter that are closer than this tell no rate.
-const RATE_TIME_MIN: Duration = Duration::from_secs(5);
+use crate::model::{Counters, Gateway, GatewayReport, KeyInfo, Outcome, Snapshot};
 
 #[derive(Clone)]
 pub struct Known {
@@ -20,43 +18,48 @@ pub struct Known {
 
 #[derive(Default)]
 struct State {
-    /// Sorted by id, each with the cluster where it is looked for first.
-    gateways: Vec<(Arc<Gateway>, Arc<str>)>,
+    /// Sorted by id.
+    gateways: Vec<Watched>,
     about: About,
-    outcomes: TtlMap<Arc<str>, Fetched>,
     /// Grows with each change.
     version: u64,
     last: Option<Made>,
 }
 
-/// What is known beside the gateways.
-#[derive(Clone, Default)]
-pub struct About {
-    pub list_error: Option<Arc<FetchError>>,
-    pub list_obtained_at: Option<SystemTime>,
-    pub key: Option<Arc<KeyInfo>>,
-    pub warnings: Vec<String>,
-    /// The end of the last collection by this machine's clock, and how long it took.
-    pub collected: Option<(SystemTime, Duration)>,
+struct Watched {
+    gateway: Arc<Gateway>,
+    home: Arc<Home>,
+    fetched: Option<Fetched>,
 }
 
 /// What became of asking for one gateway.
 struct Fetched {
     outcome: Outcome,
-    /// Where it was found, or looked for.
+    /// The host where it was found, or looked for.
     cluster: Arc<str>,
     /// Whoever arrived before this has no use for something newer.
     ended: Instant,
-    counted: Option<Counted>,
-    uplinks_per_hour: Option<f64>,
+    expiry: Instant,
+    uplink_rate: UplinkRate,
 }
 
-/// A reading of the uplink counter of one connection.
-#[derive(Clone, Copy)]
-struct Counted {
-    uplinks: u64,
-    connected_at: Option<Timestamp>,
-    at: Instant,
+/// A gateway of which too little is known for a scrape.
+pub struct Missing {
+    pub gateway: Arc<Gateway>,
+    pub home: Arc<Home>,
+    /// Whether anything was known of it before.
+    pub was_known: bool,
+}
+
+/// What is known beside the gateways.
+#[derive(Default)]
+pub struct About {
+    pub list_error: Option<Arc<FetchError>>,
+    pub list_obtained_at: Option<SystemTime>,
+    pub key: Option<Arc<KeyInfo>>,
+    pub warnings: Vec<String>,
+    /// The beginning of the last collection by this machine's clock, and how long it took.
+    pub collected: Option<(SystemTime, Duration)>,
 }
 
 /// A snapshot, and for how long it need not be made anew.
@@ -64,16 +67,18 @@ struct Made {
     snapshot: Arc<Snapshot>,
     version: u64,
     arrived: Instant,
+    /// Whether something is known of each gateway.
     is_complete: bool,
-    fresh_until: Instant,
+    /// The first moment at which something in it has expired.
+    fresh_until: Option<Instant>,
 }
 
 impl Made {
+    /// What is not fresh serves those who arrived together with the scrape that it was made for.
+    /// What is missing in it is missing for all who arrived later, too.
     fn serves(&self, scrape: &Scrape, version: u64) -> bool {
-        // What is missing is missing for whoever came later, too.
         let is_enough = self.is_complete || scrape.arrived >= self.arrived;
-        let is_fresh = scrape.now < self.fresh_until && is_enough;
-        // Without fresh data it serves those who asked together.
+        let is_fresh = is_enough && self.fresh_until.is_none_or(|until| scrape.now < until);
         self.version == version && (is_fresh || scrape.arrived == self.arrived)
     }
 }
@@ -111,57 +116,57 @@ impl Known {
     }
 
     /// Takes over the list, which is sorted by id: what is no longer in it is forgotten.
-    pub(super) fn set_gateways(&self, gateways: Vec<(Arc<Gateway>, Arc<str>)>) {
+    pub(super) fn set_gateways(&self, gateways: Vec<(Arc<Gateway>, Arc<Home>)>) {
         let mut state = self.state();
-        let is_listed = |id: &Arc<str>| {
-            let found = gateways.binary_search_by(|(gateway, _)| (*gateway.gateway_id).cmp(id));
-            found.is_ok()
+        let watched = gateways.into_iter().map(|(gateway, home)| Watched {
+            fetched: state
+                .watched(&gateway.gateway_id)
+                .and_then(|w| w.fetched.take()),
+            gateway,
+            home,
+        });
+        state.gateways = watched.collect();
+        state.version += 1;
+    }
+
+    pub(super) fn change_about(&self, change: impl FnOnce(&mut About)) {
+        let mut state = self.state();
+        change(&mut state.about);
+        state.version += 1;
+    }
+
+    /// Keeps what became of asking for a gateway, if that is still watched.
+    pub(super) fn insert(&self, id: &str, cluster: Arc<str>, outcome: Outcome, expiry: Instant) {
+        let mut state = self.state();
+        let Some(watched) = state.watched(id) else {
+            return;
         };
-        state.outcomes.retain(is_listed);
-        state.gateways = gateways;
-        state.version += 1;
-    }
-
-    pub(super) fn set_about(&self, about: About) {
-        let mut state = self.state();
-        state.about = about;
-        state.version += 1;
-    }
-
-    pub(super) fn about(&self) -> About {
-        self.state().about.clone()
-    }
-
-    /// Keeps what became of asking for a gateway.
-    pub(super) fn insert(
-        &self,
-        id: &Arc<str>,
-        cluster: Arc<str>,
-        outcome: Outcome,
-        expiry: Instant,
-    ) {
-        let mut state = self.state();
         let ended = Instant::now();
-        let earlier = state.outcomes.get(id).map(|(earlier, _)| earlier);
-        let fetched = Fetched::new(outcome, cluster, ended, earlier);
-        state.outcomes.insert(id.clone(), fetched, expiry);
+        let rate = watched.fetched.as_ref().map(|earlier| earlier.uplink_rate);
+        watched.fetched = Some(Fetched {
+            uplink_rate: rate.unwrap_or_default().after(&outcome, ended),
+            outcome,
+            cluster,
+            ended,
+            expiry,
+        });
         state.version += 1;
     }
 
-    /// The gateways of which too little is known for this scrape, sorted by id, and whether
-    /// anything was known of each before.
-    pub(super) fn missing(&self, scrape: &Scrape) -> Vec<(Arc<Gateway>, bool)> {
+    /// The gateways of which too little is known for this scrape, sorted by id, and how many
+    /// there are in all.
+    pub(super) fn missing(&self, scrape: &Scrape) -> (Vec<Missing>, usize) {
         let state = self.state();
-        let gateways = state.gateways.iter().map(|(gateway, _)| gateway);
-        let missing = gateways.filter(|gateway| state.fetched(gateway, scrape).is_none());
-        let was_known = |gateway: &Gateway| state.outcomes.get(&*gateway.gateway_id).is_some();
-        missing
-            .map(|gateway| (gateway.clone(), was_known(gateway)))
-            .collect()
-    }
-
-    pub(super) fn gateway_count(&self) -> usize {
-        self.state().gateways.len()
+        let missing = state
+            .gateways
+            .iter()
+            .filter(|w| w.fetched_for(scrape).is_none());
+        let missing = missing.map(|watched| Missing {
+            gateway: watched.gateway.clone(),
+            home: watched.home.clone(),
+            was_known: watched.fetched.is_some(),
+        });
+        (missing.collect(), state.gateways.len())
     }
 
     /// Whoever panicked with it left plain data behind, valid at each step.
@@ -170,91 +175,44 @@ impl Known {
     }
 }
 
-impl Fetched {
-    fn new(
-        outcome: Outcome,
-        cluster: Arc<str>,
-        ended: Instant,
-        earlier: Option<&Fetched>,
-    ) -> Fetched {
-        let stats = outcome.as_ref().ok().and_then(Option::as_deref);
-        let stats = stats.filter(|stats| stats.is_connected() && stats.is_readable("uplink_count"));
-        let counted = stats.map(|stats| Counted {
-            uplinks: stats.uplink_count,
-            connected_at: stats.connected_at,
-            at: ended,
-        });
-        let last = earlier.and_then(|earlier| earlier.counted);
-        let rate = counted
-            .zip(last)
-            .and_then(|(counted, last)| counted.rate_since(last));
-        let is_too_soon = counted
-            .zip(last)
-            .is_some_and(|(c, l)| c.at - l.at < RATE_TIME_MIN);
-        Fetched {
-            outcome,
-            cluster,
-            ended,
-            // The longer of two intervals tells more; a failure in between spoils nothing.
-            counted: if is_too_soon || counted.is_none() {
-                last
-            } else {
-                counted
-            },
-            uplinks_per_hour: match is_too_soon {
-                true => earlier.and_then(|earlier| earlier.uplinks_per_hour),
-                false => rate,
-            },
-        }
+impl Watched {
+    /// What is known and can be used: it is fresh, or newer than the scrape.
+    fn fetched_for(&self, scrape: &Scrape) -> Option<&Fetched> {
+        let is_usable = |f: &&Fetched| scrape.now < f.expiry || f.ended >= scrape.arrived;
+        self.fetched.as_ref().filter(is_usable)
     }
-}
 
-impl Counted {
-    /// Messages an hour since an earlier reading of the same connection.
-    fn rate_since(self, earlier: Counted) -> Option<f64> {
-        let is_same = self.connected_at == earlier.connected_at;
-        let count = self
-            .uplinks
-            .checked_sub(earlier.uplinks)
-            .filter(|_| is_same)?;
-        let hours = (self.at - earlier.at).as_secs_f64() / 3600.0;
-        (hours > 0.0).then(|| count as f64 / hours)
+    fn report(&self, scrape: &Scrape, unknown: &Arc<FetchError>) -> GatewayReport {
+        let fetched = self.fetched_for(scrape);
+        GatewayReport {
+            gateway: self.gateway.clone(),
+            cluster: fetched.map_or(&self.home.host, |f| &f.cluster).clone(),
+            outcome: fetched.map_or_else(|| Err(unknown.clone()), |f| f.outcome.clone()),
+            uplinks_per_hour: fetched.and_then(|f| f.uplink_rate.per_hour),
+        }
     }
 }
 
 impl State {
-    /// What is known of a gateway and can be used: it is fresh, or newer than the scrape.
-    fn fetched(&self, gateway: &Gateway, scrape: &Scrape) -> Option<(&Fetched, Instant)> {
-        let (fetched, expiry) = self.outcomes.get(&*gateway.gateway_id)?;
-        let is_usable = scrape.now < expiry || fetched.ended >= scrape.arrived;
-        is_usable.then_some((fetched, expiry))
+    fn watched(&mut self, id: &str) -> Option<&mut Watched> {
+        let of_id = |watched: &Watched| (*watched.gateway.gateway_id).cmp(id);
+        let at = self.gateways.binary_search_by(of_id).ok()?;
+        Some(&mut self.gateways[at])
     }
 
     fn make(&self, scrape: &Scrape) -> Made {
-        let budget = |what: &str| Arc::new(FetchError::new(Reason::Budget, what));
         let unknown = budget("it could not be asked for within the time of the scrape");
-        let mut fresh_until = scrape.now + Duration::from_secs(3600);
-        let mut is_complete = true;
-        let mut gateways = Vec::with_capacity(self.gateways.len());
-        for (gateway, cluster) in &self.gateways {
-            let fetched = self.fetched(gateway, scrape);
-            is_complete &= fetched.is_some();
-            fresh_until = fetched.map_or(fresh_until, |(_, expiry)| fresh_until.min(expiry));
-            let fetched = fetched.map(|(fetched, _)| fetched);
-            gateways.push(GatewayReport {
-                gateway: gateway.clone(),
-                cluster: fetched.map_or(cluster, |fetched| &fetched.cluster).clone(),
-                outcome: fetched.map_or_else(|| Err(unknown.clone()), |f| f.outcome.clone()),
-                uplinks_per_hour: fetched.and_then(|fetched| fetched.uplinks_per_hour),
-            });
-        }
-        let about = self.about.clone();
-        let has_list = about.list_obtained_at.is_some() || about.list_error.is_some();
-        let list_error = match has_list {
-            true => about.list_error,
-            false => Some(budget(
+        let reports = self.gateways.iter().map(|w| w.report(scrape, &unknown));
+        let gateways: Vec<GatewayReport> = reports.collect();
+        let fetched = self.gateways.iter().map(|w| w.fetched_for(scrape));
+        let is_complete = fetched.clone().all(|fetched| fetched.is_some());
+        let fresh_until = fetched.flatten().map(|fetched| fetched.expiry).min();
+        let about = &self.about;
+        let list_error = match (&about.list_error, about.list_obtained_at) {
+            (None, None) => Some(budget(
                 "the list of gateways did not come within the time of the scrape",
             )),
+            (error, _) => error.clone(),
         };
         let (at, duration) = about.collected.unwrap_or((scrape.at, Duration::ZERO));
         let snapshot = Arc::new(Snapshot {
@@ -262,8 +220,8 @@ impl State {
             gateways,
             list_error,
             list_obtained_at: about.list_obtained_at,
-            key: about.key,
-            warnings: about.warnings,
+            key: about.key.clone(),
+            warnings: about.warnings.clone(),
             at,
             duration,
         });
@@ -275,6 +233,10 @@ impl State {
             fresh_until,
         }
     }
+}
+
+fn budget(what: &str) -> Arc<FetchError> {
+    Arc::new(FetchError::new(Reason::Budget, what))
 }
 
 /// Whether the API answered for all gateways: what concerns single ones does not count, unless
@@ -292,7 +254,9 @@ fn is_api_up(gateways: &[GatewayReport]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ConnectionStats, State as GatewayState};
+    use crate::examples::{connected, failed, gateway, refused};
+    use crate::model::State as GatewayState;
+    use crate::things_stack::BaseUrl;
 
     const TTL: Duration = Duration::from_secs(10);
 
@@ -308,37 +272,16 @@ mod tests {
     /// With a whole list of these gateways.
     fn known(ids: &[&str]) -> Known {
         let known = Known::new(Arc::default());
-        let gateway = |id: &&str| {
-            let gateway_id = id.to_string();
-            let gateway = Gateway {
-                gateway_id,
-                ..Gateway::default()
-            };
-            (Arc::new(gateway), Arc::from("eu1"))
-        };
-        known.set_gateways(ids.iter().map(gateway).collect());
-        let list_obtained_at = Some(SystemTime::UNIX_EPOCH);
-        known.set_about(About {
-            list_obtained_at,
-            ..About::default()
-        });
+        let eu1 = BaseUrl::parse("eu1").expect("the test's own URL");
+        let home = Arc::new(Home::of(Arc::new(eu1)));
+        let gateways = ids.iter().map(|id| (gateway(id), home.clone()));
+        known.set_gateways(gateways.collect());
+        known.change_about(|about| about.list_obtained_at = Some(SystemTime::UNIX_EPOCH));
         known
     }
 
-    fn connected(uplink_count: u64) -> Outcome {
-        let second = Timestamp {
-            seconds: 1,
-            nanoseconds: 0,
-        };
-        Ok(Some(Arc::new(ConnectionStats {
-            connected_at: Some(second),
-            uplink_count,
-            ..ConnectionStats::default()
-        })))
-    }
-
-    fn error(reason: Reason) -> FetchError {
-        FetchError::new(reason, "what happened")
+    fn insert(known: &Known, outcome: Outcome, expiry: Instant) {
+        known.insert("a", "eu1".into(), outcome, expiry);
     }
 
     #[test]
@@ -352,7 +295,7 @@ mod tests {
     #[test]
     fn what_is_not_known_yet_is_unknown_and_the_rest_is_told() {
         let (known, now) = (known(&["a", "b"]), Instant::now());
-        known.insert(&"a".into(), "nam1".into(), connected(1), now + TTL);
+        known.insert("a", "nam1".into(), connected(1), now + TTL);
         let snapshot = known.snapshot(&scrape(now));
         let states: Vec<_> = snapshot.gateways.iter().map(GatewayReport::state).collect();
         assert_eq!(states, [GatewayState::Connected, GatewayState::Unknown]);
@@ -363,24 +306,24 @@ mod tests {
     #[test]
     fn what_has_expired_serves_only_those_who_asked_before_it_came() {
         let (known, asked) = (known(&["a"]), Instant::now());
-        known.insert(&"a".into(), "eu1".into(), connected(1), asked);
+        insert(&known, connected(1), asked);
         let states = |arrived| known.snapshot(&scrape(arrived)).gateways[0].state();
         assert_eq!(states(asked), GatewayState::Connected);
         assert_eq!(states(asked + TTL), GatewayState::Unknown);
-        assert_eq!(known.missing(&scrape(asked + TTL)).len(), 1);
-        assert!(known.missing(&scrape(asked)).is_empty());
+        assert_eq!(known.missing(&scrape(asked + TTL)).0.len(), 1);
+        assert!(known.missing(&scrape(asked)).0.is_empty());
     }
 
     #[test]
     fn the_same_snapshot_comes_again_until_something_changes_or_expires() {
         let (known, now) = (known(&["a"]), Instant::now());
-        known.insert(&"a".into(), "eu1".into(), connected(1), now + TTL);
+        insert(&known, connected(1), now + TTL);
         let first = known.snapshot(&scrape(now));
         let later = |time| known.snapshot(&scrape(now + time));
         assert!(Arc::ptr_eq(&first, &later(TTL - Duration::from_nanos(1))));
         assert!(!Arc::ptr_eq(&first, &later(TTL)));
         let first = known.snapshot(&scrape(now));
-        known.insert(&"a".into(), "eu1".into(), connected(2), now + TTL);
+        insert(&known, connected(2), now + TTL);
         assert!(!Arc::ptr_eq(&first, &known.snapshot(&scrape(now))));
     }
 
@@ -388,8 +331,8 @@ mod tests {
     #[test]
     fn what_is_not_complete_serves_those_who_came_later_and_not_those_who_came_earlier() {
         let (known, now) = (known(&["a", "b"]), Instant::now());
-        known.insert(&"a".into(), "eu1".into(), connected(1), now + TTL);
-        known.insert(&"b".into(), "eu1".into(), connected(1), now);
+        known.insert("a", "eu1".into(), connected(1), now + TTL);
+        known.insert("b", "eu1".into(), connected(1), now);
         let later = |time| known.snapshot(&scrape(now + time));
         let first = later(TTL / 4);
         assert!(Arc::ptr_eq(&first, &later(TTL / 2)));
@@ -401,10 +344,11 @@ mod tests {
     #[test]
     fn a_gateway_that_left_the_list_is_forgotten() {
         let (known, now) = (known(&["a"]), Instant::now());
-        known.insert(&"a".into(), "eu1".into(), connected(1), now + TTL);
+        insert(&known, connected(1), now + TTL);
         known.set_gateways(Vec::new());
         assert!(known.snapshot(&scrape(now)).gateways.is_empty());
-        assert_eq!(known.state().outcomes.get("a").map(|found| found.1), None);
+        insert(&known, connected(1), now + TTL);
+        assert!(known.state().gateways.is_empty());
     }
 
     #[track_caller]
@@ -412,53 +356,21 @@ mod tests {
         let ids = ["a", "b", "c"];
         let (known, now) = (known(&ids[..outcomes.len()]), Instant::now());
         for (id, outcome) in ids.into_iter().zip(outcomes) {
-            known.insert(&id.into(), "eu1".into(), outcome.clone(), now + TTL);
+            known.insert(id, "eu1".into(), outcome.clone(), now + TTL);
         }
-        assert_eq!(
-            known.snapshot(&scrape(now)).is_api_up,
-            expected,
-            "{outcomes:?}"
-        );
+        let snapshot = known.snapshot(&scrape(now));
+        assert_eq!(snapshot.is_api_up, expected, "{outcomes:?}");
     }
 
     #[test]
     fn the_api_is_up_unless_it_failed_or_the_key_can_read_nothing() {
-        let of_api = |reason| Err(Arc::new(error(reason)));
-        let of_gateway = |reason| Err(Arc::new(error(reason).of_gateway()));
         check_api(&[], true);
         check_api(&[Ok(None), connected(1)], true);
-        check_api(&[connected(1), of_gateway(Reason::Forbidden)], true);
-        check_api(&[connected(1), of_gateway(Reason::UnknownHost)], true);
-        check_api(&[of_gateway(Reason::UnknownHost)], true);
-        check_api(&[of_gateway(Reason::Forbidden)], false);
-        check_api(&[connected(1), of_api(Reason::Timeout)], false);
-        check_api(&[connected(1), of_api(Reason::Forbidden)], false);
-    }
-
-    fn fetched(outcome: Outcome, at: Instant, earlier: Option<&Fetched>) -> Fetched {
-        Fetched::new(outcome, "eu1".into(), at, earlier)
-    }
-
-    #[test]
-    fn uplinks_an_hour_are_those_between_two_readings_of_one_connection() {
-        let start = Instant::now();
-        let minute = Duration::from_secs(60);
-        let first = fetched(connected(100), start, None);
-        assert_eq!(first.uplinks_per_hour, None);
-        let second = fetched(connected(130), start + minute, Some(&first));
-        assert_eq!(second.uplinks_per_hour, Some(1800.0));
-        let soon = start + minute + Duration::from_secs(1);
-        let third = fetched(connected(130), soon, Some(&second));
-        assert_eq!(third.uplinks_per_hour, Some(1800.0));
-        let failed = fetched(
-            Err(Arc::new(error(Reason::Timeout))),
-            start + 2 * minute,
-            Some(&third),
-        );
-        assert_eq!(failed.uplinks_per_hour, None);
-        let fourth = fetched(connected(190), start + 3 * minute, Some(&failed));
-        assert_eq!(fourth.uplinks_per_hour, Some(1800.0));
-        let reset = fetched(connected(5), start + 4 * minute, Some(&fourth));
-        assert_eq!(reset.uplinks_per_hour, None);
+        check_api(&[connected(1), refused(Reason::Forbidden)], true);
+        check_api(&[connected(1), refused(Reason::UnknownHost)], true);
+        check_api(&[refused(Reason::UnknownHost)], true);
+        check_api(&[refused(Reason::Forbidden)], false);
+        check_api(&[connected(1), failed(Reason::Timeout)], false);
+        check_api(&[connected(1), failed(Reason::Forbidden)], false);
     }
 }

@@ -5,11 +5,12 @@
 mod cluster_search;
 mod collector;
 mod gateway_list;
-mod gateway_states;
 mod known;
+mod list_pages;
 mod outage_log;
+mod states;
 mod stats;
-mod ttl_map;
+mod uplink_rate;
 
 pub use collector::{Collector, FAILURE_TTL_MAX, Scrape};
 pub use gateway_list::{GatewayList, Scope};

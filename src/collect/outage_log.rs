@@ -89,30 +89,15 @@ fn troubles_of(collection: &Snapshot) -> BTreeMap<(String, Reason), Outage<'_>> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Gateway, GatewayReport};
-    use std::sync::Arc;
-    use std::time::{Duration, SystemTime};
+    use crate::examples::{failed, report, snapshot};
 
     fn collection(list_error: Option<Reason>, failing: &[(&str, Reason)]) -> Snapshot {
-        let error = |reason| Arc::new(FetchError::new(reason, "what happened"));
-        let report = |(id, reason): &(&str, Reason)| GatewayReport {
-            uplinks_per_hour: None,
-            gateway: Arc::new(Gateway {
-                gateway_id: id.to_string(),
-                ..Gateway::default()
-            }),
-            cluster: "eu1".into(),
-            outcome: Err(error(*reason)),
-        };
+        let reports = failing
+            .iter()
+            .map(|(id, reason)| report(id, failed(*reason)));
         Snapshot {
-            gateways: failing.iter().map(report).collect(),
-            list_error: list_error.map(error),
-            list_obtained_at: None,
-            is_api_up: true,
-            key: None,
-            warnings: Vec::new(),
-            at: SystemTime::UNIX_EPOCH,
-            duration: Duration::ZERO,
+            list_error: list_error.and_then(|reason| failed(reason).err()),
+            ..snapshot(reports.collect())
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{FetchError, Reason};
-use crate::model::{ConnectionStats, Outcome};
+use crate::model::{ConnectionStats, Gateway, Outcome};
 use crate::things_stack::{BaseUrl, CallError, Client};
 
 /// The most gateways in one batch (BatchGetGatewayConnectionStatsRequest).
@@ -30,35 +30,26 @@ const OVERSIZED_MAX: usize = 16;
 /// and after so many that only the single call can read, batches are given up.
 const SUSPICIOUS_GATEWAYS: usize = 4;
 
-/// What was learnt of clusters and gateways from their refusals.
+/// What was learnt from refusals, for the next time.
 #[derive(Default)]
 pub struct StatsReader {
-    hosts: BTreeMap<String, Host>,
-    gateways: HashMap<Arc<str>, Lesson>,
+    /// By host: the largest batch that it takes, until when; 1 where only single calls work.
+    batch_limits: BTreeMap<String, (usize, Instant)>,
+    /// By id: the gateways that are left out of batches, which they would spoil.
+    left_out: HashMap<String, LeftOut>,
 }
 
-#[derive(Default)]
-struct Host {
-    /// The largest batch that it takes, until when; 1 where only single calls work.
-    batch_limit: Option<(usize, Instant)>,
-    /// Whether it has refused a batch as such, and taken none since.
-    has_refused_batch: bool,
-    /// Why the key cannot read any gateway there, until when.
-    unreadable: Option<(Arc<FetchError>, Instant)>,
-}
-
-/// Why a gateway is left out of batches, which it would spoil.
-enum Lesson {
+enum LeftOut {
     /// It was refused alone, too.
     Refused(Arc<FetchError>, Instant),
-    /// The single call can read it.
+    /// It has to be asked alone until then.
     Alone(Instant),
 }
 
 /// One cluster to ask, for whom and how long.
 pub struct Question<'a> {
-    pub base: &'a BaseUrl,
-    pub gateway_ids: &'a [Arc<str>],
+    pub cluster: &'a BaseUrl,
+    pub gateways: &'a [Arc<Gateway>],
     /// The Identity Server, which knows the key's rights.
     pub server: &'a BaseUrl,
     pub now: Instant,
@@ -68,7 +59,7 @@ pub struct Question<'a> {
 impl StatsReader {
     /// Forgets gateways that are no longer watched, so that the memory stays bounded.
     pub fn retain(&mut self, is_watched: impl Fn(&str) -> bool) {
-        self.gateways.retain(|id, _| is_watched(id));
+        self.left_out.retain(|id, _| is_watched(id));
     }
 
     /// Finds out the state of each of these gateways at one cluster. `found` hears of each
@@ -77,290 +68,263 @@ impl StatsReader {
         &mut self,
         client: &mut Client,
         question: &Question<'_>,
-        found: &mut dyn FnMut(&Arc<str>, Outcome),
+        found: &mut dyn FnMut(&Gateway, Outcome),
     ) {
-        let host = self.hosts.entry(question.base.host.clone()).or_default();
-        let halted = match &host.unreadable {
-            Some((error, until)) if question.now < *until => Some(error.clone()),
-            _ => None,
-        };
         let mut run = Run {
-            host,
-            gateways: &mut self.gateways,
+            reader: self,
             client,
             question,
             found,
-            halted,
-            refused: 0,
-            alone: 0,
-            oversized: 0,
-            has_read_any: false,
-            has_read_batch: false,
-            has_repeated: false,
-            has_doubted: false,
+            halted: None,
+            seen: Seen::default(),
         };
-        let (alone, together) = run.sort_out();
-        run.in_batches(&together);
-        for id in alone {
-            run.single(&id);
+        let (together, alone) = run.without_refused();
+        match together.as_slice() {
+            [gateway] => drop(run.single(gateway)),
+            together => run.in_batches(together),
+        }
+        for gateway in alone {
+            run.single(&gateway);
         }
         // A limit under which nothing could be read either was not the cure.
-        if !run.has_read_any {
-            run.host.batch_limit = None;
+        if !run.seen.is_any_readable {
+            self.batch_limits.remove(&question.cluster.host);
         }
     }
-}
-
-/// What is left to do for a slice.
-enum Next<'s> {
-    Done,
-    /// The same slice, under what was learnt from its refusal.
-    Again,
-    /// These parts of it, in this order.
-    Divide(Vec<&'s [Arc<str>]>),
 }
 
 /// One reading of one cluster.
 struct Run<'a> {
-    host: &'a mut Host,
-    gateways: &'a mut HashMap<Arc<str>, Lesson>,
+    reader: &'a mut StatsReader,
     client: &'a mut Client,
     question: &'a Question<'a>,
-    found: &'a mut dyn FnMut(&Arc<str>, Outcome),
+    found: &'a mut dyn FnMut(&Gateway, Outcome),
     /// Why nothing more is asked of this cluster in this collection.
     halted: Option<Arc<FetchError>>,
+    seen: Seen,
+}
+
+/// What a run has met so far.
+#[derive(Default)]
+struct Seen {
+    is_any_readable: bool,
+    is_any_batch_readable: bool,
     /// Gateways that were refused, and those that only the single call could read.
     refused: usize,
     alone: usize,
     oversized: usize,
-    has_read_any: bool,
-    has_read_batch: bool,
-    /// Whether a batch was sent again because a proxy answered it.
+    /// Whether a batch was sent again after a refusal that may have been a stray one.
     has_repeated: bool,
-    has_doubted: bool,
+}
+
+/// What to do after a batch.
+enum Next {
+    /// Each gateway of it has its outcome.
+    Done,
+    /// The same again, under what was learnt from the refusal.
+    Again,
+    /// One of its gateways may be the cause.
+    Halve,
 }
 
 impl Run<'_> {
-    /// Answers for the gateways that are to be left alone, and parts the others into those
-    /// to ask for one by one and those that may share a batch.
-    fn sort_out(&mut self) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
-        let mut alone = Vec::new();
-        let mut together = Vec::new();
-        for id in self.question.gateway_ids {
-            match self.gateways.get(id) {
-                None => together.push(id.clone()),
-                Some(Lesson::Refused(error, until)) if self.question.now < *until => {
-                    (self.found)(id, Err(error.clone()));
+    /// The gateways that may share a batch, and those to ask alone. Those that were refused
+    /// lately keep that outcome.
+    fn without_refused(&mut self) -> (Vec<Arc<Gateway>>, Vec<Arc<Gateway>>) {
+        let (mut together, mut alone) = (Vec::new(), Vec::new());
+        for gateway in self.question.gateways {
+            match self.reader.left_out.get(&gateway.gateway_id) {
+                Some(LeftOut::Refused(error, until)) if self.question.now < *until => {
+                    (self.found)(gateway, Err(error.clone()));
                 }
-                Some(Lesson::Alone(until)) if self.question.now >= *until => {
-                    together.push(id.clone());
+                Some(LeftOut::Alone(until)) if self.question.now >= *until => {
+                    together.push(gateway.clone());
                 }
-                Some(_) => alone.push(id.clone()),
+                Some(_) => alone.push(gateway.clone()),
+                None => together.push(gateway.clone()),
             }
         }
-        (alone, together)
+        (together, alone)
     }
 
-    fn in_batches(&mut self, gateway_ids: &[Arc<str>]) {
-        let mut rest = gateway_ids;
-        // The parts of a batch that was refused, the next one last.
-        let mut parts: Vec<&[Arc<str>]> = Vec::new();
-        // Each round answers for a slice, or makes it smaller, or is one of the few repetitions:
-        // at most two rounds per gateway and three more.
-        loop {
-            let before = rest;
-            let part = parts.pop();
-            let is_part = part.is_some();
-            let Some(slice) = part.or_else(|| self.cut_batch(&mut rest)) else {
-                return;
-            };
-            match self.slice(slice, gateway_ids.len()) {
-                Next::Done => {}
-                Next::Divide(smaller) => parts.extend(smaller.into_iter().rev()),
-                Next::Again if is_part => parts.push(slice),
-                Next::Again => rest = before,
+    /// Each round brings outcomes, or makes batches smaller, or is the only repetition.
+    fn in_batches(&mut self, gateways: &[Arc<Gateway>]) {
+        let mut rest = gateways;
+        while !rest.is_empty() {
+            let (batch, after) = rest.split_at(rest.len().min(self.batch_limit()));
+            match self.batch(batch) {
+                Next::Done => rest = after,
+                Next::Again => {}
+                Next::Halve => {
+                    let (left, right) = batch.split_at(batch.len() / 2);
+                    self.in_batches(left);
+                    self.in_batches(right);
+                    rest = after;
+                }
             }
-        }
-    }
-
-    /// The next batch of what has not been asked for yet.
-    fn cut_batch<'s>(&self, rest: &mut &'s [Arc<str>]) -> Option<&'s [Arc<str>]> {
-        let (batch, after) = rest.split_at(rest.len().min(self.batch_limit()));
-        *rest = after;
-        (!batch.is_empty()).then_some(batch)
-    }
-
-    fn slice<'s>(&mut self, slice: &'s [Arc<str>], total: usize) -> Next<'s> {
-        let limit = self.batch_limit();
-        if self.halted.is_some() || limit == 1 || total == 1 {
-            for id in slice {
-                self.single(id);
-            }
-            return Next::Done;
-        }
-        match slice.len() > limit {
-            true => Next::Divide(slice.chunks(limit).collect()),
-            false => self.batch(slice),
         }
     }
 
     fn batch_limit(&self) -> usize {
-        match self.host.batch_limit {
-            Some((limit, until)) if self.question.now < until => limit,
+        match self.reader.batch_limits.get(&self.question.cluster.host) {
+            Some((limit, until)) if self.question.now < *until => *limit,
             _ => BATCH_GATEWAYS_MAX,
         }
     }
 
-    fn batch<'s>(&mut self, slice: &'s [Arc<str>]) -> Next<'s> {
-        let ids: Vec<&str> = slice.iter().map(AsRef::as_ref).collect();
-        let question = self.question;
-        let refused = match self
-            .client
-            .stats_batch(question.base, &ids, question.deadline)
-        {
-            Ok(entries) => {
-                self.keep(slice, entries);
-                return Next::Done;
-            }
-            Err(refused) => refused,
-        };
-        match refused.status {
-            Some(413) => self.limit_batches((slice.len() / 2).max(1)),
-            Some(400) if refused.is_of_api => self.limit_batches((slice.len() / 2).max(1)),
-            Some(404) if refused.is_of_api && !names_a_gateway(&refused) => self.doubt_batches(),
-            Some(405 | 501) if refused.is_of_api => self.doubt_batches(),
-            Some(403 | 404) if refused.is_of_api => return self.divide(slice),
-            // What a proxy answers once, it need not answer twice.
-            Some(400..=499) if !refused.is_of_api && !self.has_repeated => self.has_repeated = true,
-            _ if refused.error.reason == Reason::TooLarge && self.oversized < OVERSIZED_MAX => {
-                // One gateway can make it so, by what it sends about itself.
-                self.oversized += usize::from(!self.has_read_any);
-                return self.divide(slice);
-            }
-            _ => self.halted = Some(Arc::new(refused.error)),
-        }
+    fn limit_batches(&mut self, limit: usize, ttl: Duration) -> Next {
+        let host = self.question.cluster.host.clone();
+        let limit = (limit.max(1), self.question.now + ttl);
+        self.reader.batch_limits.insert(host, limit);
         Next::Again
     }
 
-    fn limit_batches(&mut self, limit: usize) {
-        self.host.batch_limit = Some((limit, self.question.now + BATCH_SIZE_TTL));
-    }
-
-    /// The server refused a batch as such. After the second time it is asked one by one.
-    fn doubt_batches(&mut self) {
-        if self.host.has_refused_batch {
-            self.host.batch_limit = Some((1, self.question.now + BATCH_REFUSAL_TTL));
-        }
-        self.host.has_refused_batch = true;
-    }
-
-    fn keep(&mut self, slice: &[Arc<str>], mut entries: BTreeMap<String, ConnectionStats>) {
-        self.has_read_any = true;
-        self.has_read_batch = true;
-        self.host.has_refused_batch = false;
-        for id in slice {
-            self.gateways.remove(id);
-            // Taken, not removed: that would be 3 kB more of the binary.
-            let stats = entries.get_mut(id.as_ref()).map(std::mem::take);
-            let outcome = stats.map_or(Ok(None), outcome_of);
-            (self.found)(id, outcome);
-        }
-    }
-
-    /// A batch of one that was refused: if the single call works, this gateway is asked alone
-    /// from now on. Where that happens to many, batches as such do not work: for the key of a
-    /// gateway, or on servers before 3.28.2 for rights through user and organization.
-    fn divide<'s>(&mut self, slice: &'s [Arc<str>]) -> Next<'s> {
-        if let [id] = slice {
-            if self.single(id) {
-                let until = self.question.now + ALONE_TTL;
-                self.gateways.insert(id.clone(), Lesson::Alone(until));
-                self.alone += 1;
-            }
-            if self.alone >= SUSPICIOUS_GATEWAYS && !self.has_read_batch {
-                self.host.batch_limit = Some((1, self.question.now + BATCH_REFUSAL_TTL));
+    fn batch(&mut self, batch: &[Arc<Gateway>]) -> Next {
+        if self.halted.is_some() || self.batch_limit() == 1 {
+            for gateway in batch {
+                self.single(gateway);
             }
             return Next::Done;
         }
-        let (left, right) = slice.split_at(slice.len() / 2);
-        Next::Divide(vec![left, right])
+        let ids: Vec<&str> = batch.iter().map(|gateway| &*gateway.gateway_id).collect();
+        let question = self.question;
+        let answer = self
+            .client
+            .stats_batch(question.cluster, &ids, question.deadline);
+        match answer {
+            Ok(entries) => self.keep(batch, entries),
+            Err(refused) => self.after_refusal(batch, refused),
+        }
+    }
+
+    fn keep(
+        &mut self,
+        batch: &[Arc<Gateway>],
+        mut entries: BTreeMap<String, ConnectionStats>,
+    ) -> Next {
+        self.seen.is_any_readable = true;
+        self.seen.is_any_batch_readable = true;
+        for gateway in batch {
+            self.reader.left_out.remove(&gateway.gateway_id);
+            // Taken, not removed: that would be 3 kB more of the binary.
+            let stats = entries.get_mut(&gateway.gateway_id).map(std::mem::take);
+            (self.found)(gateway, stats.map_or(Ok(None), outcome_of));
+        }
+        Next::Done
+    }
+
+    fn after_refusal(&mut self, batch: &[Arc<Gateway>], refused: CallError) -> Next {
+        match refused.status {
+            Some(413) => self.limit_batches(batch.len() / 2, BATCH_SIZE_TTL),
+            Some(400) if refused.is_of_api => self.limit_batches(batch.len() / 2, BATCH_SIZE_TTL),
+            _ if is_of_gateway(&refused) && self.seen.oversized < OVERSIZED_MAX => {
+                let is_oversized = refused.error.reason == Reason::TooLarge;
+                self.seen.oversized += usize::from(is_oversized && !self.seen.is_any_readable);
+                self.halve(batch)
+            }
+            // What a proxy answers once, it need not answer twice; and a server that seems to
+            // know no batches is asked again.
+            Some(status) if is_about_path(status, refused.is_of_api) && !self.seen.has_repeated => {
+                self.seen.has_repeated = true;
+                Next::Again
+            }
+            Some(404 | 405 | 501) if refused.is_of_api => self.limit_batches(1, BATCH_REFUSAL_TTL),
+            _ => {
+                self.halted = Some(Arc::new(refused.error));
+                Next::Again
+            }
+        }
+    }
+
+    /// If the single call can read what a batch of one cannot, the gateway is asked alone from
+    /// now on. Where that happens to many, batches as such do not work: for the key of a
+    /// gateway, or on servers before 3.28.2 for rights through user and organization.
+    fn halve(&mut self, batch: &[Arc<Gateway>]) -> Next {
+        let [gateway] = batch else {
+            return Next::Halve;
+        };
+        if self.single(gateway) {
+            let alone = LeftOut::Alone(self.question.now + ALONE_TTL);
+            self.reader
+                .left_out
+                .insert(gateway.gateway_id.clone(), alone);
+            self.seen.alone += 1;
+        }
+        if self.seen.alone >= SUSPICIOUS_GATEWAYS && !self.seen.is_any_batch_readable {
+            self.limit_batches(1, BATCH_REFUSAL_TTL);
+        }
+        Next::Done
     }
 
     /// Asks for one gateway, if anything may still be asked; says whether it could be read.
-    fn single(&mut self, id: &Arc<str>) -> bool {
+    fn single(&mut self, gateway: &Gateway) -> bool {
         let outcome = match &self.halted {
             Some(error) => Err(error.clone()),
-            None => self.single_outcome(id),
+            None => self.single_outcome(&gateway.gateway_id),
         };
         let is_readable = outcome.is_ok();
-        (self.found)(id, outcome);
+        (self.found)(gateway, outcome);
         is_readable
     }
 
-    fn single_outcome(&mut self, id: &Arc<str>) -> Outcome {
+    fn single_outcome(&mut self, id: &str) -> Outcome {
         let question = self.question;
-        let refused = match self.client.stats(question.base, id, question.deadline) {
-            Ok(stats) => {
-                self.is_readable(id);
-                return outcome_of(stats);
-            }
-            Err(refused) if refused.name == "not_connected" => {
-                self.is_readable(id);
-                return Ok(None);
-            }
-            Err(refused) => refused,
-        };
-        let is_of_gateway = match refused.status {
-            Some(403) => refused.is_of_api,
-            Some(404) => refused.is_of_api && names_a_gateway(&refused),
-            _ => refused.error.reason == Reason::TooLarge,
-        };
-        match is_of_gateway {
-            true => {
-                let error = Arc::new(refused.error.of_gateway());
-                self.refuse(id, &error);
-                Err(error)
-            }
-            false => {
+        let answer = self.client.stats(question.cluster, id, question.deadline);
+        let outcome = match answer {
+            Ok(stats) => outcome_of(stats),
+            Err(refused) if refused.name == "not_connected" => Ok(None),
+            Err(refused) if is_of_gateway(&refused) => return Err(self.refuse(id, refused.error)),
+            Err(refused) => {
                 let error = Arc::new(refused.error);
                 self.halted = Some(error.clone());
-                Err(error)
+                return Err(error);
             }
+        };
+        self.seen.is_any_readable = true;
+        if let Some(LeftOut::Refused(..)) = self.reader.left_out.get(id) {
+            self.reader.left_out.remove(id);
         }
+        outcome
     }
 
-    fn is_readable(&mut self, id: &Arc<str>) {
-        self.has_read_any = true;
-        if let Some(Lesson::Refused(..)) = self.gateways.get(id) {
-            self.gateways.remove(id);
-        }
-    }
-
-    fn refuse(&mut self, id: &Arc<str>, error: &Arc<FetchError>) {
+    /// Remembers that a gateway spoils a batch: because the key may not read it, or because its
+    /// answer is too long, which is no refusal and may be better soon.
+    fn refuse(&mut self, id: &str, error: FetchError) -> Arc<FetchError> {
         let until = self.question.now + REFUSAL_TTL;
-        self.gateways
-            .insert(id.clone(), Lesson::Refused(error.clone(), until));
-        self.refused += 1;
-        if self.refused >= SUSPICIOUS_GATEWAYS && !self.has_read_any && !self.has_doubted {
-            self.has_doubted = true;
-            self.doubt_the_key(error);
+        if error.reason == Reason::TooLarge {
+            self.reader
+                .left_out
+                .insert(id.to_owned(), LeftOut::Alone(until));
+            return Arc::new(error);
         }
+        let error = Arc::new(error.of_gateway());
+        let refused = LeftOut::Refused(error.clone(), until);
+        self.reader.left_out.insert(id.to_owned(), refused);
+        self.seen.refused += 1;
+        if self.seen.refused == SUSPICIOUS_GATEWAYS
+            && !self.seen.is_any_readable
+            && error.reason == Reason::Forbidden
+        {
+            self.look_at_the_key(&error);
+        }
+        error
     }
 
-    /// Nothing could be read so far: if the key lacks the right as such, asking for each
-    /// gateway is a waste.
-    fn doubt_the_key(&mut self, error: &Arc<FetchError>) {
+    /// If the key lacks the right as such, all are refused without asking for each of them.
+    fn look_at_the_key(&mut self, error: &Arc<FetchError>) {
         let question = self.question;
-        if error.reason != Reason::Forbidden {
-            return;
-        }
         let info = self
             .client
             .key_info(question.server, false, question.deadline);
         if info.is_ok_and(|info| !info.missing_rights.is_empty()) {
-            let until = question.now + REFUSAL_TTL;
-            self.host.unreadable = Some((error.clone(), until));
             self.halted = Some(error.clone());
+            let until = question.now + REFUSAL_TTL;
+            for gateway in question.gateways {
+                let refused = LeftOut::Refused(error.clone(), until);
+                self.reader
+                    .left_out
+                    .insert(gateway.gateway_id.clone(), refused);
+            }
         }
     }
 }
@@ -378,7 +342,21 @@ fn outcome_of(stats: ConnectionStats) -> Outcome {
     }
 }
 
-/// Whether a 404 is about a gateway and not about the path: `gateway_not_found`.
-fn names_a_gateway(refused: &CallError) -> bool {
-    refused.name.contains("gateway")
+/// Whether a single gateway is the cause: a right on it, its deletion (a 404 that names it and
+/// not the path: `gateway_not_found`), or the length of what it says about itself.
+fn is_of_gateway(refused: &CallError) -> bool {
+    match refused.status {
+        Some(403) => refused.is_of_api,
+        Some(404) => refused.is_of_api && refused.name.contains("gateway"),
+        _ => refused.error.reason == Reason::TooLarge,
+    }
+}
+
+/// Whether a status may mean that there are no batches at this path: in the API's words, or in
+/// those of a proxy.
+fn is_about_path(status: u16, is_of_api: bool) -> bool {
+    match is_of_api {
+        true => matches!(status, 404 | 405 | 501),
+        false => matches!(status, 400..=499),
+    }
 }

@@ -9,6 +9,7 @@ use crate::http::response::{Body, Response};
 use crate::http::task::{Route, Task};
 use crate::model::Snapshot;
 use crate::system::Process;
+use crate::things_stack::KnownHosts;
 use crate::{metrics, page};
 
 const METRICS_HEADERS: &[(&str, &str)] = &[("Content-Type", metrics::CONTENT_TYPE)];
@@ -22,6 +23,7 @@ const PAGE_HEADERS: &[(&str, &str)] = &[
 
 pub struct Renderer {
     known: Known,
+    hosts: KnownHosts,
     connections: Arc<Connections>,
     tools: Mutex<Tools>,
 }
@@ -41,7 +43,7 @@ struct Text {
 }
 
 impl Renderer {
-    pub fn new(known: Known, connections: Arc<Connections>) -> Renderer {
+    pub fn new(known: Known, hosts: KnownHosts, connections: Arc<Connections>) -> Renderer {
         let tools = Mutex::new(Tools {
             text: None,
             texts: 0,
@@ -49,6 +51,7 @@ impl Renderer {
         });
         Renderer {
             known,
+            hosts,
             connections,
             tools,
         }
@@ -106,7 +109,7 @@ impl Renderer {
         let snapshot = self.known.snapshot(scrape);
         // The collection may have taken a while since the clock was read.
         let now = scrape.at + scrape.now.elapsed();
-        let page = page::render(&snapshot, &self.known.counters(), query, now);
+        let page = page::render(&snapshot, &self.known.counters(), &self.hosts, query, now);
         if !takes_gzip {
             return Body::new(page);
         }

@@ -18,11 +18,10 @@ use crate::http::private;
 use crate::http::renderer::Renderer;
 use crate::http::service::Service;
 use crate::secret::Secret;
+use crate::things_stack::KnownHosts;
 
 /// How often the loop gives a sign of life while no request comes.
 const IDLE_INTERVAL: Duration = Duration::from_secs(60);
-/// When no request comes this soon after another, the next scrape is usually a while away.
-const QUIET_TIME: Duration = Duration::from_millis(20);
 
 pub struct Server {
     http: tiny_http::Server,
@@ -38,6 +37,7 @@ impl Server {
     /// If a socket or a thread cannot be had.
     pub fn new(
         collector: Collector,
+        hosts: KnownHosts,
         connections: Arc<Connections>,
         token: Option<Secret>,
         budget: Duration,
@@ -46,7 +46,7 @@ impl Server {
         let http = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
         let service = Arc::new(Service {
             backlog: Backlog::new(private),
-            renderer: Renderer::new(collector.known(), connections.clone()),
+            renderer: Renderer::new(collector.known(), hosts, connections.clone()),
             connections,
             token,
             budget,
@@ -72,31 +72,17 @@ impl Server {
         move || service.backlog.is_alive()
     }
 
-    /// Makes collections for ever. Asks for the key's own state at the start and, when it is time
-    /// to, after a collection: so that no scrape of the usual interval waits for it.
+    /// Makes collections for ever, and asks for the key's own state when no request waits.
     pub fn run(mut self) -> ! {
-        self.ask_about_key();
-        let mut wait = IDLE_INTERVAL;
         loop {
+            let wait = IDLE_INTERVAL.min(self.collector.time_to_key_info(Instant::now()));
             self.service.backlog.beat(wait);
+            // The only error is that of the private listener, which is shut on purpose.
             match self.http.recv_timeout(wait) {
-                Ok(Some(request)) => {
-                    self.respond(request);
-                    wait = QUIET_TIME;
-                }
-                // Once: the private listener is shut on purpose.
-                Err(_) => {}
-                Ok(None) => {
-                    self.ask_about_key();
-                    wait = IDLE_INTERVAL;
-                }
+                Ok(Some(request)) => self.respond(request),
+                _ => survive(|| self.collector.ask_about_key(Instant::now())),
             }
         }
-    }
-
-    fn ask_about_key(&mut self) {
-        self.service.backlog.beat(Duration::ZERO);
-        survive(|| self.collector.ask_about_key(Instant::now()));
     }
 
     fn respond(&mut self, request: tiny_http::Request) {

@@ -5,217 +5,163 @@
 
 use crate::metrics::number::Value;
 use crate::metrics::text_format::{Family, Label, Row, counter, gauge};
-use crate::model::{ConnectionStats, GatewayReport, GatewayStatus, Location};
-use crate::model::{RoundTripTimes, State, SubBand, Timestamp};
+use crate::model::{ConnectionStats, GatewayReport, Location};
+use crate::model::{RoundTripTimes, State, SubBand};
 
-/// What the label `gateway_id` is called everywhere.
-const ID: &[&str] = &["gateway_id"];
-const ANTENNA: &[&str] = &["gateway_id", "antenna", "source"];
-const SUB_BAND: &[&str] = &["gateway_id", "min_frequency_hertz", "max_frequency_hertz"];
+const ANTENNA: &[&str] = &["antenna", "source"];
+const SUB_BAND: &[&str] = &["min_frequency_hertz", "max_frequency_hertz"];
 
 pub const GATEWAY_ROWS: [Row<GatewayReport>; 28] = [
     gauge(
         "ttn_gateway_info",
-        &[
-            "gateway_id",
-            "eui",
-            "name",
-            "frequency_plan_id",
-            "gateway_server_address",
-        ],
         "How the gateway is registered, for joins; always 1",
         info,
-    ),
+    )
+    .with(&["eui", "name", "frequency_plan_id", "gateway_server_address"]),
     gauge(
         "ttn_gateway_connected",
-        ID,
         "1 if the gateway is connected, 0 if not; absent when that is not known",
-        |family, report| sample(family, report, is_connected(report)),
+        |family, report| family.value(is_connected(report)),
     ),
     gauge(
         "ttn_gateway_scrape_success",
-        ID,
         "1 if the state of the gateway is known, 0 if it could not be obtained",
-        |family, report| sample(family, report, Some(is_connected(report).is_some())),
+        |family, report| family.sample(&[], is_connected(report).is_some()),
     ),
     gauge(
         "ttn_gateway_connection_info",
-        &["gateway_id", "protocol", "remote_ip"],
         "How the gateway connects, or did at its last connection; always 1",
         connection_info,
-    ),
+    )
+    .with(&["protocol", "remote_ip"]),
     gauge(
         "ttn_gateway_connected_timestamp_seconds",
-        ID,
         "When the current connection began, since the Unix epoch",
         |family, report| stat(family, report, |stats| stats.connected_at),
     ),
     gauge(
         "ttn_gateway_disconnected_timestamp_seconds",
-        ID,
         "When the last connection ended, since the Unix epoch",
         |family, report| stat(family, report, |stats| stats.disconnected_at),
     ),
     gauge(
         "ttn_gateway_last_status_received_timestamp_seconds",
-        ID,
         "When the server last received a status, since the Unix epoch",
         |family, report| stat(family, report, |stats| stats.last_status_received_at),
     ),
     gauge(
         "ttn_gateway_last_uplink_received_timestamp_seconds",
-        ID,
         "When the server last received an uplink, since the Unix epoch",
         |family, report| stat(family, report, |stats| stats.last_uplink_received_at),
     ),
     gauge(
         "ttn_gateway_last_downlink_received_timestamp_seconds",
-        ID,
         "When the server last had a downlink for the gateway, since the Unix epoch",
         |family, report| stat(family, report, |stats| stats.last_downlink_received_at),
     ),
     gauge(
         "ttn_gateway_last_tx_acknowledgment_received_timestamp_seconds",
-        ID,
         "When the server last received a transmission acknowledgment, since the Unix epoch",
         |family, report| stat(family, report, |s| s.last_tx_acknowledgment_received_at),
     ),
     counter(
         "ttn_gateway_uplink_messages_total",
-        ID,
         "Uplinks received since the current connection began",
         |family, report| stat(family, report, uplinks),
     ),
     counter(
         "ttn_gateway_downlink_messages_total",
-        ID,
         "Downlinks sent since the current connection began",
         |family, report| stat(family, report, downlinks),
     ),
     counter(
         "ttn_gateway_tx_acknowledgments_total",
-        ID,
         "Transmission acknowledgments received since the current connection began",
         |family, report| stat(family, report, tx_acknowledgments),
     ),
     gauge(
         "ttn_gateway_round_trip_time_min_seconds",
-        ID,
         "Shortest recent round trip between server and gateway, while it is connected",
         |family, report| round_trip(family, report, |times| times.min),
     ),
     gauge(
         "ttn_gateway_round_trip_time_median_seconds",
-        ID,
         "Median recent round trip between server and gateway",
         |family, report| round_trip(family, report, |times| times.median),
     ),
     gauge(
         "ttn_gateway_round_trip_time_max_seconds",
-        ID,
         "Longest recent round trip between server and gateway",
         |family, report| round_trip(family, report, |times| times.max),
     ),
     gauge(
         "ttn_gateway_round_trip_time_samples",
-        ID,
         "Round trips behind the other figures: at most 20, of the last 30 minutes",
         |family, report| round_trip(family, report, |times| times.count),
     ),
     gauge(
         "ttn_gateway_sub_band_downlink_utilization_ratio",
-        SUB_BAND,
         "Fraction of time in which the connected gateway transmits in this band",
         |family, report| sub_bands(family, report, |band| band.downlink_utilization),
-    ),
+    )
+    .with(SUB_BAND),
     gauge(
         "ttn_gateway_sub_band_downlink_utilization_limit_ratio",
-        SUB_BAND,
         "Fraction of time in which the gateway may transmit in this band",
         |family, report| sub_bands(family, report, |band| band.downlink_utilization_limit),
-    ),
+    )
+    .with(SUB_BAND),
     gauge(
         "ttn_gateway_antenna_latitude_degrees",
-        ANTENNA,
         "Degrees north of the equator",
         |family, report| antennas(family, report, |location| location.latitude),
-    ),
+    )
+    .with(ANTENNA),
     gauge(
         "ttn_gateway_antenna_longitude_degrees",
-        ANTENNA,
         "Degrees east of Greenwich",
         |family, report| antennas(family, report, |location| location.longitude),
-    ),
+    )
+    .with(ANTENNA),
     gauge(
         "ttn_gateway_antenna_altitude_meters",
-        ANTENNA,
         "Meters above sea level",
         |family, report| antennas(family, report, |location| location.altitude),
-    ),
+    )
+    .with(ANTENNA),
     gauge(
         "ttn_gateway_status_timestamp_seconds",
-        ID,
         "Time of the last status by the gateway's own clock, since the Unix epoch",
-        |family, report| sample(family, report, status(report).and_then(|s| s.time)),
+        |family, report| family.value(report.last_status().and_then(|status| status.time)),
     ),
     gauge(
         "ttn_gateway_boot_timestamp_seconds",
-        ID,
         "When the gateway booted by its own clock, since the Unix epoch",
-        |family, report| sample(family, report, status(report).and_then(|s| s.boot_time)),
+        |family, report| family.value(report.last_status().and_then(|status| status.boot_time)),
     ),
     gauge(
         "ttn_gateway_status_metric",
-        &["gateway_id", "metric"],
         "Numbers that the gateway reports of itself, in its own units",
         status_metrics,
-    ),
+    )
+    .with(&["metric"]),
     gauge(
         "ttn_gateway_version_info",
-        &["gateway_id", "component", "version"],
         "Versions that the gateway reports of its parts; always 1",
         versions,
-    ),
+    )
+    .with(&["component", "version"]),
     gauge(
         "ttn_gateway_messages_uplink_count",
-        ID,
         "Number of uplink_count messages",
         |family, report| messages(family, report, uplinks),
     ),
     gauge(
         "ttn_gateway_messages_downlink_count",
-        ID,
         "Number of downlink_count messages",
         |family, report| messages(family, report, downlinks),
     ),
 ];
-
-impl From<Timestamp> for Value {
-    fn from(moment: Timestamp) -> Value {
-        // The nanoseconds of a moment count forward also before the epoch; digits after the
-        // point count away from zero.
-        let is_negative = moment.seconds < 0;
-        let borrow = is_negative && moment.nanoseconds > 0;
-        Value::Seconds {
-            is_negative,
-            whole: moment.seconds.unsigned_abs() - u64::from(borrow),
-            nanoseconds: if borrow {
-                1_000_000_000 - moment.nanoseconds
-            } else {
-                moment.nanoseconds
-            },
-        }
-    }
-}
-
-fn id(report: &GatewayReport) -> Label<'_> {
-    // Of `[a-z0-9-]` alone: neither the decoder nor the flag lets anything else through.
-    Label::Plain(&report.gateway.gateway_id)
-}
-
-fn status(report: &GatewayReport) -> Option<&GatewayStatus> {
-    report.stats()?.last_status.as_ref()
-}
 
 fn is_connected(report: &GatewayReport) -> Option<bool> {
     match report.state() {
@@ -225,58 +171,45 @@ fn is_connected(report: &GatewayReport) -> Option<bool> {
     }
 }
 
-/// The one sample of a gateway in most families, where there is a value.
-fn sample(family: &mut Family<'_>, report: &GatewayReport, value: Option<impl Into<Value>>) {
-    if let Some(value) = value {
-        family.sample(&[id(report)], value);
-    }
-}
-
-/// The same, for what the stats say.
+/// The one sample of what the stats say, where they do.
 fn stat<V: Into<Value>>(
     family: &mut Family<'_>,
     report: &GatewayReport,
-    value: impl Fn(&ConnectionStats) -> Option<V>,
+    value: fn(&ConnectionStats) -> Option<V>,
 ) {
-    sample(family, report, report.stats().and_then(value));
-}
-
-/// The stats of a gateway that is connected. The server keeps those of one that left for 48 hours,
-/// and its round trips and sub-bands say nothing about now.
-fn live(report: &GatewayReport) -> Option<&ConnectionStats> {
-    (report.state() == State::Connected).then(|| report.stats())?
+    family.value(report.stats().and_then(value));
 }
 
 fn round_trip<V: Into<Value>>(
     family: &mut Family<'_>,
     report: &GatewayReport,
-    value: fn(&RoundTripTimes) -> V,
+    value: fn(RoundTripTimes) -> V,
 ) {
-    let times = live(report).and_then(|stats| stats.round_trip_times.as_ref());
-    sample(family, report, times.map(value));
+    let live = report.live_stats();
+    let times = live.and_then(|stats| stats.round_trip_times);
+    family.value(times.map(value));
 }
 
 fn uplinks(stats: &ConnectionStats) -> Option<u64> {
-    stats
-        .is_readable("uplink_count")
-        .then_some(stats.uplink_count)
+    readable(stats, "uplink_count", stats.uplink_count)
 }
 
 fn downlinks(stats: &ConnectionStats) -> Option<u64> {
-    stats
-        .is_readable("downlink_count")
-        .then_some(stats.downlink_count)
+    readable(stats, "downlink_count", stats.downlink_count)
 }
 
 fn tx_acknowledgments(stats: &ConnectionStats) -> Option<u64> {
-    let is_readable = stats.is_readable("tx_acknowledgment_count");
-    is_readable.then_some(stats.tx_acknowledgment_count)
+    let count = stats.tx_acknowledgment_count;
+    readable(stats, "tx_acknowledgment_count", count)
+}
+
+fn readable(stats: &ConnectionStats, field: &str, count: u64) -> Option<u64> {
+    stats.is_readable(field).then_some(count)
 }
 
 fn info(family: &mut Family<'_>, report: &GatewayReport) {
     let gateway = &report.gateway;
     let labels = [
-        id(report),
         Label::Text(&gateway.eui),
         Label::Text(&gateway.name),
         Label::Joined(&gateway.frequency_plan_ids),
@@ -288,18 +221,20 @@ fn info(family: &mut Family<'_>, report: &GatewayReport) {
 fn connection_info(family: &mut Family<'_>, report: &GatewayReport) {
     if let Some(stats) = report.stats() {
         let [protocol, remote_ip] = [&stats.protocol, &stats.remote_ip].map(|s| Label::Text(s));
-        family.sample(&[id(report), protocol, remote_ip], 1);
+        family.sample(&[protocol, remote_ip], 1);
     }
 }
 
 /// A band that is named twice counts once: a series must not appear twice.
 fn sub_bands(family: &mut Family<'_>, report: &GatewayReport, value: fn(&SubBand) -> f64) {
-    let bands = live(report).map_or(&[][..], |stats| &stats.sub_bands);
+    let bands = report
+        .live_stats()
+        .map_or(&[][..], |stats| &stats.sub_bands);
     let range = |band: &SubBand| (band.min_frequency, band.max_frequency);
     for (index, band) in bands.iter().enumerate() {
         let (min, max) = range(band);
         if !bands[..index].iter().any(|b| range(b) == (min, max)) {
-            let labels = [id(report), Label::Integer(min), Label::Integer(max)];
+            let labels = [Label::Integer(min), Label::Integer(max)];
             family.sample(&labels, value(band));
         }
     }
@@ -308,7 +243,8 @@ fn sub_bands(family: &mut Family<'_>, report: &GatewayReport, value: fn(&SubBand
 /// As registered, then as the gateway says; of two places of one antenna from one source the
 /// registered one, since a series must not appear twice.
 fn antennas(family: &mut Family<'_>, report: &GatewayReport, value: fn(&Location) -> f64) {
-    let reported = status(report).map_or(&[][..], |status| &status.antenna_locations);
+    let reported = report.last_status();
+    let reported = reported.map_or(&[][..], |status| &status.antenna_locations);
     // The registration has an older copy of what a GPS says.
     let of_gps = || reported.iter().filter(|location| location.source == "gps");
     let registered = &report.gateway.antennas;
@@ -319,7 +255,7 @@ fn antennas(family: &mut Family<'_>, report: &GatewayReport, value: fn(&Location
             .any(|earlier| is_same_place(earlier, location))
         {
             let antenna = Label::Integer(location.antenna as u64);
-            let labels = [id(report), antenna, Label::Text(&location.source)];
+            let labels = [antenna, Label::Text(&location.source)];
             family.sample(&labels, value(location));
         }
     }
@@ -330,17 +266,19 @@ fn is_same_place(one: &Location, other: &Location) -> bool {
 }
 
 fn status_metrics(family: &mut Family<'_>, report: &GatewayReport) {
-    let metrics = status(report).map_or(&[][..], |status| &status.metrics);
+    let status = report.last_status();
+    let metrics = status.map_or(&[][..], |status| &status.metrics);
     for (metric, value) in metrics {
-        family.sample(&[id(report), Label::Text(metric)], *value);
+        family.sample(&[Label::Text(metric)], *value);
     }
 }
 
 fn versions(family: &mut Family<'_>, report: &GatewayReport) {
-    let versions = status(report).map_or(&[][..], |status| &status.versions);
+    let status = report.last_status();
+    let versions = status.map_or(&[][..], |status| &status.versions);
     for (component, version) in versions {
         let [component, version] = [component, version].map(|s| Label::Text(s));
-        family.sample(&[id(report), component, version], 1);
+        family.sample(&[component, version], 1);
     }
 }
 
@@ -360,5 +298,5 @@ fn messages(
         State::Disconnected => Some(0),
         State::Unknown => None,
     };
-    sample(family, report, value);
+    family.value(value);
 }

@@ -36,6 +36,7 @@ pub fn render_gateways(collection: &Snapshot) -> Vec<u8> {
     for row in &GATEWAY_ROWS {
         let mut family = Family::new(&mut output, &row.metric);
         for report in &collection.gateways {
+            family.of_gateway(&report.gateway.gateway_id);
             (row.write)(&mut family, report);
         }
     }
@@ -45,72 +46,46 @@ pub fn render_gateways(collection: &Snapshot) -> Vec<u8> {
 const COLLECTION_ROWS: [Row<Snapshot>; 5] = [
     gauge(
         "ttn_up",
-        &[],
         "1 if the API gave the list and answered every request of the last collection, 0 if not",
         |family, collection| family.sample(&[], collection.is_api_up),
     ),
     gauge(
         "ttn_exporter_gateways",
-        &["state"],
         "Gateways by state: connected, disconnected, or unknown where it could not be obtained",
         gateways_by_state,
-    ),
+    )
+    .with(&["state"]),
     gauge(
         "ttn_exporter_list_timestamp_seconds",
-        &[],
         "When the list of gateways was last obtained whole, since the Unix epoch",
         list_timestamp,
     ),
     gauge(
         "ttn_exporter_api_key_expiry_timestamp_seconds",
-        &[],
         "When the API key expires, since the Unix epoch; absent for a key that does not",
         key_expiry,
     ),
     gauge(
         "ttn_exporter_scrape_duration_seconds",
-        &[],
         "How long the last collection took",
         |family, collection| family.sample(&[], collection.duration),
     ),
 ];
 
 fn gateways_by_state(family: &mut Family<'_>, collection: &Snapshot) {
-    for (state, label) in [
-        (State::Connected, "connected"),
-        (State::Disconnected, "disconnected"),
-        (State::Unknown, "unknown"),
-    ] {
-        family.sample(&[Label::Text(label)], collection.count(state) as u64);
+    for state in [State::Connected, State::Disconnected, State::Unknown] {
+        let count = collection.count(state) as u64;
+        family.sample(&[Label::Text(state.label())], count);
     }
 }
 
 fn list_timestamp(family: &mut Family<'_>, collection: &Snapshot) {
     let obtained_at = collection.list_obtained_at;
-    if let Some(since) = obtained_at.and_then(|at| at.duration_since(UNIX_EPOCH).ok()) {
-        family.sample(&[], since);
-    }
+    family.value(obtained_at.and_then(|at| at.duration_since(UNIX_EPOCH).ok()));
 }
 
 fn key_expiry(family: &mut Family<'_>, collection: &Snapshot) {
-    if let Some(expires_at) = collection.key.as_ref().and_then(|key| key.expires_at) {
-        family.sample(&[], expires_at);
-    }
-}
-
-/// Every metric there is, in the order of the exposition.
-#[cfg(test)]
-pub fn catalogue() -> Vec<&'static crate::metrics::text_format::Metric> {
-    use crate::metrics::exporter::{COUNTER_ROWS, PROCESS_ROWS};
-    let of_collection = COLLECTION_ROWS.iter().map(|row| &row.metric);
-    let of_gateways = GATEWAY_ROWS.iter().map(|row| &row.metric);
-    let of_exporter = COUNTER_ROWS.iter().map(|row| &row.metric);
-    let of_process = PROCESS_ROWS.iter().map(|row| &row.metric);
-    of_collection
-        .chain(of_gateways)
-        .chain(of_exporter)
-        .chain(of_process)
-        .collect()
+    family.value(collection.key.as_ref().and_then(|key| key.expires_at));
 }
 
 #[cfg(test)]
@@ -122,12 +97,26 @@ mod tests {
     use super::*;
     use crate::error::{FetchError, Reason};
     use crate::exposition_parser;
-    use crate::metrics::text_format::Kind;
+    use crate::metrics::exporter::{COUNTER_ROWS, PROCESS_ROWS};
+    use crate::metrics::text_format::{Kind, Metric};
     use crate::model::{ConnectionStats, Endpoint, Gateway, GatewayReport, GatewayStatus, KeyInfo};
     use crate::model::{
         Counters, Location, Outcome, RateLimit, RoundTripTimes, SubBand, Timestamp,
     };
     use crate::system::Process;
+
+    /// Every metric there is, in the order of the exposition, and whether it is one of a gateway.
+    fn catalogue() -> Vec<(&'static Metric, bool)> {
+        let of_collection = COLLECTION_ROWS.iter().map(|row| (&row.metric, false));
+        let of_gateways = GATEWAY_ROWS.iter().map(|row| (&row.metric, true));
+        let of_exporter = COUNTER_ROWS.iter().map(|row| (&row.metric, false));
+        let of_process = PROCESS_ROWS.iter().map(|row| (&row.metric, false));
+        of_collection
+            .chain(of_gateways)
+            .chain(of_exporter)
+            .chain(of_process)
+            .collect()
+    }
 
     const OLD_NAMES: [&str; 2] = [
         "ttn_gateway_messages_uplink_count",
@@ -329,22 +318,23 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_has_every_metric_with_its_type() {
+    fn the_readme_has_every_metric_with_its_type_and_labels() {
         let readme = include_str!("../../README.md");
-        for metric in catalogue() {
-            let told = readme.lines().find(|line| {
-                let cells = line.split('|').nth(1).unwrap_or_default();
-                line.starts_with("| `ttn_") && cells.contains(&format!("`{}`", metric.name))
-            });
-            let is_usual = metric.name.starts_with("process_");
-            let word = format!("| {} |", metric.kind.word());
-            let is_told = told.is_some_and(|row| row.contains(&word));
-            assert!(
-                is_told || is_usual,
-                "{} {}",
-                metric.name,
-                metric.kind.word()
-            );
+        let (_, section) = readme.split_once("## Metrics").expect("the table");
+        let rows = section
+            .lines()
+            .map(|line| line.split('|').map(str::trim).collect::<Vec<_>>());
+        let rows: Vec<_> = rows.filter(|cells| cells.len() == 6).collect();
+        for (metric, _) in catalogue() {
+            let name = format!("`{}`", metric.name);
+            let told = rows.iter().find(|cells| cells[1].contains(&name));
+            let Some(cells) = told else {
+                assert!(metric.name.starts_with("process_"), "{name}");
+                continue;
+            };
+            assert_eq!(cells[2], metric.kind.word(), "{name}");
+            let labels: Vec<_> = cells[3].split('`').skip(1).step_by(2).collect();
+            assert_eq!(labels, metric.labels, "{name}");
         }
     }
 
@@ -367,19 +357,21 @@ mod tests {
     fn the_exposition_is_valid_and_holds_the_whole_catalogue_in_order() {
         let families = exposition_parser::parse(&whole_exposition()).expect("it is valid");
         let names = families.iter().map(|family| family.name.as_str());
-        assert!(names.eq(catalogue().iter().map(|metric| metric.name)));
-        for (family, metric) in families.iter().zip(catalogue()) {
+        assert!(names.eq(catalogue().iter().map(|(metric, _)| metric.name)));
+        for (family, (metric, is_of_gateway)) in families.iter().zip(catalogue()) {
             assert_eq!(family.help, metric.help);
             assert_eq!(family.kind, metric.kind.word());
             let labels = family.samples[0].labels.iter().map(|(name, _)| name);
-            assert!(labels.eq(metric.labels), "{}", metric.name);
+            let id = is_of_gateway.then_some("gateway_id");
+            let expected = id.iter().chain(metric.labels);
+            assert!(labels.eq(expected), "{}", metric.name);
         }
     }
 
     #[test]
     fn names_follow_the_rules_that_promtool_knows() {
         let mut names = HashSet::new();
-        for metric in catalogue() {
+        for (metric, _) in catalogue() {
             let name = metric.name;
             assert!(names.insert(name), "{name} stands twice");
             assert!(name.starts_with("ttn_") || name.starts_with("process_"));

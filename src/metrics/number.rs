@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::model::Timestamp;
+
 /// The value of a sample.
 #[derive(Clone, Copy, Debug)]
 pub enum Value {
@@ -12,12 +14,9 @@ pub enum Value {
     /// Written with the fewest digits that read back as the same number.
     Float(f64),
     /// Seconds, exact to the nanosecond: a double is not, for today's moments.
-    Seconds {
-        is_negative: bool,
-        whole: u64,
-        /// Below one billion.
-        nanoseconds: u32,
-    },
+    Seconds(Duration),
+    /// So many below zero: a moment before the epoch.
+    MinusSeconds(Duration),
 }
 
 impl From<u64> for Value {
@@ -40,10 +39,19 @@ impl From<bool> for Value {
 
 impl From<Duration> for Value {
     fn from(value: Duration) -> Value {
-        Value::Seconds {
-            is_negative: false,
-            whole: value.as_secs(),
-            nanoseconds: value.subsec_nanos(),
+        Value::Seconds(value)
+    }
+}
+
+impl From<Timestamp> for Value {
+    fn from(moment: Timestamp) -> Value {
+        let nanoseconds = Duration::from_nanos(moment.nanoseconds.into());
+        let seconds = Duration::from_secs(moment.seconds.unsigned_abs());
+        // The nanoseconds of a moment count forward also before the epoch; digits after the
+        // point count away from zero.
+        match moment.seconds {
+            0.. => Value::Seconds(seconds + nanoseconds),
+            _ => Value::MinusSeconds(seconds.saturating_sub(nanoseconds)),
         }
     }
 }
@@ -53,16 +61,10 @@ pub fn push_value(output: &mut Vec<u8>, value: Value) {
     match value {
         Value::Integer(value) => push_integer(output, value),
         Value::Float(value) => push_float(output, value),
-        Value::Seconds {
-            is_negative,
-            whole,
-            nanoseconds,
-        } => {
-            if is_negative {
-                output.push(b'-');
-            }
-            push_integer(output, whole);
-            push_fraction(output, nanoseconds);
+        Value::Seconds(seconds) => push_seconds(output, seconds),
+        Value::MinusSeconds(seconds) => {
+            output.push(b'-');
+            push_seconds(output, seconds);
         }
     }
 }
@@ -71,14 +73,14 @@ pub fn push_integer(output: &mut Vec<u8>, value: u64) {
     output.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-fn push_fraction(output: &mut Vec<u8>, nanoseconds: u32) {
-    debug_assert!(nanoseconds < 1_000_000_000);
-    if nanoseconds == 0 {
+fn push_seconds(output: &mut Vec<u8>, seconds: Duration) {
+    push_integer(output, seconds.as_secs());
+    if seconds.subsec_nanos() == 0 {
         return;
     }
     // The billion keeps the leading zeros; its own digit gives way to the point.
     let mut buffer = itoa::Buffer::new();
-    let digits = buffer.format(1_000_000_000 + nanoseconds);
+    let digits = buffer.format(1_000_000_000 + seconds.subsec_nanos());
     output.push(b'.');
     output.extend_from_slice(digits[1..].trim_end_matches('0').as_bytes());
 }
@@ -148,11 +150,15 @@ mod tests {
         check(Duration::new(1_700_000_000, 1), "1700000000.000000001");
         check(Duration::from_millis(68), "0.068");
         check(Duration::MAX, "18446744073709551615.999999999");
-        let before_the_epoch = Value::Seconds {
-            is_negative: true,
-            whole: 0,
-            nanoseconds: 500_000_000,
+        let moment = |seconds, nanoseconds| Timestamp {
+            seconds,
+            nanoseconds,
         };
-        check(before_the_epoch, "-0.5");
+        check(moment(1_700_000_000, 1), "1700000000.000000001");
+        check(moment(0, 0), "0");
+        check(moment(-1, 500_000_000), "-0.5");
+        check(moment(-2, 999_999_999), "-1.000000001");
+        check(moment(-3, 0), "-3");
+        check(moment(i64::MIN, 0), "-9223372036854775808");
     }
 }

@@ -3,13 +3,12 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::time::SystemTime;
 
 use crate::error::{FetchError, Reason};
-use crate::model::{Counters, KeyInfo, Snapshot};
+use crate::model::{Counters, KeyInfo, Snapshot, Timestamp};
 
 use super::text::{
-    Escaped, Grouped, Host, Isolated, Tense, Took, Utc, When, amount, timestamp, unix_seconds,
+    ago, amount, counted, definitions, escaped, grouped, host, isolated, timestamp, took, utc,
 };
 
 /// A clock that is further behind than this makes the ages on the page wrong.
@@ -19,42 +18,48 @@ const CLOCK_TOLERANCE_SECONDS: i64 = 120;
 const KEY_EXPIRY_SOON_SECONDS: i64 = 14 * 86_400;
 
 /// What is wrong with the API, and what to do about it; nothing where all is well.
-pub fn problems(collection: &Snapshot, now: SystemTime) -> String {
-    let mut items: Vec<_> = [clock_problem(collection, now), list_problem(collection)]
+pub fn problems(collection: &Snapshot, now: Timestamp) -> String {
+    let key = collection.key.as_deref();
+    let of_all = [
+        clock_problem(collection, now),
+        list_problem(collection),
+        key.and_then(rights_problem),
+        key.and_then(|key| expiry_problem(key, now)),
+    ];
+    let warnings = collection.warnings.iter();
+    let warnings =
+        warnings.map(|warning| problem("The server sent a warning:", &isolated(warning)));
+    let items: String = of_all
         .into_iter()
         .flatten()
+        .chain(gateway_problems(collection))
+        .chain(warnings)
         .collect();
-    if let Some(key) = &collection.key {
-        items.extend(rights_problem(key));
-        items.extend(expiry_problem(key, now));
-    }
-    items.extend(gateway_problems(collection));
-    items.extend(collection.warnings.iter().map(|warning| {
-        let warning = Isolated(warning);
-        format!("<li><p><b>The server sent a warning:</b> {warning}</p></li>\n")
-    }));
     if items.is_empty() {
-        return String::new();
+        return items;
     }
-    let items = items.concat();
     format!(
         "<section aria-label=\"Problems\">\n<ul class=\"problems\">\n{items}</ul>\n</section>\n"
     )
 }
 
-fn problem(what: &str, error: &FetchError) -> String {
-    format!(
-        "<li><p><b>{what} because {}.</b> {}</p>\n<p class=\"context\">{}</p></li>\n",
-        error.reason.words(),
-        advice(error.reason),
-        Isolated(&error.context)
-    )
+/// `what` and `advice` are markup.
+fn problem(what: &str, advice: &str) -> String {
+    format!("<li><p><b>{what}</b> {advice}</p></li>\n")
 }
 
-/// What to do, its flags set apart as what they are.
-fn advice(reason: Reason) -> String {
-    let words = reason.advice().split(' ').map(|word| {
-        let flag = word.trim_end_matches(['.', ',', ';']);
+fn failure(what: &str, error: &FetchError) -> String {
+    let what = format!("{what} because {}.", error.reason.words());
+    let advice = with_flags_marked(error.reason.advice());
+    let context = with_flags_marked(&escaped(&error.context));
+    let advice = format!("{advice}</p>\n<p class=\"context\"><bdi>{context}</bdi>");
+    problem(&what, &advice)
+}
+
+/// Markup whose flags are set apart as what they are.
+fn with_flags_marked(markup: &str) -> String {
+    let words = markup.split(' ').map(|word| {
+        let flag = word.trim_end_matches(['.', ',', ':']);
         match flag.starts_with("--") {
             true => format!("<code>{flag}</code>{}", &word[flag.len()..]),
             false => word.to_string(),
@@ -63,34 +68,18 @@ fn advice(reason: Reason) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-fn rights_problem(key: &KeyInfo) -> Option<String> {
-    let rights: Vec<_> = key
-        .missing_rights
-        .iter()
-        .map(|right| format!("“{}”", Escaped(right)))
-        .collect();
-    let what = match rights.len() {
-        0 => return None,
-        1 => "The API key lacks a right that this exporter needs:",
-        _ => "The API key lacks rights that this exporter needs:",
-    };
-    Some(format!(
-        "<li><p><b>{what}</b> {}. Grant it in the console, under API keys.</p></li>\n",
-        rights.join(", ")
+/// A machine without a battery clock starts in the past until it has reached a time server.
+fn clock_problem(collection: &Snapshot, now: Timestamp) -> Option<String> {
+    let stats = collection.gateways.iter().filter_map(|g| g.stats());
+    let newest = stats
+        .filter_map(|s| s.last_seen().max(s.connected_at))
+        .max()?;
+    let behind = newest.seconds.saturating_sub(now.seconds);
+    let amount = amount(behind.unsigned_abs()).filter(|_| behind > CLOCK_TOLERANCE_SECONDS)?;
+    Some(problem(
+        &format!("The clock of this machine is about {amount} behind."),
+        "The ages on this page are wrong until it is set: check that it reaches a time server.",
     ))
-}
-
-fn expiry_problem(key: &KeyInfo, now: SystemTime) -> Option<String> {
-    let (at, tense) = (key.expires_at?, Tense::Event);
-    let left = at.seconds.saturating_sub(unix_seconds(now));
-    let verb = if left < 0 { "expired" } else { "expires" };
-    (left < KEY_EXPIRY_SOON_SECONDS).then(|| {
-        format!(
-            "<li><p><b>The API key {verb} {}.</b> Make a new one in the console, under API keys, \
-             and give it to this exporter.</p></li>\n",
-            When { at, now, tense }
-        )
-    })
 }
 
 fn list_problem(collection: &Snapshot) -> Option<String> {
@@ -99,109 +88,99 @@ fn list_problem(collection: &Snapshot) -> Option<String> {
         true => "The list of gateways is missing",
         false => "The list of gateways may be old or incomplete",
     };
-    Some(problem(what, error))
+    Some(failure(what, error))
 }
 
-/// One problem for each reason, the one that hides most gateways first. The contexts of one
-/// reason are alike, so the first stands for all.
-fn gateway_problems(collection: &Snapshot) -> Vec<String> {
-    let mut by_reason: BTreeMap<Reason, Vec<&FetchError>> = BTreeMap::new();
-    for error in collection
-        .gateways
-        .iter()
-        .filter_map(|g| g.outcome.as_ref().err())
-    {
-        by_reason.entry(error.reason).or_default().push(error);
-    }
-    let mut errors: Vec<_> = by_reason.into_values().collect();
-    errors.sort_by_key(|same| Reverse(same.len()));
-    let told = errors.iter().map(|same| match same.len() {
-        1 => problem("The state of 1 gateway is unknown", same[0]),
-        count => problem(
-            &format!("The state of {count} gateways is unknown"),
-            same[0],
-        ),
-    });
-    told.collect()
+fn rights_problem(key: &KeyInfo) -> Option<String> {
+    let rights = key.missing_rights.iter();
+    let rights: Vec<_> = rights
+        .map(|right| format!("“{}”", escaped(right)))
+        .collect();
+    let what = match rights.len() {
+        0 => return None,
+        1 => "The API key lacks a right that this exporter needs:",
+        _ => "The API key lacks rights that this exporter needs:",
+    };
+    let rights = rights.join(", ");
+    Some(problem(
+        what,
+        &format!("{rights}. Grant it in the console, under API keys."),
+    ))
 }
 
-/// A machine without a battery clock starts in the past until it has reached a time server.
-fn clock_problem(collection: &Snapshot, now: SystemTime) -> Option<String> {
-    let stats = collection.gateways.iter().filter_map(|g| g.stats());
-    let newest = stats.filter_map(|s| s.last_seen()).max()?;
-    let behind = newest.seconds.saturating_sub(unix_seconds(now));
-    let amount = amount(behind.unsigned_abs())?;
-    (behind > CLOCK_TOLERANCE_SECONDS).then(|| {
-        format!(
-            "<li><p><b>The clock of this machine is about {amount} behind.</b> The ages on this \
-             page are wrong until it is set: check that it reaches a time server.</p></li>\n"
+fn expiry_problem(key: &KeyInfo, now: Timestamp) -> Option<String> {
+    let at = key.expires_at?;
+    let left = at.seconds.saturating_sub(now.seconds);
+    let verb = if left < 0 { "expired" } else { "expires" };
+    (left < KEY_EXPIRY_SOON_SECONDS).then(|| {
+        problem(
+            &format!("The API key {verb} {}.", ago(at, now)),
+            "Make a new one in the console, under API keys, and give it to this exporter.",
         )
     })
 }
 
+/// One problem for each reason, the one that hides most gateways first. The contexts of one
+/// reason are alike, so the first stands for all.
+fn gateway_problems(collection: &Snapshot) -> impl Iterator<Item = String> {
+    let mut by_reason: BTreeMap<Reason, (u64, &FetchError)> = BTreeMap::new();
+    let reports = collection.gateways.iter();
+    for error in reports.filter_map(|report| report.outcome.as_ref().err()) {
+        by_reason.entry(error.reason).or_insert((0, error)).0 += 1;
+    }
+    let mut errors: Vec<_> = by_reason.into_values().collect();
+    errors.sort_by_key(|(count, _)| Reverse(*count));
+    errors.into_iter().map(|(count, error)| {
+        let gateways = counted(count, "gateway");
+        failure(&format!("The state of {gateways} is unknown"), error)
+    })
+}
+
 /// The figures of the last collection and of all requests.
-pub fn facts(collection: &Snapshot, counters: &Counters, now: SystemTime) -> String {
-    let (at, tense) = (timestamp(collection.at), Tense::Event);
+pub fn facts(collection: &Snapshot, counters: &Counters, now: Timestamp) -> String {
     let answered = match collection.is_api_up {
         true => "the API answered every request",
         false => "the API did not answer every request",
     };
     let collected = format!(
         "{} <small>took {}; {answered}</small>",
-        When { at, now, tense },
-        Took(collection.duration)
+        ago(timestamp(collection.at), now),
+        took(collection.duration)
     );
-    let mut html = "<section aria-labelledby=\"api\">\n<h2 id=\"api\">The Things Stack API</h2>\n\
-                    <dl class=\"facts\">\n"
-        .to_string();
-    for (term, description) in [
+    let list = match collection.list_obtained_at {
+        Some(at) => format!("read whole {}", ago(timestamp(at), now)),
+        None => "not read whole yet".to_string(),
+    };
+    let facts = definitions(&[
         ("Last collection", collected),
-        ("Gateway list", list_age(collection, now)),
+        ("Gateway list", list),
         ("API key", key_life(collection.key.as_deref(), now)),
         ("Rate limit left", rate_limits(counters)),
         ("Since start", since_start(counters)),
         ("Last error", last_error(counters, now)),
-    ] {
-        html.push_str(&format!(
-            "<div><dt>{term}</dt><dd>{description}</dd></div>\n"
-        ));
-    }
-    html + "</dl>\n</section>\n"
+    ]);
+    format!(
+        "<section aria-labelledby=\"api\">\n<h2 id=\"api\">The Things Stack API</h2>\n\
+         <dl class=\"facts\">\n{facts}</dl>\n</section>\n"
+    )
 }
 
-fn list_age(collection: &Snapshot, now: SystemTime) -> String {
-    let (at, tense) = (collection.list_obtained_at.map(timestamp), Tense::Event);
-    match at {
-        Some(at) => format!("read whole {}", When { at, now, tense }),
-        None => "not read whole yet".to_string(),
-    }
-}
-
-fn key_life(key: Option<&KeyInfo>, now: SystemTime) -> String {
-    let Some(key) = key else {
-        return "expiry not known".to_string();
-    };
-    let (at, tense) = (key.expires_at, Tense::Event);
-    match at {
-        None => "does not expire".to_string(),
-        Some(at) if at.seconds < unix_seconds(now) => {
-            format!("expired {}", When { at, now, tense })
-        }
-        Some(at) => format!(
-            "expires {} <small>{}</small>",
-            When { at, now, tense },
-            Utc(at)
-        ),
+fn key_life(key: Option<&KeyInfo>, now: Timestamp) -> String {
+    match key.map(|key| key.expires_at) {
+        None => "expiry not known".to_string(),
+        Some(None) => "does not expire".to_string(),
+        Some(Some(at)) if at < now => format!("expired {}", ago(at, now)),
+        Some(Some(at)) => format!("expires {} <small>{}</small>", ago(at, now), utc(at)),
     }
 }
 
 /// By the host that announced it.
 fn rate_limits(counters: &Counters) -> String {
-    let of = counters.rate_limits.iter().map(|(host, rate)| {
-        let (available, limit) = (Grouped(rate.available), Grouped(rate.limit));
-        format!("{available} of {limit} <small>{}</small>", Host(host))
+    let told = counters.rate_limits.iter().map(|(name, rate)| {
+        let (available, limit) = (grouped(rate.available), grouped(rate.limit));
+        format!("{available} of {limit} <small>{}</small>", host(name))
     });
-    match of.collect::<String>() {
+    match told.collect::<String>() {
         none if none.is_empty() => "not announced".to_string(),
         some => some,
     }
@@ -209,36 +188,30 @@ fn rate_limits(counters: &Counters) -> String {
 
 /// Reasons are told by the labels that the metric has, so that one leads to the other.
 fn since_start(counters: &Counters) -> String {
-    let counted = Reason::ALL.into_iter().zip(counters.errors);
-    let mut counted: Vec<_> = counted.filter(|(_, count)| *count > 0).collect();
-    counted.sort_by_key(|(_, count)| Reverse(*count));
-    let by_reason = counted
+    let reasons = Reason::ALL.into_iter().zip(counters.errors);
+    let mut reasons: Vec<_> = reasons.filter(|(_, count)| *count > 0).collect();
+    reasons.sort_by_key(|(_, count)| Reverse(*count));
+    let reasons = reasons
         .iter()
-        .map(|(reason, count)| format!("{}\u{a0}{}", Grouped(*count), reason.label()))
+        .map(|(reason, count)| format!("{}\u{a0}{}", grouped(*count), reason.label()))
         .collect::<Vec<_>>();
     format!(
         "{}, {} <small>{}</small>",
-        counted_noun(counters.request_count.iter().sum(), "request"),
-        counted_noun(counters.errors.iter().sum(), "error"),
-        by_reason.join(", ")
+        counted(counters.request_count.iter().sum(), "request"),
+        counted(counters.errors.iter().sum(), "error"),
+        reasons.join(", ")
     )
 }
 
-fn counted_noun(count: u64, noun: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{}\u{a0}{noun}{plural}", Grouped(count))
-}
-
-fn last_error(counters: &Counters, now: SystemTime) -> String {
+fn last_error(counters: &Counters, now: Timestamp) -> String {
     let Some((at, error)) = &counters.last_error else {
         return "none".to_string();
     };
-    let (at, tense) = (timestamp(*at), Tense::Event);
     format!(
         "{}: {} <small>{}</small>",
-        When { at, now, tense },
+        ago(timestamp(*at), now),
         error.reason.words(),
-        advice(error.reason)
+        with_flags_marked(error.reason.advice())
     )
 }
 
@@ -260,6 +233,16 @@ mod tests {
             let context = "<bdi>&lt;the context&gt;</bdi>";
             check(&collection, &Counters::default(), &[&what, advice, context]);
         }
+    }
+
+    #[test]
+    fn a_flag_stands_out_and_breaks_no_line() {
+        let told = with_flags_marked("the &lt;host&gt;: --allow-host a.example, or --server.");
+        let expected =
+            "the &lt;host&gt;: <code>--allow-host</code> a.example, or <code>--server</code>.";
+        assert_eq!(told, expected);
+        let told = with_flags_marked("--&lt;b&gt;");
+        assert_eq!(told, "<code>--&lt;b&gt;</code>");
     }
 
     #[test]
@@ -287,16 +270,22 @@ mod tests {
             seconds,
             nanoseconds: 0,
         };
-        let stats = ConnectionStats {
+        let status = ConnectionStats {
             last_status_received_at: Some(seen),
             ..ConnectionStats::default()
         };
-        late.gateways[0].outcome = Ok(Some(Arc::new(stats)));
-        check(
-            &late,
-            &Counters::default(),
-            &["clock of this machine is about 2 h behind"],
-        );
+        let connection = ConnectionStats {
+            connected_at: Some(seen),
+            ..ConnectionStats::default()
+        };
+        for stats in [status, connection] {
+            late.gateways[0].outcome = Ok(Some(Arc::new(stats)));
+            check(
+                &late,
+                &Counters::default(),
+                &["clock of this machine is about 2 h behind"],
+            );
+        }
     }
 
     #[test]

@@ -1,44 +1,13 @@
-//! What of the status page a person clicks: the tiles that choose a state, the search, the
-//! pages of the table, the refresh. All are links and one plain form; each keeps the rest of
-//! the view.
+//! What stands around the table of the status page: the totals, which select a state, the
+//! search, and the links from page to page. All of them are plain links and one plain form.
 
 use crate::model::{Snapshot, State};
 
 use super::query::{Query, TEXT_CHARS_MAX};
-use super::state_name;
-use super::table::WORST_FIRST;
-use super::text::{Count, Escaped, Grouped, Isolated, PerHour};
+use super::text::{breakable, counted, escaped, grouped, isolated, per_hour};
 
 /// Rows on one page of the table: more become slow to load and to look through.
 pub const ROWS_MAX: usize = 100;
-
-/// Which of the selected gateways are shown, counted from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    pub page: usize,
-    pub page_count: usize,
-    /// Of all selected gateways.
-    pub total: usize,
-}
-
-impl Window {
-    pub fn new(query: &Query, total: usize) -> Window {
-        let page_count = total.div_ceil(ROWS_MAX).max(1);
-        Window {
-            page: query.page.min(page_count),
-            page_count,
-            total,
-        }
-    }
-
-    pub fn start(self) -> usize {
-        (self.page - 1) * ROWS_MAX
-    }
-
-    pub fn end(self) -> usize {
-        (self.start() + ROWS_MAX).min(self.total)
-    }
-}
 
 /// How many gateways are in each state, each a link to those alone, and how much is received.
 /// The counts are those of all gateways, whatever is shown.
@@ -46,23 +15,20 @@ pub fn totals(collection: &Snapshot, query: &Query) -> String {
     if collection.gateways.is_empty() {
         return String::new();
     }
-    let mut html = "<section aria-label=\"Totals\">\n<ul class=\"totals\">\n".to_string();
-    for state in WORST_FIRST {
-        html.push_str(&state_tile(collection.count(state), state, query));
-    }
-    let known = collection.gateways.iter().map(|g| g.uplinks_per_hour);
-    let sum = known
-        .flatten()
-        .fold(None, |sum, rate| Some(sum.unwrap_or(0.0) + rate));
-    let rate = PerHour(sum);
-    html + &format!(
-        "<li><p><b>{rate}</b> <span>uplinks per hour</span></p></li>\n</ul>\n</section>\n"
+    let tile = |state| state_tile(collection.count(state), state, query);
+    let tiles: String = State::WORST_FIRST.into_iter().map(tile).collect();
+    let rates = collection.gateways.iter().map(|g| g.uplinks_per_hour);
+    let sum = rates.flatten().reduce(|sum, rate| sum + rate);
+    let rate = per_hour(sum);
+    format!(
+        "<section aria-label=\"Totals\">\n<ul class=\"totals\">\n{tiles}\
+         <li><p><b>{rate}</b> <span>uplinks per hour</span></p></li>\n</ul>\n</section>\n"
     )
 }
 
 fn state_tile(count: usize, state: State, query: &Query) -> String {
-    let name = state_name(state);
-    let tile = format!("<b>{}</b> <span>{name}</span>", Count(count as u64));
+    let name = state.label();
+    let tile = format!("<b>{}</b> <span>{name}</span>", breakable(count as u64));
     if count == 0 {
         return format!("<li class=\"none\"><p>{tile}</p></li>\n");
     }
@@ -70,7 +36,7 @@ fn state_tile(count: usize, state: State, query: &Query) -> String {
         true => " aria-current=\"true\"",
         false => "",
     };
-    let link = query.with_state(Some(state)).link();
+    let link = query.link_with(|query| (query.state, query.page) = (Some(state), 1));
     format!("<li class=\"{name}\"><a href=\"{link}\"{current}>{tile}</a></li>\n")
 }
 
@@ -79,7 +45,7 @@ pub fn search(query: &Query) -> String {
     let hidden = |name: &str, value: &str| {
         format!("<input type=\"hidden\" name=\"{name}\" value=\"{value}\">\n")
     };
-    let state = query.state.map(|state| hidden("state", state_name(state)));
+    let state = query.state.map(|state| hidden("state", state.label()));
     let refresh = (!query.is_refreshing).then(|| hidden("refresh", "0"));
     format!(
         "<form method=\"get\" action=\"/\" role=\"search\">\n{}{}\
@@ -88,56 +54,53 @@ pub fn search(query: &Query) -> String {
          placeholder=\"ID, name or EUI\" value=\"{}\">\n<button>Search</button>\n</form>\n",
         state.unwrap_or_default(),
         refresh.unwrap_or_default(),
-        Escaped(&query.text)
+        escaped(&query.text)
     )
 }
 
 /// What of all gateways is shown, and how to come back to all of them; nothing where all are.
-pub fn selection(query: &Query, window: Window) -> String {
-    if query.state.is_none() && query.text.is_empty() {
-        return String::new();
-    }
-    let noun = if window.total == 1 {
-        "gateway"
-    } else {
-        "gateways"
-    };
-    let state = query.state.map(|state| format!("{} ", state_name(state)));
-    let text = match query.text.as_str() {
-        "" => String::new(),
-        text => format!(" with “{}” in ID, name or EUI", Isolated(text)),
-    };
+pub fn selection(query: &Query, total: usize) -> String {
     let all = Query {
         is_refreshing: query.is_refreshing,
         ..Query::default()
     };
+    let state = query.state.map(|state| format!("{} ", state.label()));
+    let gateways = counted(
+        total as u64,
+        &format!("{}gateway", state.unwrap_or_default()),
+    );
+    let text = match query.text.as_str() {
+        "" if query.state.is_none() => return String::new(),
+        "" => String::new(),
+        text => format!(" with “{}” in ID, name or EUI", isolated(text)),
+    };
+    let all = all.link();
     format!(
-        "<p class=\"selection\">{} {}{noun}{text}. <a href=\"{}\">Show all gateways</a></p>\n",
-        Grouped(window.total as u64),
-        state.unwrap_or_default(),
-        all.link()
+        "<p class=\"selection\">{gateways}{text}. <a href=\"{all}\">Show all gateways</a></p>\n"
     )
 }
 
-/// Links to the pages before and after; nothing where there is one page.
-pub fn pager(query: &Query, window: Window) -> String {
-    if window.page_count == 1 {
+/// Links to the pages before and after `page`; nothing where there is one page.
+pub fn pager(query: &Query, page: usize, total: usize) -> String {
+    let end = (page * ROWS_MAX).min(total);
+    let start = (page - 1) * ROWS_MAX + 1;
+    let link = |exists: bool, page: usize, words: &str| match exists {
+        true => {
+            let link = query.link_with(|query| query.page = page);
+            format!("<a href=\"{link}\">{words}</a>")
+        }
+        false => format!("<span>{words}</span>"),
+    };
+    if total <= ROWS_MAX {
         return String::new();
     }
-    let link = |page: usize, words: &str| {
-        let exists = (1..=window.page_count).contains(&page) && page != window.page;
-        match exists {
-            true => format!("<a href=\"{}\">{words}</a>", query.with_page(page).link()),
-            false => format!("<span>{words}</span>"),
-        }
-    };
     format!(
         "<nav class=\"pager\" aria-label=\"Pages\">{} <span>{}–{} of {}</span> {}</nav>\n",
-        link(window.page - 1, "Previous"),
-        Grouped(window.start() as u64 + 1),
-        Grouped(window.end() as u64),
-        Grouped(window.total as u64),
-        link(window.page + 1, "Next")
+        link(page > 1, page - 1, "Previous"),
+        grouped(start as u64),
+        grouped(end as u64),
+        grouped(total as u64),
+        link(end < total, page + 1, "Next")
     )
 }
 
@@ -151,18 +114,9 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_does_not_exist_is_the_last_one() {
-        let window = Window::new(&query("page=9"), 250);
-        assert_eq!((window.page, window.page_count), (3, 3));
-        assert_eq!((window.start(), window.end()), (200, 250));
-        let none = Window::new(&query("page=9"), 0);
-        assert_eq!((none.start(), none.end(), none.page_count), (0, 0, 1));
-    }
-
-    #[test]
     fn the_pager_keeps_the_rest_of_the_view() {
         let query = query("state=connected&q=a+b&page=2&refresh=0");
-        let html = pager(&query, Window::new(&query, 250));
+        let html = pager(&query, 2, 250);
         let rest = "/?state=connected&amp;q=a%20b";
         assert!(
             html.contains(&format!("\"{rest}&amp;refresh=0\">Previous")),
@@ -173,13 +127,15 @@ mod tests {
             "{html}"
         );
         assert!(html.contains("101–200 of 250"), "{html}");
-        assert_eq!(pager(&query, Window::new(&query, 100)), "");
+        let last = pager(&query, 3, 250);
+        assert!(last.contains("201–250 of 250</span> <span>Next"), "{last}");
+        assert_eq!(pager(&query, 1, 100), "");
     }
 
     #[test]
     fn a_search_text_is_shown_as_text() {
         let query = query("q=%22%3E%3Cscript%3E&state=unknown&refresh=0");
-        let html = search(&query) + &selection(&query, Window::new(&query, 1));
+        let html = search(&query) + &selection(&query, 1);
         assert!(
             html.contains("value=\"&quot;&gt;&lt;script&gt;\""),
             "{html}"

@@ -1,144 +1,116 @@
 //! What a row of the table opens to: everything else that is known of the gateway, exact
 //! times and all sub-bands included.
 
-use std::time::SystemTime;
-
-use crate::model::{ConnectionStats, GatewayReport, GatewayStatus, Location, State, Timestamp};
+use crate::model::{ConnectionStats, GatewayReport, Location, RoundTripTimes, SubBand, Timestamp};
+use crate::things_stack::KnownHosts;
 
 use super::query::percent_encoded;
-use super::table::{band_figures, is_full};
-use super::text::{Band, Escaped, Grouped, Isolated, Tense, Took, Utc, When, amount};
+use super::table::{band_figures, is_full, is_slow};
+use super::text::{
+    UNKNOWN_FIGURE, ago, amount, band_edges, counted, definitions, escaped, grouped, isolated,
+    took, utc,
+};
+
+/// A term and its description, which is markup; where that is empty, nothing is shown.
+type Row = (&'static str, String);
 
 /// Terms and descriptions; nothing is left out but what is not known.
-pub fn details(report: &GatewayReport, now: SystemTime) -> String {
+pub fn details(report: &GatewayReport, hosts: &KnownHosts, now: Timestamp) -> String {
     let gateway = &report.gateway;
-    let mut list = List::default();
-    list.text("EUI", &gateway.eui);
-    list.text("Frequency plan", &gateway.frequency_plan_ids.join(", "));
+    let mut rows = vec![
+        ("EUI", isolated(&gateway.eui)),
+        (
+            "Frequency plan",
+            isolated(&gateway.frequency_plan_ids.join(", ")),
+        ),
+    ];
     if let Some(stats) = report.stats() {
-        of_stats(&mut list, stats, now);
-        if report.state() == State::Connected {
-            of_connection(&mut list, stats);
-        }
+        rows.extend(of_stats(stats, now));
     }
-    let reported = status(report).map_or(&[][..], |status| &status.antenna_locations);
-    for location in gateway.antennas.iter().chain(reported) {
-        list.add("Antenna position", antenna(location));
+    if let Some(stats) = report.live_stats() {
+        let is_slow = is_slow(stats, now);
+        rows.extend(
+            stats
+                .round_trip_times
+                .map(|times| round_trip(times, is_slow)),
+        );
+        rows.extend(stats.sub_bands.iter().map(sub_band));
     }
-    list.text("Server", &report.cluster);
-    if let Some(link) = console_link(report) {
-        list.add("Console", link);
-    }
-    list.html
+    let reported = report.last_status();
+    let reported = reported.map_or(&[][..], |status| &status.antenna_locations);
+    rows.extend(gateway.antennas.iter().chain(reported).map(antenna));
+    rows.push(("Server", isolated(&report.cluster)));
+    rows.push(("Console", console_link(report, hosts)));
+    definitions(&rows)
 }
 
-/// The list while it is written.
-#[derive(Default)]
-struct List {
-    html: String,
-}
-
-impl List {
-    /// `description` is markup.
-    fn add(&mut self, term: &str, description: impl std::fmt::Display) {
-        self.html.push_str(&format!(
-            "<div><dt>{term}</dt><dd>{description}</dd></div>\n"
-        ));
-    }
-
-    /// Text from the API; none where it is empty.
-    fn text(&mut self, term: &str, text: &str) {
-        if !text.trim().is_empty() {
-            self.add(term, Isolated(text));
-        }
-    }
-
-    fn moment(&mut self, term: &str, at: Option<Timestamp>, now: SystemTime) {
-        let tense = Tense::Event;
-        if let Some(at) = at {
-            self.add(
-                term,
-                format!("{} <small>{}</small>", Utc(at), When { at, now, tense }),
-            );
-        }
-    }
-}
-
-fn status(report: &GatewayReport) -> Option<&GatewayStatus> {
-    report.stats()?.last_status.as_ref()
-}
-
-fn of_stats(list: &mut List, stats: &ConnectionStats, now: SystemTime) {
-    list.text("IP address", &stats.remote_ip);
+fn of_stats(stats: &ConnectionStats, now: Timestamp) -> Vec<Row> {
     let last_status = stats.last_status.as_ref();
-    for (component, version) in last_status.map_or(&[][..], |status| &status.versions) {
-        let component = Isolated(component);
-        list.add("Version", format!("{component}: {}", Isolated(version)));
-    }
-    for (term, at) in [
-        ("Connected", stats.connected_at),
-        ("Disconnected", stats.disconnected_at),
-        ("Last status", stats.last_status_received_at),
-        ("Last uplink", stats.last_uplink_received_at),
-        ("Last downlink", stats.last_downlink_received_at),
-        ("Last TX ack", stats.last_tx_acknowledgment_received_at),
-        ("Booted", last_status.and_then(|status| status.boot_time)),
-    ] {
-        list.moment(term, at, now);
-    }
-    if let Some(offset) = clock_offset(stats) {
-        list.add("Gateway clock", offset);
-    }
-    for (term, field, count) in [
-        ("Uplinks", "uplink_count", stats.uplink_count),
-        ("Downlinks", "downlink_count", stats.downlink_count),
+    let moment = |at: Option<Timestamp>| {
+        let shown = at.map(|at| format!("{} <small>{}</small>", utc(at), ago(at, now)));
+        shown.unwrap_or_default()
+    };
+    let count = |field, count| match stats.is_readable(field) {
+        true => format!("{} <small>since it connected</small>", grouped(count)),
+        false => UNKNOWN_FIGURE.to_string(),
+    };
+    let mut rows = vec![("IP address", isolated(&stats.remote_ip))];
+    let versions = last_status.map_or(&[][..], |status| &status.versions);
+    rows.extend(versions.iter().map(version));
+    rows.extend([
+        ("Connected", moment(stats.connected_at)),
+        ("Disconnected", moment(stats.disconnected_at)),
+        ("Last status", moment(stats.last_status_received_at)),
+        ("Last uplink", moment(stats.last_uplink_received_at)),
+        ("Last downlink", moment(stats.last_downlink_received_at)),
+        (
+            "Last TX ack",
+            moment(stats.last_tx_acknowledgment_received_at),
+        ),
+        (
+            "Booted",
+            moment(last_status.and_then(|status| status.boot_time)),
+        ),
+        ("Gateway clock", clock_offset(stats).unwrap_or_default()),
+        ("Uplinks", count("uplink_count", stats.uplink_count)),
+        ("Downlinks", count("downlink_count", stats.downlink_count)),
         (
             "TX acks",
-            "tx_acknowledgment_count",
-            stats.tx_acknowledgment_count,
+            count("tx_acknowledgment_count", stats.tx_acknowledgment_count),
         ),
-    ] {
-        let since = "since it connected";
-        list.add(
-            term,
-            match stats.is_readable(field) {
-                true => format!("{} <small>{since}</small>", Grouped(count)),
-                false => "–".to_string(),
-            },
-        );
-    }
+    ]);
+    rows
 }
 
-/// What holds only while the gateway is connected.
-fn of_connection(list: &mut List, stats: &ConnectionStats) {
-    if let Some(times) = stats.round_trip_times {
-        let samples = if times.count == 1 {
-            "sample"
-        } else {
-            "samples"
-        };
-        list.add(
-            "Round trip",
-            format!(
-                "{} to {} <small>median {}, {} {samples}</small>",
-                Took(times.min),
-                Took(times.max),
-                Took(times.median),
-                Grouped(times.count)
-            ),
-        );
-    }
-    for band in &stats.sub_bands {
-        let mark = if is_full(band) { " class=\"warn\"" } else { "" };
-        let figures = band_figures(band);
-        list.add(
-            "Sub-band",
-            format!(
-                "<span{mark}>{} <small>{figures}</small></span>",
-                Band(*band)
-            ),
-        );
-    }
+fn version((component, version): &(String, String)) -> Row {
+    let version = format!("{}: {}", isolated(component), isolated(version));
+    ("Version", version)
+}
+
+fn round_trip(times: RoundTripTimes, is_slow: bool) -> Row {
+    let figures = format!(
+        "<span{}>{} to {} <small>median {}, {}</small></span>",
+        mark(is_slow),
+        took(times.min),
+        took(times.max),
+        took(times.median),
+        counted(times.count, "sample")
+    );
+    ("Round trip", figures)
+}
+
+fn sub_band(band: &SubBand) -> Row {
+    let figures = format!(
+        "<span{}>{} <small>{}</small></span>",
+        mark(is_full(band)),
+        band_edges(band),
+        band_figures(band)
+    );
+    ("Sub-band", figures)
+}
+
+fn mark(is_marked: bool) -> &'static str {
+    if is_marked { " class=\"warn\"" } else { "" }
 }
 
 /// The gateway's clock in its last status against the moment at which the server received it.
@@ -154,7 +126,7 @@ fn clock_offset(stats: &ConnectionStats) -> Option<String> {
     })
 }
 
-fn antenna(location: &Location) -> String {
+fn antenna(location: &Location) -> Row {
     let Location {
         antenna,
         source,
@@ -162,25 +134,24 @@ fn antenna(location: &Location) -> String {
         longitude,
         altitude,
     } = location;
-    let source = Isolated(source);
-    format!(
+    let source = isolated(source);
+    let position = format!(
         "{latitude:.5}, {longitude:.5}, {altitude:.0}\u{a0}m <small>antenna {antenna}, {source}</small>"
-    )
+    );
+    ("Antenna position", position)
 }
 
-/// The gateway in the console of its cluster, where the host can stand in a URL.
-fn console_link(report: &GatewayReport) -> Option<String> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
-    let host: &str = &report.cluster;
-    if host.is_empty() || !host.chars().all(is_plain) {
-        return None;
-    }
+/// The gateway in the console of its cluster. Anybody who may edit the gateway can name a host of
+/// their own, so that of a cluster that is not known is not linked; the list's own has it too.
+fn console_link(report: &GatewayReport, hosts: &KnownHosts) -> String {
+    let registered_at = report.gateway.gateway_server_address.as_str();
+    let mut addresses = [&report.cluster, registered_at, ""].into_iter();
+    let Some(base) = addresses.find_map(|address| hosts.api_of(address).ok()) else {
+        return String::new();
+    };
+    let base = escaped(&base.to_string());
     let id = percent_encoded(&report.gateway.gateway_id);
-    let url = format!("https://{host}/console/gateways/{id}");
-    Some(format!(
-        "<a href=\"{}\">open this gateway</a>",
-        Escaped(&url)
-    ))
+    format!("<a href=\"{base}/console/gateways/{id}\">open this gateway</a>")
 }
 
 #[cfg(test)]
@@ -188,10 +159,11 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use super::super::tests::{collection, connected, now};
+    use super::super::tests::{collection, connected, hosts, now};
     use super::super::text::timestamp;
     use super::*;
-    use crate::model::{Gateway, RoundTripTimes, SubBand};
+    use crate::model::{Gateway, GatewayStatus};
+    use crate::things_stack::{AllowedHost, BaseUrl};
 
     fn report(stats: ConnectionStats) -> GatewayReport {
         collection(vec![Ok(Some(Arc::new(stats)))])
@@ -229,7 +201,7 @@ mod tests {
 
     #[track_caller]
     fn check(report: &GatewayReport, expected: &[&str]) {
-        let html = details(report, now()).replace('\u{a0}', " ");
+        let html = details(report, &hosts(), timestamp(now())).replace('\u{a0}', " ");
         for part in expected {
             assert!(html.contains(part), "{part} is missing in {html}");
         }
@@ -256,7 +228,7 @@ mod tests {
     fn a_gateway_that_left_has_no_round_trip_and_no_sub_band() {
         let mut left = stats();
         left.disconnected_at = Some(timestamp(now()));
-        let html = details(&report(left), now());
+        let html = details(&report(left), &hosts(), timestamp(now()));
         assert!(html.contains("<dt>Disconnected</dt>"), "{html}");
         assert!(
             !html.contains("Round trip") && !html.contains("Sub-band"),
@@ -285,7 +257,65 @@ mod tests {
             ..Gateway::default()
         });
         check(&hostile, &["/console/gateways/%22%3E%3Cscript%3E\""]);
-        hostile.cluster = "evil.example/\"onclick=".into();
-        assert_eq!(console_link(&hostile), None);
+        // Where the key may not go, the reader is not sent either.
+        hostile.cluster = "evil.example".into();
+        check(
+            &hostile,
+            &["href=\"https://eu1.cloud.thethings.network/console/"],
+        );
+    }
+
+    #[test]
+    fn the_console_is_that_of_the_cluster_with_its_scheme_and_port() {
+        let url = |text| BaseUrl::parse(text).expect("the test's own URL");
+        let allowed = AllowedHost::parse("radio.example=https://stack.example:8885");
+        let allowed = vec![allowed.expect("the test's own host")];
+        for (server, cluster, address, expected) in [
+            (
+                "eu1.cloud.thethings.network",
+                "nam1.cloud.thethings.network",
+                "",
+                "https://nam1.cloud.thethings.network",
+            ),
+            (
+                "acme.eu1.cloud.thethings.industries",
+                "acme.eu1.cloud.thethings.industries",
+                "",
+                "https://acme.eu1.cloud.thethings.industries",
+            ),
+            (
+                "https://own.example:8885",
+                "own.example",
+                "own.example:1700",
+                "https://own.example:8885",
+            ),
+            (
+                "http://127.0.0.1:1885",
+                "127.0.0.1",
+                "",
+                "http://127.0.0.1:1885",
+            ),
+            ("http://[::1]:1885", "::1", "", "http://[::1]:1885"),
+            (
+                "https://own.example",
+                "stack.example",
+                "mqtts://radio.example:8883",
+                "https://stack.example:8885",
+            ),
+            (
+                "https://own.example",
+                "evil.example",
+                "evil.example",
+                "https://own.example",
+            ),
+        ] {
+            let hosts = KnownHosts::new(url(server), allowed.clone());
+            let mut report = collection(vec![connected()]).gateways.remove(0);
+            report.cluster = cluster.into();
+            Arc::make_mut(&mut report.gateway).gateway_server_address = address.into();
+            let expected = format!("<a href=\"{expected}/console/gateways/gateway-0000\">");
+            let link = console_link(&report, &hosts);
+            assert!(link.starts_with(&expected), "{link}");
+        }
     }
 }

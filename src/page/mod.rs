@@ -14,13 +14,14 @@ mod text;
 use std::time::SystemTime;
 
 use crate::assets;
-use crate::model::{Counters, Snapshot, State};
+use crate::model::{Counters, Snapshot, State, Timestamp};
+use crate::things_stack::KnownHosts;
 
 use api::{facts, problems};
-use controls::{Window, pager, search, selection, totals};
+use controls::{ROWS_MAX, pager, search, selection, totals};
 use query::Query;
-use table::{WORST_FIRST, selected, table};
-use text::{Utc, timestamp};
+use table::{selected, table};
+use text::{date_and_time, grouped, timestamp};
 
 pub const CONTENT_TYPE: &str = "text/html; charset=utf-8";
 
@@ -45,10 +46,16 @@ const REPOSITORY: &str = env!("CARGO_PKG_REPOSITORY");
 /// The server stores what it knows of a gateway about every 30 s.
 const REFRESH_SECONDS: u32 = 30;
 
-/// The page for `collection`, with ages as of `now`. `query` is what stands in the address
-/// between `?` and `#`.
-pub fn render(collection: &Snapshot, counters: &Counters, query: &str, now: SystemTime) -> String {
-    let query = Query::parse(query);
+/// The page for `collection`, with ages as of `now`. `hosts` says where each gateway's console
+/// is; `query` is what stands in the address between `?` and `#`.
+pub fn render(
+    collection: &Snapshot,
+    counters: &Counters,
+    hosts: &KnownHosts,
+    query: &str,
+    now: SystemTime,
+) -> String {
+    let (query, now) = (Query::parse(query), timestamp(now));
     let verdict = verdict(collection);
     [
         head(collection, &verdict, &query),
@@ -56,7 +63,7 @@ pub fn render(collection: &Snapshot, counters: &Counters, query: &str, now: Syst
         "<main>\n".to_string(),
         problems(collection, now),
         totals(collection, &query),
-        gateways(collection, &query, now),
+        gateways(collection, hosts, &query, now),
         facts(collection, counters, now),
         "</main>\n".to_string(),
         footer(),
@@ -64,10 +71,10 @@ pub fn render(collection: &Snapshot, counters: &Counters, query: &str, now: Syst
     .concat()
 }
 
-fn gateways(collection: &Snapshot, query: &Query, now: SystemTime) -> String {
+fn gateways(collection: &Snapshot, hosts: &KnownHosts, query: &Query, now: Timestamp) -> String {
     let content = match collection.gateways.is_empty() {
         true => nothing(collection),
-        false => view(collection, query, now),
+        false => view(collection, hosts, query, now),
     };
     format!(
         "<section aria-labelledby=\"gateways\">\n\
@@ -75,48 +82,41 @@ fn gateways(collection: &Snapshot, query: &Query, now: SystemTime) -> String {
     )
 }
 
-/// The part of the gateways that is asked for.
-fn view(collection: &Snapshot, query: &Query, now: SystemTime) -> String {
+/// The part of the gateways that is asked for. A page that does not exist is the last one.
+fn view(collection: &Snapshot, hosts: &KnownHosts, query: &Query, now: Timestamp) -> String {
     let rows = selected(&collection.gateways, query, now);
-    let window = Window::new(query, rows.len());
-    let table = match rows.get(window.start()..window.end()) {
-        Some(rows) if !rows.is_empty() => table(rows, now),
-        _ => "<div class=\"empty\"><p>No gateway is like that.</p></div>\n".to_string(),
+    let pages: Vec<_> = rows.chunks(ROWS_MAX).collect();
+    let page = query.page.min(pages.len()).max(1);
+    let table = match pages.get(page - 1) {
+        Some(rows) => table(rows, hosts, now),
+        None => "<div class=\"empty\"><p>No gateway is like that.</p></div>\n".to_string(),
     };
-    let pager = pager(query, window);
-    search(query) + &selection(query, window) + &pager + &table + &pager
-}
-
-/// The style class of a state, and its name in an address.
-fn state_name(state: State) -> &'static str {
-    match state {
-        State::Connected => "connected",
-        State::Disconnected => "disconnected",
-        State::Unknown => "unknown",
-    }
+    let pager = pager(query, page, rows.len());
+    search(query) + &selection(query, rows.len()) + &pager + &table + &pager
 }
 
 /// The state that the person should know of first; none without gateways.
 fn worst(collection: &Snapshot) -> Option<State> {
     let occurs = |state: &State| collection.count(*state) > 0;
-    WORST_FIRST.into_iter().find(occurs)
+    State::WORST_FIRST.into_iter().find(occurs)
 }
 
 /// The whole page in one sentence: its heading and the title of its tab.
 fn verdict(collection: &Snapshot) -> String {
-    let all = collection.gateways.len();
     let Some(worst) = worst(collection) else {
         return match collection.list_error {
             Some(_) => "The gateways are not known".to_string(),
             None => "No gateways".to_string(),
         };
     };
-    let state = state_name(worst);
-    match collection.count(worst) {
+    let (count, all) = (collection.count(worst), collection.gateways.len());
+    let [some, total] = [count, all].map(|count| grouped(count as u64));
+    let state = worst.label();
+    match count {
         1 if all == 1 => format!("The gateway is {state}"),
-        count if count == all => format!("All {all} gateways are {state}"),
-        1 => format!("1 of {all} gateways is {state}"),
-        count => format!("{count} of {all} gateways are {state}"),
+        1 => format!("1 of {total} gateways is {state}"),
+        _ if count == all => format!("All {total} gateways are {state}"),
+        _ => format!("{some} of {total} gateways are {state}"),
     }
 }
 
@@ -156,21 +156,18 @@ fn icon(worst: Option<State>) -> String {
     )
 }
 
-fn header(collection: &Snapshot, verdict: &str, query: &Query, now: SystemTime) -> String {
-    let state = worst(collection).map(state_name).unwrap_or_default();
-    let time = Utc(timestamp(now)).time_of_day();
-    let other = query.with_refresh(!query.is_refreshing).link();
-    let refresh = match query.is_refreshing {
-        true => format!(
-            "This page refreshes every {REFRESH_SECONDS}\u{a0}s. <a href=\"{other}\">Stop refreshing</a>"
-        ),
-        false => format!(
-            "This page does not refresh. <a href=\"{other}\">Refresh every {REFRESH_SECONDS}\u{a0}s</a>"
-        ),
+fn header(collection: &Snapshot, verdict: &str, query: &Query, now: Timestamp) -> String {
+    let state = worst(collection).map(State::label).unwrap_or_default();
+    let (_, time) = date_and_time(now);
+    let every = format!("every {REFRESH_SECONDS}\u{a0}s");
+    let (refreshes, other) = match query.is_refreshing {
+        true => (format!("refreshes {every}"), "Stop refreshing".to_string()),
+        false => ("does not refresh".to_string(), format!("Refresh {every}")),
     };
+    let link = query.link_with(|query| query.is_refreshing = !query.is_refreshing);
     format!(
         "<header class=\"{state}\">\n<p class=\"product\">{NAME}</p>\n<h1>{verdict}</h1>\n\
-         <p>As of {time} UTC. {refresh}</p>\n</header>\n"
+         <p>As of {time} UTC. This page {refreshes}. <a href=\"{link}\">{other}</a></p>\n</header>\n"
     )
 }
 
@@ -215,9 +212,15 @@ mod tests {
     use super::*;
     use crate::error::{FetchError, Reason};
     use crate::model::{ConnectionStats, Gateway, GatewayReport, Outcome};
+    use crate::things_stack::BaseUrl;
 
     pub fn now() -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(1_795_367_639)
+    }
+
+    pub fn hosts() -> KnownHosts {
+        let server = BaseUrl::parse("https://eu1.cloud.thethings.network");
+        KnownHosts::new(server.expect("the test's own URL"), Vec::new())
     }
 
     pub fn collection(outcomes: Vec<Outcome>) -> Snapshot {
@@ -258,7 +261,7 @@ mod tests {
 
     #[track_caller]
     pub fn check(collection: &Snapshot, counters: &Counters, expected: &[&str]) {
-        let html = render(collection, counters, "", now()).replace('\u{a0}', " ");
+        let html = render(collection, counters, &hosts(), "", now()).replace('\u{a0}', " ");
         for part in expected {
             assert!(html.contains(part), "{part} is missing in {html}");
         }
@@ -274,7 +277,7 @@ mod tests {
     #[test]
     fn nothing_on_the_page_runs_or_loads_anything() {
         let collection = collection(vec![connected(), Ok(None), unknown(Reason::Timeout)]);
-        let html = render(&collection, &Counters::default(), "", now());
+        let html = render(&collection, &Counters::default(), &hosts(), "", now());
         for forbidden in [
             "<script", "<iframe", "<img", " src=", " style=", "@import", "url(",
         ] {
@@ -319,7 +322,7 @@ mod tests {
             &[
                 "<h1>The gateways are not known</h1>",
                 "The list of gateways is missing because the API does not accept the API key.",
-                Reason::Unauthorized.advice(),
+                "Make a new one in the console",
                 "HTTP 401",
                 "once their list can be read",
             ],
@@ -329,7 +332,7 @@ mod tests {
     #[test]
     fn five_hundred_gateways_are_five_pages_with_the_counts_of_all() {
         let many = collection((0..500).map(|_| connected()).collect());
-        let page = |query| render(&many, &Counters::default(), query, now());
+        let page = |query| render(&many, &Counters::default(), &hosts(), query, now());
         let html = page("page=2");
         assert!(html.len() < 500_000, "{} bytes", html.len());
         assert_eq!(html.matches("<tr class=\"gateway\">").count(), 100);
@@ -339,12 +342,14 @@ mod tests {
         assert_eq!(found.matches("<tr class=\"gateway\">").count(), 1);
         assert!(found.contains("<b>500</b> <span>connected</span>"));
         assert!(page("q=none").contains("No gateway is like that."));
+        assert!(page("page=99").contains("401–500 of 500"));
+        assert!(page("page=0").contains("1–100 of 500"));
     }
 
     #[test]
     fn a_refresh_keeps_the_view_and_can_be_stopped() {
         let one = collection(vec![connected()]);
-        let page = |query| render(&one, &Counters::default(), query, now());
+        let page = |query| render(&one, &Counters::default(), &hosts(), query, now());
         let html = page("state=connected&page=9");
         let view = "/?state=connected&amp;page=9";
         assert!(

@@ -7,29 +7,27 @@
 //! their duty cycle, else by id, so that the rows keep their places from refresh to refresh.
 
 use std::cmp::Reverse;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::model::{ConnectionStats, GatewayReport, RoundTripTimes, State, SubBand, Timestamp};
+use crate::things_stack::KnownHosts;
 
 use super::details::details;
 use super::query::Query;
-use super::state_name;
-use super::text::{Band, Host, Isolated, PerHour, Percent, Tense, Took, When, unix_seconds};
+use super::text::{ago, band_edges, host, isolated, lasting, per_hour, percent, took};
 
 /// A connected gateway that was not heard for this long is shown first among its peers.
 /// Idle ones still send a status every few minutes, but for some Basics Stations.
 const SILENCE_SECONDS: i64 = 3_600;
 
-/// The part of a band's limit from which the alert `TTNGatewayDutyCycleNearLimit` fires.
+/// The part of a band's limit above which the alert `TTNGatewayDutyCycleNearLimit` fires.
 const NEAR_LIMIT: f64 = 0.8;
 
-/// The median from which the alert `TTNGatewayRoundTripHigh` fires, and the fewest samples that
-/// it takes for one.
+/// The median above which the alert `TTNGatewayRoundTripHigh` fires, the fewest samples that it
+/// takes for one, and how old the last message may be, since old round trips stay.
 const SLOW_ROUND_TRIP: Duration = Duration::from_secs(3);
 const ROUND_TRIP_SAMPLES_MIN: u64 = 5;
-
-/// The order of the states, worst first.
-pub const WORST_FIRST: [State; 3] = [State::Disconnected, State::Unknown, State::Connected];
+const ROUND_TRIP_AGE_SECONDS_MAX: i64 = 30 * 60;
 
 /// Heading and style class of each column; on a narrow screen the heading labels the value.
 const COLUMNS: [(&str, &str); 7] = [
@@ -46,68 +44,66 @@ const COLUMNS: [(&str, &str); 7] = [
 pub fn selected<'a>(
     gateways: &'a [GatewayReport],
     query: &Query,
-    now: SystemTime,
+    now: Timestamp,
 ) -> Vec<&'a GatewayReport> {
-    let text = query.lower_text();
-    let rows = gateways
-        .iter()
-        .filter(|report| query.selects(report, &text));
-    let mut rows: Vec<_> = rows.map(|report| (rank(report, now), report)).collect();
+    let selected = gateways.iter().filter(|report| query.selects(report));
+    let mut rows: Vec<_> = selected.map(|report| (rank(report, now), report)).collect();
     // Stable: what is equal stays sorted by id.
     rows.sort_by_key(|(rank, _)| *rank);
     rows.into_iter().map(|(_, report)| report).collect()
 }
 
 /// The smallest comes first: by state, then who needs attention, then the newest loss.
-fn rank(report: &GatewayReport, now: SystemTime) -> (u8, bool, Reverse<Option<Timestamp>>) {
-    match (report.state(), report.stats()) {
-        (State::Disconnected, stats) => (0, false, Reverse(stats.and_then(|s| s.disconnected_at))),
-        (State::Unknown, _) => (1, false, Reverse(None)),
-        (State::Connected, stats) => {
-            let is_fine = !stats.is_some_and(|stats| needs_attention(stats, now));
-            (2, is_fine, Reverse(None))
-        }
-    }
+fn rank(report: &GatewayReport, now: Timestamp) -> (usize, bool, Reverse<Option<Timestamp>>) {
+    let state = report.state();
+    let place = State::WORST_FIRST.iter().position(|other| *other == state);
+    let is_fine = report
+        .live_stats()
+        .is_some_and(|stats| !needs_attention(stats, now));
+    let lost_at = match state {
+        State::Disconnected => report.stats().and_then(|stats| stats.disconnected_at),
+        State::Unknown | State::Connected => None,
+    };
+    (place.unwrap_or_default(), is_fine, Reverse(lost_at))
 }
 
 /// The table of these gateways: a body for each, with its row and one that opens to the rest.
-pub fn table(rows: &[&GatewayReport], now: SystemTime) -> String {
-    let mut html = String::with_capacity(2_000 + 4_000 * rows.len());
-    html.push_str(
+pub fn table(rows: &[&GatewayReport], hosts: &KnownHosts, now: Timestamp) -> String {
+    let heading = |(heading, class)| format!("<th scope=\"col\" class=\"{class}\">{heading}</th>");
+    let headings: String = COLUMNS.into_iter().map(heading).collect();
+    let bodies: String = rows.iter().map(|report| body(report, hosts, now)).collect();
+    format!(
         "<table>\n<caption>Disconnected gateways come first, then unknown ones. A round trip is \
-         the median of the last 30 minutes.</caption>\n<thead><tr>",
-    );
-    for (heading, class) in COLUMNS {
-        html.push_str(&format!(
-            "<th scope=\"col\" class=\"{class}\">{heading}</th>"
-        ));
-    }
-    html.push_str("</tr></thead>\n");
-    rows.iter()
-        .for_each(|report| html.push_str(&body(report, now)));
-    html.push_str("</table>\n");
-    html
+         the median of the last 30 minutes.</caption>\n<thead><tr>{headings}</tr></thead>\n\
+         {bodies}</table>\n"
+    )
 }
 
-fn needs_attention(stats: &ConnectionStats, now: SystemTime) -> bool {
-    is_silent(stats, now)
-        || stats.sub_bands.iter().any(is_full)
-        || stats.round_trip_times.is_some_and(is_slow)
+fn needs_attention(stats: &ConnectionStats, now: Timestamp) -> bool {
+    is_silent(stats, now) || stats.sub_bands.iter().any(is_full) || is_slow(stats, now)
 }
 
 /// Whether a gateway has not been heard for an hour; the start of its connection counts.
-fn is_silent(stats: &ConnectionStats, now: SystemTime) -> bool {
+fn is_silent(stats: &ConnectionStats, now: Timestamp) -> bool {
     let heard = stats.last_seen().max(stats.connected_at);
-    heard.is_some_and(|at| unix_seconds(now).saturating_sub(at.seconds) >= SILENCE_SECONDS)
+    heard.is_some_and(|at| now.seconds.saturating_sub(at.seconds) >= SILENCE_SECONDS)
 }
 
-fn is_slow(times: RoundTripTimes) -> bool {
-    times.median >= SLOW_ROUND_TRIP && times.count >= ROUND_TRIP_SAMPLES_MIN
+/// Whether the alert about round trips would fire.
+pub fn is_slow(stats: &ConnectionStats, now: Timestamp) -> bool {
+    let uplink_at = stats.last_uplink_received_at;
+    let last_message = uplink_at.max(stats.last_downlink_received_at);
+    let is_recent =
+        |at: Timestamp| now.seconds.saturating_sub(at.seconds) < ROUND_TRIP_AGE_SECONDS_MAX;
+    let is_long = |times: RoundTripTimes| {
+        times.median > SLOW_ROUND_TRIP && times.count >= ROUND_TRIP_SAMPLES_MIN
+    };
+    last_message.is_some_and(is_recent) && stats.round_trip_times.is_some_and(is_long)
 }
 
 /// Whether a band is near its limit.
 pub fn is_full(band: &SubBand) -> bool {
-    load(band).is_some_and(|load| load >= NEAR_LIMIT)
+    load(band).is_some_and(|load| load > NEAR_LIMIT)
 }
 
 /// The used part of what the band allows; nothing where it has no limit.
@@ -117,148 +113,138 @@ fn load(band: &SubBand) -> Option<f64> {
 }
 
 /// The band that is nearest to its limit, and how near.
-fn busiest(bands: &[SubBand]) -> Option<(SubBand, f64)> {
-    let limited = bands.iter().filter_map(|band| Some((*band, load(band)?)));
+fn busiest(bands: &[SubBand]) -> Option<(&SubBand, f64)> {
+    let limited = bands.iter().filter_map(|band| Some((band, load(band)?)));
     limited.max_by(|(_, a), (_, b)| a.total_cmp(b))
 }
 
-fn body(report: &GatewayReport, now: SystemTime) -> String {
-    let columns = COLUMNS.len();
+fn body(report: &GatewayReport, hosts: &KnownHosts, now: Timestamp) -> String {
     format!(
-        "<tbody class=\"{}\">\n{}<tr class=\"more\"><td colspan=\"{columns}\"><details>\
+        "<tbody class=\"{}\">\n{}<tr class=\"more\"><td colspan=\"{}\"><details>\
          <summary>Details</summary>\n<dl>\n{}</dl>\n</details></td></tr>\n</tbody>\n",
-        state_name(report.state()),
+        report.state().label(),
         row(report, now),
-        details(report, now)
+        COLUMNS.len(),
+        details(report, hosts, now)
     )
 }
 
-fn row(report: &GatewayReport, now: SystemTime) -> String {
-    let stats = report.stats();
-    // What the server still says of a gateway that left is not about now.
-    let live = stats.filter(|_| report.state() == State::Connected);
-    let warn = |it: bool| if it { " warn" } else { "" };
-    let silent = live.is_some_and(|s| is_silent(s, now));
-    let times = live.and_then(|s| s.round_trip_times);
-    let band = live.and_then(|s| busiest(&s.sub_bands));
+/// The cells in the order of the columns, each with whether it is marked.
+fn row(report: &GatewayReport, now: Timestamp) -> String {
+    let live = report.live_stats();
+    let seen = report.stats().and_then(ConnectionStats::last_seen);
+    let is_slow = live.is_some_and(|stats| is_slow(stats, now));
+    let busiest = live.and_then(|stats| busiest(&stats.sub_bands));
     let cells = [
-        (state_cell(report, now), ""),
-        (name_cell(report), ""),
-        (seen_cell(stats, now), warn(silent)),
-        (rate_cell(report), ""),
+        (state_cell(report, now), false),
+        (name_cell(report), false),
         (
-            times.map(round_trip_cell).unwrap_or_default(),
-            warn(times.is_some_and(is_slow)),
+            seen.map(|at| ago(at, now)).unwrap_or_default(),
+            live.is_some_and(|stats| is_silent(stats, now)),
         ),
+        (rate_cell(report), false),
+        (round_trip_cell(live, is_slow), is_slow),
         (
-            band.map(band_cell).unwrap_or_default(),
-            warn(band.is_some_and(|(band, _)| is_full(&band))),
+            busiest.map(band_cell).unwrap_or_default(),
+            busiest.is_some_and(|(band, _)| is_full(band)),
         ),
-        (cluster_cell(report), ""),
+        (cluster_cell(report), false),
     ];
-    let mut html = "<tr class=\"gateway\">".to_string();
-    for ((label, class), (content, warn)) in COLUMNS.into_iter().zip(cells) {
-        // The name is what a screen reader says before each value of the row.
-        let (open, close) = match class {
-            "name" => ("th scope=\"row\"", "th"),
-            _ => ("td", "td"),
-        };
-        html.push_str(&format!(
-            "<{open} class=\"{class}{warn}\" data-label=\"{label}\">{content}</{close}>"
-        ));
-    }
-    html.push_str("</tr>\n");
-    html
+    let cells: String = COLUMNS.into_iter().zip(cells).map(cell).collect();
+    format!("<tr class=\"gateway\">{cells}</tr>\n")
 }
 
-fn state_cell(report: &GatewayReport, now: SystemTime) -> String {
-    let lasting = |at: Option<Timestamp>| {
-        let tense = Tense::Lasting;
-        at.map(|at| When { at, now, tense }.to_string())
+fn cell(((label, class), (content, is_marked)): ((&str, &str), (String, bool))) -> String {
+    // The name is what a screen reader says before each value of the row.
+    let (open, close) = match class {
+        "name" => ("th scope=\"row\"", "th"),
+        _ => ("td", "td"),
     };
+    let mark = if is_marked { " warn" } else { "" };
+    format!("<{open} class=\"{class}{mark}\" data-label=\"{label}\">{content}</{close}>")
+}
+
+fn state_cell(report: &GatewayReport, now: Timestamp) -> String {
+    let since = |at: Option<Timestamp>| at.map(|at| lasting(at, now)).unwrap_or_default();
     let (word, detail) = match (&report.outcome, report.state()) {
-        (Ok(Some(stats)), State::Connected) => ("Connected", lasting(stats.connected_at)),
-        (Ok(Some(stats)), _) => ("Disconnected", lasting(stats.disconnected_at)),
-        (Ok(None), _) => ("Disconnected", Some("over 48\u{a0}h, or never seen".into())),
-        (Err(error), _) => ("Unknown", Some(error.reason.words().to_string())),
+        (Ok(Some(stats)), State::Connected) => ("Connected", since(stats.connected_at)),
+        (Ok(Some(stats)), _) => ("Disconnected", since(stats.disconnected_at)),
+        (Ok(None), _) => ("Disconnected", "over 48\u{a0}h, or never seen".into()),
+        (Err(error), _) => ("Unknown", error.reason.words().to_string()),
     };
-    format!(
-        "<span class=\"pill\">{word}</span> <small>{}</small>",
-        detail.unwrap_or_default()
-    )
+    format!("<span class=\"pill\">{word}</span> <small>{detail}</small>")
 }
 
 fn name_cell(report: &GatewayReport) -> String {
     let (id, name) = (&report.gateway.gateway_id, &report.gateway.name);
-    if name.trim().is_empty() {
-        return format!("<b>{}</b>", Isolated(id));
+    match isolated(name) {
+        none if none.is_empty() => format!("<b>{}</b>", isolated(id)),
+        name => format!("<b>{name}</b> <small>{}</small>", isolated(id)),
     }
-    format!("<b>{}</b> <small>{}</small>", Isolated(name), Isolated(id))
-}
-
-fn seen_cell(stats: Option<&ConnectionStats>, now: SystemTime) -> String {
-    let tense = Tense::Event;
-    let seen = stats.and_then(ConnectionStats::last_seen);
-    seen.map(|at| When { at, now, tense }.to_string())
-        .unwrap_or_default()
 }
 
 /// Only a connected gateway has a rate; "–" where there is none yet.
 fn rate_cell(report: &GatewayReport) -> String {
     match report.state() {
-        State::Connected => PerHour(report.uplinks_per_hour).to_string(),
-        _ => String::new(),
+        State::Connected => per_hour(report.uplinks_per_hour),
+        State::Disconnected | State::Unknown => String::new(),
     }
 }
 
-fn round_trip_cell(times: RoundTripTimes) -> String {
-    match is_slow(times) {
-        true => format!("{} <small>slow</small>", Took(times.median)),
-        false => Took(times.median).to_string(),
-    }
+fn round_trip_cell(live: Option<&ConnectionStats>, is_slow: bool) -> String {
+    let mark = if is_slow { " <small>slow</small>" } else { "" };
+    let times = live.and_then(|stats| stats.round_trip_times);
+    times
+        .map(|times| took(times.median) + mark)
+        .unwrap_or_default()
 }
 
-fn band_cell((band, load): (SubBand, f64)) -> String {
+fn band_cell((band, load): (&SubBand, f64)) -> String {
     let width = (load * 100.0).clamp(0.0, 100.0);
     format!(
         "{} <small><svg viewBox=\"0 0 100 4\" preserveAspectRatio=\"none\" \
          aria-hidden=\"true\"><rect width=\"{width:.1}\" height=\"4\"/></svg>{}</small>",
-        band_figures(&band),
-        Band(band)
+        band_figures(band),
+        band_edges(band)
     )
 }
 
-/// "0.31 % of 1 %"
+/// "0.31 % of 1 %", or "0.31 %" where the band has no limit.
 pub fn band_figures(band: &SubBand) -> String {
-    let (used, limit) = (band.downlink_utilization, band.downlink_utilization_limit);
+    let used = percent(band.downlink_utilization);
+    if band.downlink_utilization_limit <= 0.0 {
+        return used;
+    }
+    let limit = percent(band.downlink_utilization_limit);
     let mark = if is_full(band) { ", nearly full" } else { "" };
-    format!("{} of {}{mark}", Percent(used), Percent(limit))
+    format!("{used} of {limit}{mark}")
 }
 
 fn cluster_cell(report: &GatewayReport) -> String {
-    let cluster = Host(&report.cluster);
-    match report.stats().map(|s| s.protocol.as_str()) {
-        None | Some("") => format!("<small>{cluster}</small>"),
-        Some(protocol) => format!("{} <small>{cluster}</small>", Isolated(protocol)),
-    }
+    let protocol = report.stats().map(|stats| isolated(&stats.protocol));
+    let protocol = protocol.unwrap_or_default();
+    format!("{protocol} <small>{}</small>", host(&report.cluster))
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::UNIX_EPOCH;
 
+    use super::super::tests::hosts;
     use super::*;
     use crate::error::{FetchError, Reason};
     use crate::model::{Gateway, Outcome};
 
     const NOW_SECONDS: i64 = 1_795_367_639;
 
-    fn now() -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(NOW_SECONDS.unsigned_abs())
+    fn now() -> Timestamp {
+        Timestamp {
+            seconds: NOW_SECONDS,
+            nanoseconds: 0,
+        }
     }
 
-    fn ago(seconds: i64) -> Option<Timestamp> {
+    fn before(seconds: i64) -> Option<Timestamp> {
         Some(Timestamp {
             seconds: NOW_SECONDS - seconds,
             nanoseconds: 0,
@@ -281,8 +267,8 @@ mod tests {
 
     fn connected(id: &str, last_seen: i64, sub_bands: Vec<SubBand>) -> GatewayReport {
         let stats = ConnectionStats {
-            connected_at: ago(86_400 * 3),
-            last_uplink_received_at: ago(last_seen),
+            connected_at: before(86_400 * 3),
+            last_uplink_received_at: before(last_seen),
             uplink_count: 9_043,
             sub_bands,
             ..ConnectionStats::default()
@@ -292,7 +278,7 @@ mod tests {
 
     fn disconnected(id: &str, since: i64) -> GatewayReport {
         let stats = ConnectionStats {
-            disconnected_at: ago(since),
+            disconnected_at: before(since),
             ..ConnectionStats::default()
         };
         report(id, Ok(Some(Arc::new(stats))))
@@ -366,13 +352,13 @@ mod tests {
     fn hostile_text_stays_text_in_every_cell_that_shows_it() {
         let hostile = "\"><script>alert(1)</script>";
         let stats = ConnectionStats {
-            connected_at: ago(9),
+            connected_at: before(9),
             protocol: hostile.into(),
             ..ConnectionStats::default()
         };
         let mut report = report(hostile, Ok(Some(Arc::new(stats))));
         report.cluster = hostile.into();
-        let html = body(&report, now());
+        let html = body(&report, &hosts(), now());
         assert!(!html.contains("<script"), "{html}");
         assert_eq!(html.matches("&lt;script&gt;alert(1)").count(), 5, "{html}");
     }
@@ -407,21 +393,33 @@ mod tests {
     fn a_band_and_a_round_trip_are_marked_where_the_alert_fires() {
         assert!(!is_full(&band(0.0079, 0.01)));
         assert!(is_full(&band(0.0081, 0.01)));
-        let times = |seconds, count| RoundTripTimes {
-            median: Duration::from_millis(seconds),
-            count,
-            ..RoundTripTimes::default()
+        assert!(!is_full(&band(0.008, 0.01)));
+        let is_slow = |milliseconds, count, last_downlink_received_at| {
+            let stats = ConnectionStats {
+                round_trip_times: Some(RoundTripTimes {
+                    median: Duration::from_millis(milliseconds),
+                    count,
+                    ..RoundTripTimes::default()
+                }),
+                last_uplink_received_at: before(7_200),
+                last_downlink_received_at,
+                ..ConnectionStats::default()
+            };
+            super::is_slow(&stats, now())
         };
-        assert!(!is_slow(times(2_999, 20)));
-        assert!(!is_slow(times(9_000, 4)));
-        assert!(is_slow(times(3_000, 5)));
+        assert!(!is_slow(3_000, 20, before(60)));
+        assert!(!is_slow(9_000, 4, before(60)));
+        assert!(is_slow(3_001, 5, before(60)));
+        assert!(is_slow(3_001, 5, before(30 * 60 - 1)));
+        assert!(!is_slow(3_001, 5, before(30 * 60)));
+        assert!(!is_slow(3_001, 5, None));
     }
 
     #[test]
     fn a_gateway_that_left_is_not_marked_for_what_it_did_before() {
         let mut left = connected("a", 9, vec![band(0.009, 0.01)]);
         if let Ok(Some(stats)) = &mut left.outcome {
-            Arc::make_mut(stats).disconnected_at = ago(0);
+            Arc::make_mut(stats).disconnected_at = before(0);
         }
         let html = row(&left, now());
         assert!(!html.contains("warn") && !html.contains("<svg"), "{html}");

@@ -1,15 +1,15 @@
-//! ureq's agents as the exporter uses them: TLS with its authorities, a proxy, the size of the
-//! buffers, and how connections are kept.
+//! ureq's agent as the exporter uses it: TLS with its authorities, the size of the buffers,
+//! and how connections are kept.
 
 use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
+use ureq::Agent;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::transport::DefaultConnector;
-use ureq::{Agent, Proxy};
 
-use crate::things_stack::resolver::{CachingResolver, ForgettingConnector};
+use crate::things_stack::resolver::CachingResolver;
 use crate::things_stack::tls;
 
 /// A server closes a kept connection after a minute or a few; scrapes come every minute.
@@ -21,7 +21,8 @@ const RESPONSE_HEADER_BYTES_MAX: usize = 16 * 1024;
 /// A file with every authority of a distribution has 230 kB.
 const CA_FILE_BYTES_MAX: u64 = 4 << 20;
 
-pub fn agent(roots: RootCerts, proxy: Option<Proxy>) -> Agent {
+/// Its proxy is chosen for each request.
+pub fn agent(roots: RootCerts, resolver: CachingResolver) -> Agent {
     let tls = TlsConfig::builder()
         .root_certs(roots)
         .unversioned_rustls_crypto_provider(tls::provider())
@@ -31,7 +32,7 @@ pub fn agent(roots: RootCerts, proxy: Option<Proxy>) -> Agent {
         .accept("application/json")
         .http_status_as_error(false)
         .max_redirects(0)
-        .proxy(proxy)
+        .proxy(None)
         .max_idle_age(IDLE_MAX)
         .max_idle_connections(64)
         .max_idle_connections_per_host(1)
@@ -40,12 +41,7 @@ pub fn agent(roots: RootCerts, proxy: Option<Proxy>) -> Agent {
         .max_response_header_size(RESPONSE_HEADER_BYTES_MAX)
         .tls_config(tls)
         .build();
-    let resolver = CachingResolver::default();
-    let connector = ForgettingConnector {
-        connector: DefaultConnector::default(),
-        resolver: resolver.clone(),
-    };
-    Agent::with_parts(config, connector, resolver)
+    Agent::with_parts(config, DefaultConnector::default(), resolver)
 }
 
 pub fn read_certificates(path: &Path) -> io::Result<Vec<Certificate<'static>>> {
@@ -68,8 +64,10 @@ fn certificates(pem: &[u8]) -> Option<Vec<Certificate<'static>>> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::sync::Arc;
+
+    use super::*;
+    use crate::fuzz;
 
     #[test]
     fn text_without_a_certificate_is_no_ca_file() {
@@ -78,11 +76,8 @@ mod tests {
     }
 
     #[test]
-    fn property_random_pem_never_panics() {
-        let seed = b"# CA\n-----BEGIN CERTIFICATE-----\nMIIBAjCBqaADAgECAgEBMAoGCCqGSM49BAMC\n\
-            MA0xCzAJBgNVBAMMAmNhMB4=\n-----END CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\nAA==\n\
-            -----END PRIVATE KEY-----\n";
-        let pieces: [&[u8]; 8] = [
+    fn damaged_pem_never_panics() {
+        const PIECES: [&[u8]; 8] = [
             b"-----BEGIN CERTIFICATE-----",
             b"-----END CERTIFICATE-----",
             b"-----",
@@ -92,10 +87,15 @@ mod tests {
             b"\r\n",
             b"\0",
         ];
-        crate::random::repeat(5_000, |random| {
-            if let Some(found) = certificates(&random.mutate(seed, &pieces)) {
+        let pem = b"# CA\n-----BEGIN CERTIFICATE-----\nMIIBAjCBqaADAgECAgEBMAoGCCqGSM49BAMC\n\
+            MA0xCzAJBgNVBAMMAmNhMB4=\n-----END CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\nAA==\n\
+            -----END PRIVATE KEY-----\n";
+        let bodies = fuzz::mutations(vec![pem.to_vec()], &PIECES);
+        fuzz::check(1_000, bodies, |pem| {
+            if let Some(found) = certificates(&pem) {
                 // What is no certificate is for rustls to ignore, not to panic at.
-                drop(agent(RootCerts::Specific(Arc::new(found)), None));
+                let roots = RootCerts::Specific(Arc::new(found));
+                drop(agent(roots, CachingResolver::default()));
             }
         });
     }

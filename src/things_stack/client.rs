@@ -11,8 +11,7 @@ use crate::error::{FetchError, Reason};
 use crate::model::{ConnectionStats, Counters, Endpoint, Gateway, KeyInfo, RateLimit};
 use crate::things_stack::hosts::BaseUrl;
 use crate::things_stack::key_file::KeyFile;
-use crate::things_stack::messages::{self, ListPage};
-use crate::things_stack::messages::{FieldErrors, printable};
+use crate::things_stack::messages::{self, FieldErrors, ListPage, printable};
 use crate::things_stack::refusal::{self, CallError};
 use crate::things_stack::rights;
 use crate::things_stack::transport::{Answer, Request, Transport};
@@ -20,21 +19,18 @@ use crate::things_stack::transport::{Answer, Request, Transport};
 /// The most gateways that a page of the list holds (`limit` of ListGatewaysRequest).
 pub const PAGE_GATEWAYS_MAX: usize = 1000;
 
-const LIST_FIELDS: &str = "name,frequency_plan_ids,gateway_server_address";
-/// Left out with `--no-locations`, like `LOCATION_STATS_FIELD`.
-const LOCATION_LIST_FIELD: &str = ",antennas";
+const LIST_MASK: &str = "name,frequency_plan_ids,gateway_server_address";
+/// Left out with `--no-locations`, like `LOCATIONS_STATS_MASK`.
+const LOCATIONS_LIST_MASK: &str = ",antennas";
 /// All but `last_status.ip` and `last_status.advanced`, which may be large and are not used.
-const STATS_FIELDS: &str = "connected_at,disconnected_at,protocol,\
+const STATS_MASK: &str = "connected_at,disconnected_at,protocol,\
     last_status_received_at,last_status.time,last_status.boot_time,last_status.versions,\
     last_status.metrics,last_uplink_received_at,uplink_count,\
     last_downlink_received_at,downlink_count,round_trip_times,sub_bands,gateway_remote_address";
-const LOCATION_STATS_FIELD: &str = ",last_status.antenna_locations";
+const LOCATIONS_STATS_MASK: &str = ",last_status.antenna_locations";
 /// Servers from 3.21.0 to 3.25.1 do not know these, and refuse a mask with them.
-const NEWER_STATS_FIELDS: &str = ",last_tx_acknowledgment_received_at,tx_acknowledgment_count";
+const NEWER_STATS_MASK: &str = ",last_tx_acknowledgment_received_at,tx_acknowledgment_count";
 
-/// A gateway with every field used takes about 2 kB in the list and 3 kB in the stats.
-const LIST_BYTES_MAX: u64 = 16 << 20;
-const STATS_BYTES_MAX: u64 = 4 << 20;
 /// With less time than this left, a request would only be cut off.
 const REQUEST_TIME_MIN: Duration = Duration::from_millis(50);
 /// An answer that takes longer than this is late by itself, and not for want of time.
@@ -49,6 +45,8 @@ pub struct Client {
     settings: Settings,
     counters: Arc<Mutex<Counters>>,
     key_file: Option<KeyFile>,
+    /// Grows with each new key.
+    key_number: u64,
     /// Fields of an unexpected form since the last look.
     pub field_errors: FieldErrors,
     /// Until when a kind of call must not be made at a host, because of its rate limit.
@@ -73,6 +71,7 @@ impl Client {
             settings,
             counters: Arc::default(),
             key_file: None,
+            key_number: 0,
             field_errors: FieldErrors::default(),
             silenced: BTreeMap::new(),
             old_servers: BTreeMap::new(),
@@ -106,7 +105,18 @@ impl Client {
     /// A file that cannot be used leaves the old key in use.
     pub fn reload_key(&mut self) -> bool {
         let key = self.key_file.as_mut().and_then(KeyFile::renewed);
-        key.is_some_and(|key| self.transport.set_key(&key).is_ok())
+        let is_new = key.is_some_and(|key| self.transport.set_key(&key).is_ok());
+        if is_new {
+            self.key_number += 1;
+            // Rate limits belong to a key.
+            self.silenced.clear();
+        }
+        is_new
+    }
+
+    /// Tells keys apart: it changes with each new one.
+    pub fn key_number(&self) -> u64 {
+        self.key_number
     }
 
     /// One page of a list, from 1, and how many gateways there are in all (`X-Total-Count`).
@@ -121,13 +131,11 @@ impl Client {
         let path = format!(
             "{owner}/gateways?field_mask={}&order=gateway_id\
              &limit={PAGE_GATEWAYS_MAX}&page={page}",
-            self.list_fields()
+            self.mask(LIST_MASK, LOCATIONS_LIST_MASK)
         );
-        let request = get(&path, LIST_BYTES_MAX);
-        let answer = self.call(Endpoint::List, base, &request, deadline)?;
+        let answer = self.call(base, &Request::get(Endpoint::List, path), deadline)?;
         let total = answer.number("x-total-count");
-        let page = messages::gateway_list(&answer.body, &mut self.field_errors);
-        let page = self.finished(base, answer, page)?;
+        let page = self.decode(base, answer, messages::gateway_list)?;
         let total = total.ok_or_else(|| {
             let context = format!(
                 "{}: the list has no X-Total-Count: the server does not take the API key for a \
@@ -148,37 +156,34 @@ impl Client {
         gateway_id: &str,
         deadline: Instant,
     ) -> Result<Gateway, CallError> {
-        let path = format!("/gateways/{gateway_id}?field_mask={}", self.list_fields());
-        let request = get(&path, STATS_BYTES_MAX);
-        let answer = self.call(Endpoint::Gateway, base, &request, deadline)?;
-        let gateway = messages::gateway(&answer.body, &mut self.field_errors);
-        self.finished(base, answer, gateway)
+        let mask = self.mask(LIST_MASK, LOCATIONS_LIST_MASK);
+        let path = format!("/gateways/{gateway_id}?field_mask={mask}");
+        let answer = self.call(base, &Request::get(Endpoint::Gateway, path), deadline)?;
+        self.decode(base, answer, messages::gateway)
     }
 
-    /// The stats of 1 to 100 gateways; those that are not connected are missing.
+    /// The stats of 1 to 100 gateways; those that are not connected are missing. A server that
+    /// refuses the newer fields is asked again without them.
     pub fn stats_batch(
         &mut self,
         base: &BaseUrl,
         gateway_ids: &[&str],
         deadline: Instant,
     ) -> Result<BTreeMap<String, ConnectionStats>, CallError> {
-        // Identifiers hold nothing that JSON would have to escape.
-        let ids: Vec<String> = gateway_ids
-            .iter()
-            .map(|id| format!(r#"{{"gateway_id":"{id}"}}"#))
-            .collect();
-        let ids = ids.join(",");
-        let answer = self.with_mask(base, |client, mask| {
-            let body = format!(r#"{{"gateway_ids":[{ids}],"field_mask":"{mask}"}}"#);
-            let request = Request {
-                path: "/gs/gateways/connection/stats",
-                body: Some(&body),
-                answer_bytes_max: STATS_BYTES_MAX,
-            };
-            client.call(Endpoint::StatsBatch, base, &request, deadline)
-        })?;
-        let entries = messages::stats_batch(&answer.body, &mut self.field_errors);
-        self.finished(base, answer, entries)
+        let older = self.mask(STATS_MASK, LOCATIONS_STATS_MASK);
+        let since = self.old_servers.get(&base.host);
+        let is_old = since.is_some_and(|since| since.elapsed() < OLD_SERVER_TTL);
+        if !is_old {
+            let newer = [&older, NEWER_STATS_MASK].concat();
+            match self.call(base, &Request::stats_batch(gateway_ids, &newer), deadline) {
+                Err(refused) if refused.is_about_field_mask() => {
+                    self.old_servers.insert(base.host.clone(), Instant::now());
+                }
+                result => return self.decode(base, result?, messages::stats_batch),
+            }
+        }
+        let answer = self.call(base, &Request::stats_batch(gateway_ids, &older), deadline)?;
+        self.decode(base, answer, messages::stats_batch)
     }
 
     /// The stats of one gateway. A gateway that is not connected is the error `not_connected`.
@@ -190,10 +195,10 @@ impl Client {
     ) -> Result<ConnectionStats, CallError> {
         // Without a mask everything comes, so that no server refuses it.
         let path = format!("/gs/gateways/{gateway_id}/connection/stats");
-        let request = get(&path, STATS_BYTES_MAX);
-        let answer = self.call(Endpoint::Stats, base, &request, deadline)?;
-        let stats = messages::stats(gateway_id, &answer.body, &mut self.field_errors);
-        let mut stats = self.finished(base, answer, stats)?;
+        let answer = self.call(base, &Request::get(Endpoint::Stats, path), deadline)?;
+        let mut stats = self.decode(base, answer, |body, field_errors| {
+            messages::stats(gateway_id, body, field_errors)
+        })?;
         if !self.settings.with_locations
             && let Some(status) = &mut stats.last_status
         {
@@ -209,56 +214,27 @@ impl Client {
         needs_list: bool,
         deadline: Instant,
     ) -> Result<KeyInfo, CallError> {
-        let request = get("/auth_info", STATS_BYTES_MAX);
-        let answer = self.call(Endpoint::AuthInfo, base, &request, deadline)?;
-        let info = messages::auth_info(&answer.body);
-        let info = self.finished(base, answer, info)?;
+        let request = Request::get(Endpoint::AuthInfo, "/auth_info".to_owned());
+        let answer = self.call(base, &request, deadline)?;
+        let info = self.decode(base, answer, |body, _| messages::auth_info(body))?;
         Ok(rights::key_info(&info, needs_list))
     }
 
-    fn list_fields(&self) -> String {
-        let locations = if self.settings.with_locations {
-            LOCATION_LIST_FIELD
-        } else {
-            ""
-        };
-        format!("{LIST_FIELDS}{locations}")
-    }
-
-    /// Makes a call with all fields, and once more without the newer ones where an older
-    /// server refuses those.
-    fn with_mask(
-        &mut self,
-        base: &BaseUrl,
-        call: impl Fn(&mut Client, &str) -> Result<Answer, CallError>,
-    ) -> Result<Answer, CallError> {
-        let locations = if self.settings.with_locations {
-            LOCATION_STATS_FIELD
-        } else {
-            ""
-        };
-        let older = format!("{STATS_FIELDS}{locations}");
-        let since = self.old_servers.get(&base.host);
-        if since.is_some_and(|since| since.elapsed() < OLD_SERVER_TTL) {
-            return call(self, &older);
-        }
-        let result = call(self, &format!("{older}{NEWER_STATS_FIELDS}"));
-        match &result {
-            Err(refused) if refused.status == Some(400) && refused.is_about_field_mask() => {
-                self.old_servers.insert(base.host.clone(), Instant::now());
-                call(self, &older)
-            }
-            _ => result,
+    fn mask(&self, fields: &str, locations: &str) -> String {
+        match self.settings.with_locations {
+            true => [fields, locations].concat(),
+            false => fields.to_owned(),
         }
     }
 
-    /// After decoding: the answer makes room for the next. An error names the host.
-    fn finished<T>(
+    /// Decodes an answer, whose memory is then free for the next. An error names the host.
+    fn decode<T>(
         &mut self,
         base: &BaseUrl,
         answer: Answer,
-        decoded: Result<T, FetchError>,
+        decode: impl FnOnce(&[u8], &mut FieldErrors) -> Result<T, FetchError>,
     ) -> Result<T, CallError> {
+        let decoded = decode(&answer.body, &mut self.field_errors);
         self.transport.reuse(answer.body);
         decoded.map_err(|mut error| {
             error.context = format!("{}: {}", base.host, error.context);
@@ -269,14 +245,13 @@ impl Client {
     /// Makes one request, and once more where the API key is refused and its file has a new one.
     fn call(
         &mut self,
-        endpoint: Endpoint,
         base: &BaseUrl,
-        request: &Request<'_>,
+        request: &Request,
         deadline: Instant,
     ) -> Result<Answer, CallError> {
-        match self.call_once(endpoint, base, request, deadline) {
+        match self.call_once(base, request, deadline) {
             Err(refused) if refused.status == Some(401) && self.reload_key() => {
-                self.call_once(endpoint, base, request, deadline)
+                self.call_once(base, request, deadline)
             }
             result => result,
         }
@@ -285,19 +260,18 @@ impl Client {
     /// Makes one request, if its rate limit allows it and some time is left.
     fn call_once(
         &mut self,
-        endpoint: Endpoint,
         base: &BaseUrl,
-        request: &Request<'_>,
+        request: &Request,
         deadline: Instant,
     ) -> Result<Answer, CallError> {
+        let endpoint = request.endpoint;
         let start = Instant::now();
         self.check_is_possible(endpoint, base, start, deadline)?;
         let timeout = self.settings.timeout;
         let result = self.transport.send(base, request, timeout, deadline);
         let result = result.map_err(|error| self.as_budget(error, start, deadline));
-        let took = start.elapsed();
         let status = result.as_ref().ok().map(|answer| answer.status);
-        self.count(endpoint, status, took);
+        self.count(endpoint, status, start.elapsed());
         log::debug!("{} {base}{}: {status:?}", endpoint.label(), request.path);
         let answer = result?;
         self.heed(endpoint, base, &answer, Instant::now());
@@ -351,8 +325,8 @@ impl Client {
             let until = now + refusal::silence(answer);
             self.silenced.insert((base.host.clone(), endpoint), until);
         }
-        if let Some(warning) = answer.header("x-warning") {
-            let warning = format!("{}: {}", base.host, printable(warning, 200));
+        for warning in answer.headers("x-warning") {
+            let warning = format!("{}: {}", base.host, printable(&warning, 200));
             if self.warnings.len() < WARNINGS_MAX && !self.warnings.contains(&warning) {
                 log::warn!("{warning}");
                 self.warnings.push(warning);
@@ -364,12 +338,4 @@ impl Client {
 /// Whoever panicked with them left plain numbers behind.
 fn lock(counters: &Mutex<Counters>) -> MutexGuard<'_, Counters> {
     counters.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn get(path: &str, answer_bytes_max: u64) -> Request<'_> {
-    Request {
-        path,
-        body: None,
-        answer_bytes_max,
-    }
 }

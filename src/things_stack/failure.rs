@@ -1,6 +1,6 @@
 //! Why a request brought no answer: what each error of ureq and rustls means to an operator.
 
-use std::io;
+use std::io::{self, ErrorKind};
 
 use rustls::CertificateError;
 
@@ -14,18 +14,19 @@ fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
     }
 }
 
-/// Whether the connection is of no use any more, though its host may be well. A machine that was
-/// suspended interrupts every wait with a limit (signal(7)).
+/// How a connection ends on which nothing more can come, though its host may be well. A machine
+/// that was suspended interrupts every wait with a limit (signal(7)).
+const LOST: [ErrorKind; 5] = [
+    ErrorKind::BrokenPipe,
+    ErrorKind::ConnectionAborted,
+    ErrorKind::ConnectionReset,
+    ErrorKind::Interrupted,
+    ErrorKind::UnexpectedEof,
+];
+
+/// Whether only this connection failed: the request can be sent again on another one.
 pub fn is_lost_connection(error: &ureq::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, Interrupted};
-    let lost = [
-        BrokenPipe,
-        ConnectionAborted,
-        ConnectionReset,
-        Interrupted,
-        io::ErrorKind::UnexpectedEof,
-    ];
-    matches!(error, ureq::Error::Io(error) if lost.contains(&error.kind()))
+    matches!(error, ureq::Error::Io(error) if LOST.contains(&error.kind()))
 }
 
 /// The reason, and what to tell a person.
@@ -44,38 +45,30 @@ pub fn classify(error: &ureq::Error) -> (Reason, String) {
             Reason::TooLarge,
             format!("the answer is longer than {limit} bytes"),
         ),
-        ureq::Error::LargeResponseHeader(..) => (
-            Reason::TooLarge,
-            "the header of the answer is too long".to_owned(),
-        ),
         ureq::Error::ConnectProxyFailed(_) | ureq::Error::ConnectionFailed => {
             (Reason::Connect, format!("no connection: {error}"))
         }
         ureq::Error::Tls(_) | ureq::Error::TlsRequired => (Reason::Tls, error.to_string()),
-        ureq::Error::Protocol(_) | ureq::Error::Http(_) => (
+        ureq::Error::Protocol(_) | ureq::Error::Http(_) | ureq::Error::LargeResponseHeader(..) => (
             Reason::ConnectionLost,
             format!("the answer is no HTTP: {error}"),
         ),
-        ureq::Error::Decompress(..) => (Reason::ConnectionLost, error.to_string()),
         ureq::Error::Io(error) => classify_io(error),
         _ => (Reason::ConnectionLost, error.to_string()),
     }
 }
 
 fn classify_io(error: &io::Error) -> (Reason, String) {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof};
-    match error.kind() {
-        TimedOut => (Reason::Timeout, "no whole answer in time".to_owned()),
-        UnexpectedEof => (
+    let (reason, what) = match error.kind() {
+        ErrorKind::TimedOut => (Reason::Timeout, "no whole answer in time"),
+        ErrorKind::UnexpectedEof => (
             Reason::ConnectionLost,
-            "the connection ended before the answer did".to_owned(),
+            "the connection ended before the answer did",
         ),
-        ConnectionReset | ConnectionAborted | BrokenPipe => (
-            Reason::ConnectionLost,
-            "the connection was reset".to_owned(),
-        ),
-        _ => (Reason::Connect, format!("no connection: {error}")),
-    }
+        kind if LOST.contains(&kind) => (Reason::ConnectionLost, "the connection was reset"),
+        _ => return (Reason::Connect, format!("no connection: {error}")),
+    };
+    (reason, what.to_owned())
 }
 
 /// A Pi without a network has the time of its last shutdown, or 1970: then every certificate

@@ -100,23 +100,15 @@ impl AllowedHost {
             let api = BaseUrl::parse(url.trim())?;
             return Ok(AllowedHost { name, api });
         }
-        if text.contains("://") {
+        if text.contains(['/', '?', '#']) {
             return Err("is a URL: use HOST[:PORT], or NAME=URL");
         }
-        let no_host = "is no host name";
-        let (host, port) = match text.parse::<Ipv6Addr>() {
-            Ok(_) => (text, None),
-            Err(_) => split_port(text).ok_or(no_host)?,
-        };
-        let host = normalize(host).ok_or(no_host)?;
-        Ok(AllowedHost {
-            name: host.clone(),
-            api: BaseUrl {
-                is_https: true,
-                host,
-                port,
-            },
-        })
+        let api = match text.parse::<Ipv6Addr>() {
+            Ok(address) => BaseUrl::parse(&format!("[{address}]")),
+            Err(_) => BaseUrl::parse(text),
+        }?;
+        let name = api.host.clone();
+        Ok(AllowedHost { name, api })
     }
 
     /// `--allow-host HOST` for the host of `--server` adds nothing to it.

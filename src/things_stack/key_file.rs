@@ -40,9 +40,10 @@ impl KeyFile {
         Some(key)
     }
 
-    /// Only a regular file is read again: a pipe would block, or be empty.
+    /// A pipe is not read again: it would block, or be empty.
     fn read(&self) -> io::Result<Secret> {
-        match fs::metadata(&self.path)?.is_file() {
+        let kind = fs::metadata(&self.path)?.file_type();
+        match kind.is_file() || kind.is_dir() {
             true => Secret::from_file(&self.path),
             false => Ok(self.key.clone()),
         }

@@ -78,23 +78,23 @@ fn bare(entry: &str) -> &str {
     entry.strip_suffix('.').unwrap_or(entry)
 }
 
+/// A network is `ADDRESS` or `ADDRESS/BITS`.
 fn is_in_network(address: IpAddr, network: &str) -> bool {
-    let (first, bits) = match network.split_once('/') {
-        Some((first, bits)) => (first, bits.parse::<u32>().ok()),
-        None => (network, Some(128)),
+    let (first, bits) = network.split_once('/').unwrap_or((network, "128"));
+    let (Ok(first), Ok(bits)) = (first.parse(), bits.parse::<u32>()) else {
+        return false;
     };
-    match (address, first.parse(), bits) {
-        (IpAddr::V4(address), Ok(IpAddr::V4(first)), Some(bits)) => {
-            let rest = 32 - bits.min(32);
-            let network = |address| u64::from(u32::from(address)) >> rest;
-            network(address) == network(first)
-        }
-        (IpAddr::V6(address), Ok(IpAddr::V6(first)), Some(bits)) => {
-            let rest = 128 - bits.min(128);
-            let network = |address| u128::from(address).checked_shr(rest);
-            network(address) == network(first)
-        }
-        _ => false,
+    let ((address, width), (first, first_width)) = (in_bits(address), in_bits(first));
+    // All of it shifted away is nothing on both sides.
+    let front = |address: u128| address.checked_shr(width.saturating_sub(bits));
+    width == first_width && front(address) == front(first)
+}
+
+/// The bits of an address, and how many there are.
+fn in_bits(address: IpAddr) -> (u128, u32) {
+    match address {
+        IpAddr::V4(address) => (u32::from(address).into(), u32::BITS),
+        IpAddr::V6(address) => (address.into(), u128::BITS),
     }
 }
 

@@ -29,7 +29,9 @@ pub struct CallError {
 impl CallError {
     /// Whether a server refused fields that it does not know yet.
     pub fn is_about_field_mask(&self) -> bool {
-        self.name.contains("field_mask") || self.error.context.contains("field_mask")
+        let is_named =
+            self.name.contains("field_mask") || self.error.context.contains("field_mask");
+        self.status == Some(400) && is_named
     }
 }
 
@@ -56,10 +58,13 @@ pub fn silence(answer: &Answer) -> Duration {
     })
 }
 
-/// Why an answer is not what was asked for; nothing for a status of success.
+/// Why an answer is not what was asked for; nothing for a status with which the API
+/// answers.
 pub fn of(endpoint: Endpoint, base: &BaseUrl, answer: &Answer) -> Option<CallError> {
     let reason = match answer.status {
-        200..300 => return None,
+        // 203: a proxy has changed the frame of it.
+        200 | 203 => return None,
+        201..300 => Reason::Shape,
         300..400 => Reason::Redirect,
         401 => Reason::Unauthorized,
         403 => Reason::Forbidden,
@@ -72,7 +77,7 @@ pub fn of(endpoint: Endpoint, base: &BaseUrl, answer: &Answer) -> Option<CallErr
     let said = match (&details, answer.header("location")) {
         (Some(details), _) => format!(": {}", details.message),
         (None, Some(location)) if reason == Reason::Redirect => {
-            format!(" to {}", printable(location, 100))
+            format!(" to {}", printable(&location, 100))
         }
         _ => " without The Things Stack's error message".to_owned(),
     };

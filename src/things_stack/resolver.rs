@@ -12,9 +12,7 @@ use ureq::Error;
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{
-    ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
-};
+use ureq::unversioned::transport::NextTimeout;
 
 /// How long an answer is used, counted from the look-up: a collection of many requests makes
 /// one look-up, and a host that moved is found again soon.
@@ -25,7 +23,7 @@ const ADDRESSES_MAX: usize = 16;
 type Addresses = BTreeMap<String, (Instant, Vec<SocketAddr>)>;
 
 /// Copies share what is known.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct CachingResolver(Arc<Mutex<Addresses>>);
 
 impl CachingResolver {
@@ -33,6 +31,11 @@ impl CachingResolver {
     /// and behind a proxy the name that matters is the proxy's, so all are forgotten at once.
     pub fn forget(&self) {
         self.addresses().clear();
+    }
+
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.addresses().is_empty()
     }
 
     fn addresses(&self) -> MutexGuard<'_, Addresses> {
@@ -72,27 +75,6 @@ impl Resolver for CachingResolver {
     }
 }
 
-/// ureq's connector. Where no connection comes about, or TLS finds somebody else behind it, the
-/// addresses may be old: they are looked up again for the next one.
-#[derive(Debug)]
-pub struct ForgettingConnector {
-    pub connector: DefaultConnector,
-    pub resolver: CachingResolver,
-}
-
-impl Connector for ForgettingConnector {
-    type Out = Box<dyn Transport>;
-
-    fn connect(
-        &self,
-        details: &ConnectionDetails<'_>,
-        chained: Option<()>,
-    ) -> Result<Option<Self::Out>, Error> {
-        let connected = self.connector.connect(details, chained);
-        connected.inspect_err(|_| self.resolver.forget())
-    }
-}
-
 /// Asks the name servers, in a thread of its own, since a look-up knows no limit of time. ureq's
 /// resolver does the same, but panics where there is no thread to be had.
 fn look_up(name: String, time: Duration) -> Result<Vec<SocketAddr>, Error> {
@@ -104,12 +86,6 @@ fn look_up(name: String, time: Duration) -> Result<Vec<SocketAddr>, Error> {
         Ok(Ok(addresses)) => Ok(addresses.collect()),
         Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => Err(Error::HostNotFound),
         Err(RecvTimeoutError::Timeout) => Err(Error::Timeout(ureq::Timeout::Resolve)),
-    }
-}
-
-impl std::fmt::Debug for CachingResolver {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("CachingResolver")
     }
 }
 
@@ -174,22 +150,5 @@ mod tests {
             );
         }
         assert_eq!(resolver.known("b:443", start), None);
-    }
-
-    /// A port without a listener, and the name that led to it.
-    #[test]
-    fn a_name_that_led_nowhere_is_looked_up_again() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
-        let resolver = CachingResolver::default();
-        let connector = ForgettingConnector {
-            connector: DefaultConnector::default(),
-            resolver: resolver.clone(),
-        };
-        let config = ureq::Agent::config_builder().proxy(None).build();
-        let agent = ureq::Agent::with_parts(config, connector, resolver.clone());
-        assert!(agent.get(format!("http://{address}/")).call().is_err());
-        assert!(resolver.addresses().is_empty());
     }
 }

@@ -1,21 +1,21 @@
 //! What the rights of an API key mean to the exporter. Pure.
 
 use crate::model::KeyInfo;
-use crate::things_stack::messages::{AccessKind, AuthInfo};
+use crate::things_stack::messages::{AuthInfo, Owner};
 
 /// What is missing among the rights of a key, in the console's words, and when it expires.
 /// `needs_list` where the gateways come from a list (without `--gateway`).
 pub fn key_info(info: &AuthInfo, needs_list: bool) -> KeyInfo {
-    let list = match info.kind {
-        AccessKind::UserKey => Some((
+    let list = match info.owner {
+        Owner::User => Some((
             "RIGHT_USER_GATEWAYS_LIST",
             "list gateways the user is a collaborator of",
         )),
-        AccessKind::OrganizationKey => Some((
+        Owner::Organization => Some((
             "RIGHT_ORGANIZATION_GATEWAYS_LIST",
             "list gateways the organization is a collaborator of",
         )),
-        AccessKind::GatewayKey | AccessKind::Other | AccessKind::None => None,
+        Owner::Other => None,
     };
     let status = Some(("RIGHT_GATEWAY_STATUS_READ", "view gateway status"));
     let needed = list.filter(|_| needs_list).into_iter().chain(status);
@@ -38,9 +38,9 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(kind: AccessKind, rights: &[&str], needs_list: bool, missing: &[&str]) {
+    fn check(owner: Owner, rights: &[&str], needs_list: bool, missing: &[&str]) {
         let info = AuthInfo {
-            kind,
+            owner,
             rights: rights.iter().map(ToString::to_string).collect(),
             expires_at: None,
         };
@@ -55,39 +55,19 @@ mod tests {
     fn a_key_lacks_a_right_only_if_its_rights_are_known_and_none_covers_it() {
         let status = "view gateway status";
         let list = "list gateways the user is a collaborator of";
-        check(AccessKind::UserKey, &[], true, &[]);
+        check(Owner::User, &[], true, &[]);
         check(
-            AccessKind::UserKey,
+            Owner::User,
             &["RIGHT_GATEWAY_STATUS_READ", "RIGHT_USER_GATEWAYS_LIST"],
             true,
             &[],
         );
+        check(Owner::User, &["RIGHT_USER_INFO", "RIGHT_ALL"], true, &[]);
+        check(Owner::User, &["RIGHT_GATEWAY_INFO"], true, &[list, status]);
+        check(Owner::User, &["RIGHT_GATEWAY_INFO"], false, &[status]);
+        check(Owner::Other, &["RIGHT_GATEWAY_INFO"], true, &[status]);
         check(
-            AccessKind::UserKey,
-            &["RIGHT_USER_INFO", "RIGHT_ALL"],
-            true,
-            &[],
-        );
-        check(
-            AccessKind::UserKey,
-            &["RIGHT_GATEWAY_INFO"],
-            true,
-            &[list, status],
-        );
-        check(
-            AccessKind::UserKey,
-            &["RIGHT_GATEWAY_INFO"],
-            false,
-            &[status],
-        );
-        check(
-            AccessKind::GatewayKey,
-            &["RIGHT_GATEWAY_INFO"],
-            true,
-            &[status],
-        );
-        check(
-            AccessKind::OrganizationKey,
+            Owner::Organization,
             &["RIGHT_GATEWAY_STATUS_READ"],
             true,
             &["list gateways the organization is a collaborator of"],

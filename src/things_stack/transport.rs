@@ -1,5 +1,5 @@
-//! One request to the API over HTTP. The only file that knows ureq: agents, TLS roots,
-//! proxies, time limits and body limits; `transport_failure` knows its errors.
+//! One request to the API over HTTP: the key, time limits, body limits, and when a kept
+//! connection is used. With `agent`, `resolver` and `failure` the only file that knows ureq.
 //!
 //! It never follows a redirect, and it puts the key into the `Authorization` header alone.
 
@@ -10,56 +10,103 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ureq::http::{HeaderValue, Response, header};
+use ureq::http::{HeaderMap, HeaderValue, Response, header};
 use ureq::tls::RootCerts;
 use ureq::{Agent, Body, RequestBuilder};
 
 use crate::error::FetchError;
+use crate::model::Endpoint;
 use crate::secret::Secret;
 use crate::things_stack::agent::{IDLE_MAX, agent, read_certificates};
 use crate::things_stack::failure::{classify, is_lost_connection};
 use crate::things_stack::hosts::BaseUrl;
 use crate::things_stack::proxy::ProxyRule;
+use crate::things_stack::resolver::CachingResolver;
 
-/// No NAT forgets a connection that was used so recently.
-const IDLE_SAFE: Duration = Duration::from_secs(2);
 /// A kept connection that is silent for less is not given up.
 const SILENCE_MIN: Duration = Duration::from_secs(1);
 /// With less time than this a request is not sent again.
 const RETRY_TIME_MIN: Duration = Duration::from_millis(50);
 /// How long it is remembered that connections are dropped silently.
-const NAT_MEMORY: Duration = Duration::from_secs(600);
-/// Kept between two answers: a batch has 260 kB where all 100 gateways tell everything.
+const NAT_TTL: Duration = Duration::from_secs(600);
+/// Kept between two answers: a batch is 260 kB where all 100 gateways tell everything.
 const SPARE_BYTES_MAX: usize = 512 * 1024;
 
-/// What to ask: a path under `/api/v3`, with a body for POST.
-pub struct Request<'a> {
-    pub path: &'a str,
-    pub body: Option<&'a str>,
-    /// The longest answer that is read, decompressed.
-    pub answer_bytes_max: u64,
+/// What to ask.
+pub struct Request {
+    pub endpoint: Endpoint,
+    /// Below `/api/v3`.
+    pub path: String,
+    /// For POST.
+    body: Option<String>,
+}
+
+impl Request {
+    pub fn get(endpoint: Endpoint, path: String) -> Request {
+        Request {
+            endpoint,
+            path,
+            body: None,
+        }
+    }
+
+    /// Identifiers and masks hold nothing that JSON would have to escape.
+    pub fn stats_batch(gateway_ids: &[&str], mask: &str) -> Request {
+        let ids = gateway_ids.iter();
+        let ids: Vec<_> = ids
+            .map(|id| format!(r#"{{"gateway_id":"{id}"}}"#))
+            .collect();
+        let ids = ids.join(",");
+        Request {
+            endpoint: Endpoint::StatsBatch,
+            path: "/gs/gateways/connection/stats".to_owned(),
+            body: Some(format!(
+                r#"{{"gateway_ids":[{ids}],"field_mask":"{mask}"}}"#
+            )),
+        }
+    }
+
+    /// The longest answer that is read, decompressed. A gateway with every field used takes
+    /// about 2 kB in the list and 3 kB in the stats.
+    fn answer_bytes_max(&self) -> u64 {
+        match self.endpoint {
+            Endpoint::List => 16 << 20,
+            _ => 4 << 20,
+        }
+    }
 }
 
 /// What came back, whatever its status.
 pub struct Answer {
     pub status: u16,
     pub body: Vec<u8>,
-    headers: ureq::http::HeaderMap,
+    headers: HeaderMap,
 }
 
 impl Answer {
-    /// A header as text; absent where it is no text.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
+    /// A header as text, with replacement characters for what is not UTF-8; the first one where
+    /// there are several.
+    pub fn header(&self, name: &str) -> Option<String> {
+        self.headers(name).next()
     }
 
-    /// A header as a number.
+    /// Every header of this name.
+    pub fn headers(&self, name: &str) -> impl Iterator<Item = String> {
+        let values = self.headers.get_all(name).into_iter();
+        values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    }
+
+    /// A header as a number; none where it stands there twice with different values.
     pub fn number(&self, name: &str) -> Option<u64> {
-        self.header(name)?.trim().parse().ok()
+        let mut values = self.headers(name);
+        let first = values.next()?;
+        let is_one = values.all(|value| value == first);
+        is_one.then(|| first.trim().parse().ok())?
     }
 }
 
-/// What comes of asking a host, as far as it decides how to ask next.
+/// What is known of a host, as far as it decides how to ask next.
+#[derive(Default)]
 struct Host {
     /// When the connection that is kept was last used.
     kept_since: Option<Instant>,
@@ -67,29 +114,27 @@ struct Host {
     usual_time: Duration,
 }
 
-/// The agents, which keep their connections, and the key.
+/// A kept connection that may be used.
+#[derive(Clone, Copy)]
+struct Kept {
+    /// For how long it was not used.
+    idle: Duration,
+    /// The longest wait for the next bytes on it.
+    silence_max: Duration,
+}
+
+/// The agent, which keeps one connection for each host, and the key.
 pub struct Transport {
-    /// For plain HTTP, which never goes through a proxy that could read the key, and for what
-    /// the proxy's rule leaves out.
-    direct: Agent,
-    proxied: Option<(ProxyRule, Agent)>,
+    agent: Agent,
+    resolver: CachingResolver,
+    proxy: Option<ProxyRule>,
     hosts: BTreeMap<BaseUrl, Host>,
-    /// After so much idle time a connection is not used again. A NAT that forgets connections
-    /// lowers it, for a while, for all hosts: it is on this machine's side of the network.
-    idle_max: Duration,
-    idle_max_until: Option<Instant>,
+    /// A NAT drops connections silently that are idle for so long; remembered until then. It
+    /// counts for all hosts: it is on this machine's side of the network.
+    nat: Option<(Duration, Instant)>,
     authorization: HeaderValue,
     /// Where the next answer goes: fresh memory for each would cost a tenth of a collection.
     spare: Vec<u8>,
-}
-
-/// How one request is sent.
-struct Attempt {
-    deadline: Instant,
-    /// Kept connections that have been idle for longer are not used.
-    idle_max: Duration,
-    /// The longest wait for the next bytes.
-    silence_max: Option<Duration>,
 }
 
 impl Transport {
@@ -106,16 +151,13 @@ impl Transport {
             Some(path) => RootCerts::Specific(Arc::new(read_certificates(path)?)),
             None => RootCerts::WebPki,
         };
-        let proxied = proxy.map(|rule| {
-            let agent = agent(roots.clone(), Some(rule.proxy.clone()));
-            (rule, agent)
-        });
+        let resolver = CachingResolver::default();
         Ok(Transport {
-            direct: agent(roots, None),
-            proxied,
+            agent: agent(roots, resolver.clone()),
+            resolver,
+            proxy,
             hosts: BTreeMap::new(),
-            idle_max: IDLE_MAX,
-            idle_max_until: None,
+            nat: None,
             authorization: authorization(key)?,
             spare: Vec::new(),
         })
@@ -140,31 +182,28 @@ impl Transport {
     pub fn send(
         &mut self,
         base: &BaseUrl,
-        request: &Request<'_>,
+        request: &Request,
         timeout: Duration,
         deadline: Instant,
     ) -> Result<Answer, FetchError> {
         let start = Instant::now();
-        let first = self.first_attempt(base, deadline.min(start + timeout), start);
-        let idle = self
-            .idle_time(base, start)
-            .filter(|idle| *idle < first.idle_max);
-        let silence_max = first.silence_max;
-        let mut result = self.attempt(base, request, first);
-        if let Err(error) = &result
-            && idle.is_some()
-            && (is_lost_connection(error) || matches!(error, ureq::Error::Timeout(_)))
-            && Instant::now() + RETRY_TIME_MIN < deadline
+        let kept = self.kept(base, start, deadline);
+        let mut result = self.attempt(base, request, deadline.min(start + timeout), kept);
+        let again = Instant::now();
+        if let (Some(kept), Err(error)) = (kept, &result)
+            && (is_lost_connection(error) || is_timeout(error))
+            && again + RETRY_TIME_MIN < deadline
         {
             log::debug!("{base}: the kept connection does not answer, sending again on a new one");
-            let again = Instant::now();
-            let is_silent = !is_lost_connection(error);
-            result = self.attempt(base, request, Attempt::fresh(deadline.min(again + timeout)));
-            if let (true, true, Some(idle)) = (is_silent, result.is_ok(), idle) {
-                self.learn_of_nat(idle, again.elapsed(), silence_max);
+            let was_silent = is_timeout(error);
+            result = self.attempt(base, request, deadline.min(again + timeout), None);
+            if was_silent && result.is_ok() && again.elapsed() < kept.silence_max {
+                self.note_nat(kept.idle);
             }
         }
         result.map_err(|error| {
+            // The address may be an old one.
+            self.resolver.forget();
             let (reason, what) = classify(&error);
             FetchError::new(reason, format!("{}: {what}", base.host))
         })
@@ -177,74 +216,42 @@ impl Transport {
         }
     }
 
-    /// For how long the connection to this host has been idle, if one is kept.
-    fn idle_time(&self, base: &BaseUrl, now: Instant) -> Option<Duration> {
-        let since = self.hosts.get(base)?.kept_since?;
-        Some(now.saturating_duration_since(since))
-    }
-
-    /// On a kept connection a request waits for an answer only as long as leaves time for a
-    /// second one. Where the host is too slow for two, the connection has to be new, unless it
-    /// was in use just now and no NAT is known to forget such.
-    fn first_attempt(&mut self, base: &BaseUrl, deadline: Instant, now: Instant) -> Attempt {
-        if self.idle_max_until.is_some_and(|until| until <= now) {
-            self.idle_max = IDLE_MAX;
-            self.idle_max_until = None;
-        }
-        let idle = self.idle_time(base, now);
-        let Some((idle, host)) = idle.zip(self.hosts.get(base)) else {
-            return Attempt::fresh(deadline);
-        };
+    /// The kept connection to this host, unless a NAT may have dropped it, or the host is so slow
+    /// that after waiting for it there would be no time for a second attempt.
+    fn kept(&self, base: &BaseUrl, now: Instant, deadline: Instant) -> Option<Kept> {
+        let host = self.hosts.get(base)?;
+        let idle = now.saturating_duration_since(host.kept_since?);
+        let nat = self.nat.filter(|(_, until)| now < *until);
+        let idle_max = nat.map_or(IDLE_MAX, |(idle_max, _)| idle_max);
         let left = deadline.saturating_duration_since(now);
-        let silence_max = silence_max(host.usual_time, left);
-        let is_safe = idle <= IDLE_SAFE && self.idle_max == IDLE_MAX;
-        if idle >= self.idle_max || (silence_max.is_none() && !is_safe) {
-            return Attempt::fresh(deadline);
-        }
-        Attempt {
-            deadline,
-            idle_max: self.idle_max,
-            silence_max,
-        }
+        let silence_max = silence_max(host.usual_time, left)?;
+        (idle < idle_max).then_some(Kept { idle, silence_max })
     }
 
-    /// A kept connection was silent, and a new one answered at once.
-    fn learn_of_nat(&mut self, idle: Duration, took: Duration, silence_max: Option<Duration>) {
-        if silence_max.is_some_and(|silence_max| took < silence_max) {
-            self.idle_max = idle * 9 / 10;
-            self.idle_max_until = Some(Instant::now() + NAT_MEMORY);
-            log::debug!("connections are dropped silently after {idle:?}: none is kept so long");
-        }
+    /// A connection that was idle for so long was silent, and a new one answered at once.
+    fn note_nat(&mut self, idle: Duration) {
+        log::debug!("connections are dropped silently after {idle:?}: none is kept so long");
+        self.nat = Some((idle * 9 / 10, Instant::now() + NAT_TTL));
     }
 
-    /// The agent for this host.
-    fn agent(&self, base: &BaseUrl) -> &Agent {
-        match &self.proxied {
-            Some((rule, agent)) if base.is_https && rule.applies_to(&base.host) => agent,
-            _ => &self.direct,
-        }
-    }
-
+    /// Sends the request once, on the kept connection or on a new one.
     fn attempt(
         &mut self,
         base: &BaseUrl,
-        request: &Request<'_>,
-        attempt: Attempt,
+        request: &Request,
+        deadline: Instant,
+        kept: Option<Kept>,
     ) -> Result<Answer, ureq::Error> {
         let start = Instant::now();
-        let is_fresh = attempt.idle_max.is_zero();
-        let answer = self.response(base, request, &attempt);
-        let answer = answer.and_then(|response| {
+        let response = self.response(base, request, deadline - start, kept);
+        let answer = response.and_then(|response| {
             let spare = mem::take(&mut self.spare);
-            read_answer(response, request.answer_bytes_max, spare)
+            read_answer(response, request.answer_bytes_max(), spare)
         });
         let now = Instant::now();
-        let host = self.hosts.entry(base.clone()).or_insert(Host {
-            kept_since: None,
-            usual_time: Duration::ZERO,
-        });
+        let host = self.hosts.entry(base.clone()).or_default();
         // What did not come in time on a new connection would have taken longer still.
-        let is_late = is_fresh && matches!(answer, Err(ureq::Error::Timeout(_)));
+        let is_late = kept.is_none() && answer.as_ref().is_err_and(is_timeout);
         if answer.is_ok() || is_late {
             host.usual_time = (now - start).max(host.usual_time * 9 / 10);
         }
@@ -255,47 +262,46 @@ impl Transport {
     fn response(
         &self,
         base: &BaseUrl,
-        request: &Request<'_>,
-        attempt: &Attempt,
+        request: &Request,
+        left: Duration,
+        kept: Option<Kept>,
     ) -> Result<Response<Body>, ureq::Error> {
         let url = format!("{base}/api/v3{}", request.path);
-        // A limit of nothing would be no limit; the caller has checked that some time is left.
-        let left = attempt.deadline.saturating_duration_since(Instant::now());
-        let left = left.max(Duration::from_millis(1));
-        let agent = self.agent(base);
-        let authorization = self.authorization.clone();
-        match request.body {
-            None => {
-                let request = agent.get(url).header(header::AUTHORIZATION, authorization);
-                limited(request, left, attempt).call()
-            }
+        let agent = &self.agent;
+        match &request.body {
+            None => self.prepared(agent.get(url), base, left, kept).call(),
             Some(body) => {
-                let request = agent.post(url).header(header::AUTHORIZATION, authorization);
-                let request = request.header(header::CONTENT_TYPE, "application/json");
-                limited(request, left, attempt).send(body)
+                let request = self.prepared(agent.post(url), base, left, kept);
+                request.content_type("application/json").send(body)
             }
         }
     }
-}
 
-impl Attempt {
-    fn fresh(deadline: Instant) -> Attempt {
-        Attempt {
-            deadline,
-            idle_max: Duration::ZERO,
-            silence_max: None,
-        }
+    /// With the key and the limits. Plain HTTP never goes through a proxy, which could read the
+    /// key.
+    fn prepared<Any>(
+        &self,
+        request: RequestBuilder<Any>,
+        base: &BaseUrl,
+        left: Duration,
+        kept: Option<Kept>,
+    ) -> RequestBuilder<Any> {
+        let proxy = self.proxy.as_ref();
+        let proxy = proxy.filter(|rule| base.is_https && rule.applies_to(&base.host));
+        request
+            .header(header::AUTHORIZATION, self.authorization.clone())
+            .config()
+            .proxy(proxy.map(|rule| rule.proxy.clone()))
+            // A limit of nothing would be no limit; the caller has checked that some time is left.
+            .timeout_global(Some(left.max(Duration::from_millis(1))))
+            .timeout_per_read(kept.map(|kept| kept.silence_max))
+            .max_idle_age(kept.map_or(Duration::ZERO, |_| IDLE_MAX))
+            .build()
     }
 }
 
-fn limited<Any>(
-    request: RequestBuilder<Any>,
-    left: Duration,
-    attempt: &Attempt,
-) -> RequestBuilder<Any> {
-    let limits = request.config().timeout_global(Some(left));
-    let limits = limits.timeout_per_read(attempt.silence_max);
-    limits.max_idle_age(attempt.idle_max).build()
+fn is_timeout(error: &ureq::Error) -> bool {
+    matches!(error, ureq::Error::Timeout(_))
 }
 
 /// How long a kept connection may be silent, when answers usually take `usual` and `left` is
@@ -354,5 +360,19 @@ mod tests {
         // Two requests would not fit.
         check_silence(3_000, 5_000, None);
         check_silence(0, 0, None);
+    }
+
+    /// A port without a listener, and the name that led to it.
+    #[test]
+    fn a_name_that_led_nowhere_is_looked_up_again() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = BaseUrl::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        drop(listener);
+        let mut transport = Transport::new(&Secret::new("key").unwrap(), None, None).unwrap();
+        let request = Request::get(Endpoint::List, "/".to_owned());
+        let second = Duration::from_secs(1);
+        let answer = transport.send(&base, &request, second, Instant::now() + second);
+        assert!(answer.is_err());
+        assert!(transport.resolver.is_empty());
     }
 }

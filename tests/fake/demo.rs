@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::clock::rfc3339;
-use super::fleet::{Fleet, Gateway};
+use super::fleet::{Fleet, Gateway, Key};
 
 /// Counters and times move from `now` on, in seconds since the epoch.
 pub fn fleet(now: i64) -> Fleet {
@@ -26,6 +26,14 @@ pub fn fleet(now: i64) -> Fleet {
         down(now),
         elsewhere(),
     ])
+}
+
+/// A key that lists the fleet and expires in half a year.
+pub fn key(now: i64) -> Key {
+    Key {
+        expires_at: Some(rfc3339(now + 180 * 86_400)),
+        ..Key::user()
+    }
 }
 
 fn antenna(latitude: f64, longitude: f64, altitude: i32) -> Value {

@@ -9,8 +9,11 @@ mod fake;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use fake::{Fake, Fleet, Key, clock, demo};
+use fake::{Fake, Fleet, clock, demo};
 use lexopt::prelude::*;
+
+/// More than anybody makes who tries it; the exporter shows how much of it is left.
+const REQUESTS_A_MINUTE: u64 = 10_000;
 
 struct Options {
     listen: String,
@@ -50,19 +53,21 @@ fn parse() -> Result<Options, lexopt::Error> {
 }
 
 fn run(options: Options) -> Result<(), lexopt::Error> {
+    let now = clock::now_seconds();
     let mut fleet = match options.gateways {
         Some(count) => Fleet::generated(count),
-        None => demo::fleet(clock::now_seconds()),
+        None => demo::fleet(now),
     };
     let count = fleet.gateways.len();
     // The key is made up: it opens nothing but this fake.
-    let mut key = Key::user();
+    let mut key = demo::key(now);
     key.token = "NNSXS.DEMO.KEY".to_owned();
     let hint = format!("--key {}", key.token);
     fleet.keys = vec![key];
     let fake = Fake::start_at(&options.listen, None, fleet)
         .map_err(|error| format!("cannot listen on {}: {error}", options.listen))?;
     fake.set_delay(options.delay);
+    fake.set_rate_limit(REQUESTS_A_MINUTE, Duration::from_secs(60));
     let url = fake.url();
     println!("A fake Things Stack with {count} gateways listens on {url}");
     println!("Point the exporter at it: ttn-gateway-exporter --server {url} {hint}");

@@ -112,6 +112,26 @@ fn bad_usage_is_one_line_with_the_flag_and_the_value() {
     );
 }
 
+/// `check_usage` counts the lines.
+#[test]
+fn what_was_typed_breaks_no_line_and_an_empty_file_name_is_bad_usage() {
+    check_usage(&["--key", "k", "--no\nsuch"], &["invalid option"]);
+    check_usage(&["--key", "k", "sur\nplus"], &["unexpected"]);
+    for flag in ["--key-file", "--ca-file", "--web-token-file"] {
+        let key: &[&str] = if flag == "--key-file" {
+            &[]
+        } else {
+            &["--key", "k"]
+        };
+        check_usage(&[key, &[flag, ""]].concat(), &[flag, "names no file"]);
+    }
+    let missing = Setup::bare()
+        .args(["--once", "--key-file", "no\nfile"])
+        .run();
+    missing.assert_code(1);
+    assert_eq!(missing.stderr.trim_end().lines().count(), 1, "{missing}");
+}
+
 #[test]
 fn a_url_with_user_information_is_refused_and_not_repeated() {
     let arguments = [

@@ -137,6 +137,21 @@ fn a_late_answer_goes_to_nobody_else() {
 }
 
 #[test]
+fn a_question_about_the_key_that_hangs_is_in_no_scrapes_way() {
+    let fake = fake();
+    fake.script(Endpoint::AuthInfo, Misbehaviour::HangBeforeHead);
+    let exporter = Setup::against(&fake).args(["--ttl", "60"]).start();
+    exporter
+        .scrape_with_headers(&[(SCRAPE_TIMEOUT, "1.5")])
+        .assert_value("ttn_up", 1.0);
+    let end = Instant::now() + PATIENCE;
+    while fake.count(Endpoint::AuthInfo) == 0 {
+        assert!(Instant::now() < end, "it is never asked\n{exporter}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
 fn ten_clients_in_a_hurry_make_one_collection_and_the_next_finds_its_result() {
     let fake = Fake::start(Fleet::generated(3));
     fake.set_delay(Duration::from_millis(500));
@@ -165,6 +180,24 @@ fn all_who_wait_share_the_next_collection() {
         assert!(answer.text().contains("\nttn_up 1\n"), "{answer}");
     }
     assert!(fake.count(Endpoint::StatsBatch) <= 2, "{exporter}");
+}
+
+/// It is asked for when no client has come for a while, at the start and after a scrape.
+#[test]
+fn the_state_of_the_key_is_not_in_the_way_of_a_scrape() {
+    let fake = fake();
+    fake.script(Endpoint::AuthInfo, Misbehaviour::HangBeforeHead);
+    let exporter = exporter(&fake);
+    exporter.scrape().assert_value("ttn_up", 1.0);
+    let end = Instant::now() + PATIENCE;
+    while fake.count(Endpoint::AuthInfo) == 0 {
+        assert!(Instant::now() < end, "the key is not asked for\n{exporter}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let asked = fake.records().into_iter().map(|record| record.endpoint);
+    let asked: Vec<_> = asked.collect();
+    let expected = [Endpoint::List, Endpoint::Stats, Endpoint::AuthInfo];
+    assert_eq!(asked, expected, "{exporter}");
 }
 
 #[test]

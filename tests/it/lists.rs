@@ -4,6 +4,7 @@
 use std::thread;
 use std::time::Duration;
 
+use crate::fake::wire::Answer;
 use crate::fake::{Endpoint, Fake, Fleet, Gateway, Holder, Key, Misbehaviour};
 use crate::harness::samples::Scrape;
 use crate::harness::{Exporter, Setup};
@@ -317,4 +318,106 @@ fn a_429_silences_its_own_kind_of_call_alone() {
     }
     assert_eq!(fake.count(Endpoint::List), 1, "{exporter}");
     assert_eq!(fake.count(Endpoint::StatsBatch), 3, "{exporter}");
+}
+
+#[test]
+fn a_first_list_that_was_cut_off_is_read_by_the_next_scrape() {
+    let fake = Fake::start(two());
+    fake.script(Endpoint::List, Misbehaviour::HangBeforeHead);
+    let exporter = Setup::against(&fake).args(["--timeout", "20"]).start();
+    for _ in 0..2 {
+        scrape_for(&exporter, "2.5").assert_value("ttn_up", 0.0);
+    }
+    fake.behave();
+    scrape_until(&exporter, "5", |scrape| {
+        scrape.value("ttn_up") == 1.0 && gateways(scrape) == 2
+    });
+}
+
+#[test]
+fn a_list_without_an_end_is_given_up_and_read_anew_when_it_has_one() {
+    let page = |id: &str| {
+        let body = format!(r#"{{"gateways":[{{"ids":{{"gateway_id":"{id}"}}}}]}}"#);
+        let page = Answer::json(200, &*body).with_header("X-Total-Count", 1_000_000);
+        Misbehaviour::Answer(page)
+    };
+    let fake = Fake::start(two());
+    let exporter = start(&fake);
+    exporter.scrape().assert_value("ttn_up", 1.0);
+    thread::sleep(LIST_TTL);
+    fake.script(Endpoint::List, page("gw-9"));
+    for number in 0..250 {
+        fake.script_times(Endpoint::List, 1, page(&format!("gw-{number}")));
+    }
+    fake.forget();
+    let scrape = exporter.scrape();
+    scrape.assert_value("ttn_up", 0.0);
+    assert_eq!(gateways(&scrape), 2, "{scrape}");
+    scrape.assert_of("ttn_gateway_connected", "gw-1", Some(1.0));
+    let pages = fake.count(Endpoint::List);
+    assert!((10..=110).contains(&pages), "{pages} pages\n{exporter}");
+    fake.behave();
+    exporter.scrape_until("recovery", |scrape| scrape.value("ttn_up") == 1.0);
+}
+
+#[test]
+fn a_page_that_comes_again_and_again_ends_the_list_soon() {
+    let page = r#"{"gateways":[{"ids":{"gateway_id":"gw-9"}}]}"#;
+    let page = Answer::json(200, page).with_header("X-Total-Count", 1_000_000);
+    let fake = Fake::start(two());
+    let exporter = start(&fake);
+    exporter.scrape().assert_value("ttn_up", 1.0);
+    thread::sleep(LIST_TTL);
+    fake.script(Endpoint::List, Misbehaviour::Answer(page));
+    fake.forget();
+    exporter.scrape().assert_value("ttn_up", 0.0);
+    let pages = fake.count(Endpoint::List);
+    assert!(pages <= 10, "{pages} pages\n{exporter}");
+    fake.behave();
+    let scrape = exporter.scrape_until("recovery", |scrape| scrape.value("ttn_up") == 1.0);
+    assert_eq!(gateways(&scrape), 2, "{scrape}");
+}
+
+#[test]
+fn a_first_list_that_is_not_as_long_as_its_total_shows_what_it_has() {
+    for claimed in [1, 3] {
+        let fake = Fake::start(two());
+        fake.script(Endpoint::List, Misbehaviour::TotalCount(Some(claimed)));
+        let scrape = start(&fake).scrape();
+        scrape.assert_value("ttn_up", 0.0);
+        for id in ["gw-1", "gw-2"] {
+            scrape.assert_of("ttn_gateway_connected", id, Some(1.0));
+        }
+    }
+}
+
+#[test]
+fn a_gateway_that_slips_between_two_pages_stays() {
+    let fake = Fake::start(Fleet::generated(6).in_pages_of(2));
+    let exporter = start(&fake);
+    exporter.scrape().assert_value("ttn_up", 1.0);
+    // The total stays the same, no gateway stands twice, and the third one is on no page.
+    fake.change_after(Endpoint::List, 1, |fleet| {
+        fleet.gateways.remove(0);
+        fleet.gateways.push(Gateway::new("zz-new").connected("udp"));
+    });
+    thread::sleep(LIST_TTL * 2);
+    let scrape = exporter.scrape();
+    scrape.assert_of("ttn_gateway_connected", "gw-00003", Some(1.0));
+    scrape.assert_value("ttn_up", 1.0);
+    thread::sleep(LIST_TTL * 2);
+    let scrape = exporter.scrape();
+    scrape.assert_of("ttn_gateway_connected", "zz-new", Some(1.0));
+    assert_eq!(scrape.all("ttn_gateway_connected").len(), 6, "{scrape}");
+}
+
+#[test]
+fn a_list_of_excluded_gateways_is_no_empty_one() {
+    let fake = Fake::start(two());
+    let setup = || Setup::against(&fake).args(["--exclude", "gw-1", "--exclude", "gw-2"]);
+    let excluded = setup().run_once();
+    excluded.assert_code(0).scrape().assert_value("ttn_up", 1.0);
+    assert_eq!(excluded.stderr, "");
+    fake.change(|fleet| fleet.gateways.clear());
+    setup().run_once().assert_stderr_has("lists no gateway");
 }

@@ -19,22 +19,24 @@ mod deadlines;
 mod end_to_end;
 mod failures;
 mod fake_itself;
+#[path = "../unit/fuzz.rs"]
+#[allow(dead_code)]
+mod fuzz;
 mod golden;
 mod http;
 mod key_file;
 mod keys;
 mod lists;
+mod odd_answers;
 mod package;
 mod prometheus;
 mod property;
 mod python_compat;
-#[path = "../unit/random.rs"]
-#[allow(dead_code)]
-mod random;
 mod readme;
 mod searching;
 mod secrecy;
 mod states;
+mod status_page;
 mod stopping;
 mod systemd;
 mod tls;

@@ -251,6 +251,104 @@ fn a_gateway_that_left_the_cluster_where_it_was_found_is_disconnected() {
     scrape.assert_value("ttn_up", 1.0);
 }
 
+#[test]
+fn a_gateway_is_found_though_the_cluster_of_its_address_fails() {
+    for failure in [
+        Misbehaviour::status(503),
+        Misbehaviour::status(401),
+        Misbehaviour::html(404),
+        Misbehaviour::Html,
+        Misbehaviour::RateLimited { retry_seconds: 30 },
+        Misbehaviour::HangBeforeHead,
+    ] {
+        let Some((home, cluster, authority, far)) = pair(|far| {
+            let names = ["gw-1", "gw-2"].map(Gateway::new);
+            Fleet::of(names.map(|gateway| gateway.connected("udp").at(far).really_at("")))
+        }) else {
+            return;
+        };
+        cluster.script_all(failure.clone());
+        let scrape = start(&home, &authority, &[&far]).scrape();
+        for id in ["gw-1", "gw-2"] {
+            let found = scrape.find_of("ttn_gateway_connected", id);
+            scrape.assert(found == Some(1.0), &format!("{id}, {failure:?}"));
+        }
+        assert_eq!(scrape.reasons(), [], "{failure:?}");
+    }
+}
+
+#[test]
+fn a_gateway_that_moves_to_and_fro_is_never_called_down() {
+    let Some((home, _cluster, authority, far)) =
+        pair(|far| Fleet::of([Gateway::new("gw-1").connected("udp").at(far)]))
+    else {
+        return;
+    };
+    let exporter = start(&home, &authority, &[&far]);
+    for place in [&*far, "", &far, "", "", &far] {
+        home.change(|fleet| fleet.gateway_mut("gw-1").host = Some(place.to_owned()));
+        thread::sleep(REFRESH);
+        let scrape = exporter.scrape();
+        scrape.assert_of("ttn_gateway_connected", "gw-1", Some(1.0));
+        scrape.assert_value("ttn_up", 1.0);
+    }
+}
+
+#[test]
+fn a_gateway_that_left_one_cluster_is_seen_when_it_comes_back_to_the_one_of_its_address() {
+    let Some((home, _cluster, authority, far)) =
+        pair(|far| Fleet::of([Gateway::new("gw-1").connected("udp").really_at(far)]))
+    else {
+        return;
+    };
+    let exporter = start(&home, &authority, &[&far]);
+    let state = |stats: Option<serde_json::Value>, place: &str, expected| {
+        home.change(|fleet| {
+            let gateway = fleet.gateway_mut("gw-1");
+            (gateway.stats, gateway.host) = (stats, Some(place.to_owned()));
+        });
+        thread::sleep(REFRESH);
+        let scrape = exporter.scrape();
+        scrape.assert_of("ttn_gateway_connected", "gw-1", Some(expected));
+    };
+    let connected = json!({ "connected_at": "2024-11-20T06:00:00Z" });
+    state(Some(connected.clone()), &far, 1.0);
+    state(None, &far, 0.0);
+    state(None, &far, 0.0);
+    state(Some(connected), "", 1.0);
+}
+
+#[test]
+fn of_two_clusters_that_remember_a_gateway_the_newer_stats_are_shown() {
+    let left = |day: u32, uplinks: &str| {
+        json!({
+            "disconnected_at": format!("2024-11-{day}T05:00:00Z"), "uplink_count": uplinks,
+        })
+    };
+    let Some((home, _cluster, authority, far)) = pair(|far| {
+        let gateway = |id| Gateway::new(id).really_at(far);
+        Fleet::of([
+            gateway("gw-far")
+                .with_stats(left(20, "20"))
+                .left_behind_at("127.0.0.1", left(19, "19")),
+            gateway("gw-home")
+                .with_stats(left(19, "19"))
+                .left_behind_at("127.0.0.1", left(20, "20")),
+        ])
+    }) else {
+        return;
+    };
+    let exporter = start(&home, &authority, &[&far]);
+    for _ in 0..3 {
+        let scrape = exporter.scrape();
+        for id in ["gw-far", "gw-home"] {
+            scrape.assert_of("ttn_gateway_connected", id, Some(0.0));
+            scrape.assert_of("ttn_gateway_uplink_messages_total", id, Some(20.0));
+        }
+        thread::sleep(REFRESH);
+    }
+}
+
 /// It comes when nobody waits.
 #[track_caller]
 fn wait_for_question_about_key(home: &Fake, exporter: &Exporter) {

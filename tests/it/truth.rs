@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::fake::wire::Answer;
 use crate::fake::{Endpoint, Fake, Fleet, Gateway, Key, Misbehaviour};
 use crate::harness::samples::Scrape;
 use crate::harness::{Exporter, Setup};
@@ -24,13 +25,19 @@ fn start(fake: &Fake, key: &Key) -> Exporter {
 }
 
 /// JSON with status 200 that no API of this kind sends.
-const FOREIGN: [&str; 9] = [
+const FOREIGN: [&str; 15] = [
     r#"{"status":"maintenance"}"#,
     r#"{"detail":"Service Unavailable","status":503}"#,
     r#"{"code":503}"#,
     r#"{"entries":[],"gateways":5}"#,
     r#"{"entries":"none","gateways":{}}"#,
     r#"{"message":"ok","error":null}"#,
+    r#"{"protocol":"http","status":503}"#,
+    r#"{"code":14,"message":"error:pkg/x:y (unavailable)","details":[]}"#,
+    r#"{"entries":{},"gateways":[],"code":14,"message":"unavailable","details":[]}"#,
+    r#"{"entries":{},"gateways":[],"error":"maintenance"}"#,
+    r#"{"message":"maintenance","entries":{},"gateways":[]}"#,
+    r#"{"uplink_count":"0","downlink_count":"0"}"#,
     "[]",
     "null",
     "\"up\"",
@@ -64,6 +71,25 @@ fn foreign_json_as_stats_of_one_makes_it_not_disconnected() {
         fake.script(Endpoint::Stats, Misbehaviour::json(200, body));
         let setup = Setup::with_key(&fake, &key).args(["--gateway", "gw-1"]);
         assert_unknown(&setup.start().scrape(), "gw-1");
+    }
+}
+
+/// The server always writes one of the two.
+#[test]
+fn stats_without_a_time_of_connection_or_disconnection_make_no_gateway_disconnected() {
+    for stats in [
+        "{}",
+        r#"{"protocol":"http","status":503}"#,
+        r#"{"uplink_count":"7","connected_at":null}"#,
+    ] {
+        let fake = Fake::start(two());
+        let body = format!(
+            r#"{{"entries":{{"gw-1":{stats},"gw-2":{{"disconnected_at":"2024-11-20T06:00:00Z"}}}}}}"#
+        );
+        fake.script(Endpoint::StatsBatch, Misbehaviour::json(200, &body));
+        let scrape = Exporter::start(&fake).scrape();
+        scrape.assert_of("ttn_gateway_connected", "gw-1", None);
+        scrape.assert_of("ttn_gateway_connected", "gw-2", Some(0.0));
     }
 }
 
@@ -331,6 +357,26 @@ fn a_warning_of_the_server_reaches_the_page_and_the_log_once() {
 }
 
 #[test]
+fn every_warning_of_an_answer_is_shown_and_none_can_move_the_cursor() {
+    let fake = Fake::start(two());
+    let list = r#"{"gateways":[{"ids":{"gateway_id":"gw-1"}}]}"#;
+    let mut answer = Answer::json(200, list).with_header("X-Total-Count", 1);
+    for number in 0..40 {
+        answer = answer.with_header("X-Warning", format!("warning {number:02} \u{202e}é\t"));
+    }
+    fake.script(Endpoint::List, Misbehaviour::Answer(answer));
+    let exporter = start(&fake, &Key::user());
+    exporter.scrape().assert_value("ttn_up", 1.0);
+    let page = exporter.get_with_headers("/", &[("Accept", "text/html")]);
+    let (page, log) = (page.text(), exporter.stderr());
+    for text in [&page, &log] {
+        assert_eq!(text.matches("warning ").count(), 32, "{text}");
+        assert!(text.contains("warning 31 \u{fffd}é"), "{text}");
+        assert!(!text.contains('\u{202e}'), "{text}");
+    }
+}
+
+#[test]
 fn positions_of_a_gps_are_those_of_the_status() {
     let location =
         |latitude: f64| json!({ "latitude": latitude, "longitude": 4.5, "source": "SOURCE_GPS" });
@@ -357,5 +403,20 @@ fn without_locations_no_position_is_asked_for_or_shown() {
     for record in fake.records() {
         let asked = record.request.target.clone() + &record.request.body_text();
         assert!(!asked.contains("antenna"), "{asked}");
+    }
+}
+
+#[test]
+fn answers_that_are_too_long_are_no_refusal_to_be_remembered() {
+    let fake = Fake::start(two());
+    fake.script(Endpoint::StatsBatch, Misbehaviour::TooLarge(8 << 20));
+    fake.script(Endpoint::Stats, Misbehaviour::TooLarge(8 << 20));
+    let exporter = start(&fake, &Key::user());
+    exporter.scrape().assert_value("ttn_up", 0.0);
+    fake.behave();
+    thread::sleep(REFRESH);
+    let scrape = exporter.scrape();
+    for id in ["gw-1", "gw-2"] {
+        scrape.assert_of("ttn_gateway_connected", id, Some(1.0));
     }
 }

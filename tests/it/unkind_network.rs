@@ -53,7 +53,8 @@ fn check_nat(nat: Nat, pause: Duration, timeout: &str, scrape_timeout: Option<&s
 }
 
 /// `--timeout`, and what the scrape says to have.
-const TIMES: [(&str, Option<&str>); 5] = [
+const TIMES: [(&str, Option<&str>); 6] = [
+    ("300", Some("3")),
     ("1", None),
     ("1", Some("3")),
     ("5", Some("3")),
@@ -155,6 +156,31 @@ fn a_slow_server_behind_a_nat_is_still_answered_for() {
         assert_complete(&scrape_for(&exporter, Some("8")));
         thread::sleep(TTL * 2);
     }
+}
+
+/// A second request to it would not fit into the time of a scrape.
+#[test]
+fn a_server_that_takes_half_of_a_scrape_is_answered_for_behind_a_nat() {
+    thread::scope(|scope| {
+        for (nat, timeout) in [
+            (Nat::of_one_request(), "2"),
+            (Nat::of_idle(Duration::from_millis(150)), "5"),
+            (Nat::of_one_request(), "300"),
+        ] {
+            scope.spawn(move || {
+                let fake = Fake::start(two());
+                let arguments = ["--ttl", "0.1", "--timeout", timeout];
+                let exporter = Setup::against(&fake).args(arguments).start();
+                fake.set_delay(Duration::from_millis(1_200));
+                fake.set_nat(nat);
+                assert_complete(&scrape_for(&exporter, Some("20")));
+                for _ in 0..4 {
+                    thread::sleep(TTL * 2);
+                    assert_complete(&scrape_for(&exporter, Some("3")));
+                }
+            });
+        }
+    });
 }
 
 #[test]

@@ -4,24 +4,11 @@
 # the folder with the packages. Needs root, dpkg and lintian; says so where one is missing.
 set -euo pipefail
 
-readonly NAME=ttn-gateway-exporter
+. "$(dirname "$(realpath "$0")")/common.sh"
 readonly KEY=/etc/$NAME/api-key
 readonly WANTS=/etc/systemd/system/multi-user.target.wants/$NAME.service
 # Where dpkg keeps notes of its own.
 readonly NOTES='^/var/(log|lib/dpkg|cache)/'
-
-fail() {
-    echo "FAILED  $*" >&2
-    exit 1
-}
-
-# check WHAT COMMAND...
-check() {
-    local what=$1
-    shift
-    "$@" || fail "$what"
-    echo "ok      $what"
-}
 
 absent() { [ ! -e "$1" ] && [ ! -L "$1" ]; }
 mode() { [ "$(stat --format '%a %U' "$1")" = "$2" ]; }

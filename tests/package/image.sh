@@ -5,19 +5,11 @@
 # program. Needs root and buildah; says so where one is missing.
 set -euo pipefail
 
-readonly NAME=ttn-gateway-exporter
+. "$(dirname "$(realpath "$0")")/common.sh"
 readonly PORT=9718
 version=$1 fake=$2
 declare -A emulator=([arm64]="qemu-aarch64-static -cpu cortex-a53" [armv7]="qemu-arm-static -cpu cortex-a7"
     [armv6]="qemu-arm-static -cpu arm1176")
-
-# check WHAT COMMAND...
-check() {
-    local what=$1
-    shift
-    "$@" || { echo "FAILED  $what" >&2; exit 1; }
-    echo "ok      $what"
-}
 
 not_run() {
     echo "NOT RUN, since $1: the container images"
@@ -85,14 +77,40 @@ END
 
 starts() { timeout 20 ${1:+$1} "$2" --version | grep -q "^$NAME $version"; }
 
-# Runs the container for this machine once, with a key file; prints the metrics.
+# `docker` for README's block, as far as buildah has the same: `build` builds, `run` runs the
+# container once with its settings, files and image, beside a fake on loopback.
+readonly SHIMS=$folder/shims
+shim sudo <<<'#!/bin/sh
+exec "$@"'
+shim docker <<END
+#!/bin/bash
+set -euo pipefail
+command=\$1 options=()
+shift
+[ "\$command" = run ] || exec ${buildah[*]} build --quiet "\$@"
+while [ \$# -gt 1 ]; do
+    case \$1 in
+    --env | --volume) options+=("\$1" "\$2"); shift 2 ;;
+    --detach | --read-only) shift ;;
+    --name | --restart | --cap-drop | --publish) shift 2 ;;
+    *) echo "README's docker has an option that this test does not know: \$1" >&2; exit 1 ;;
+    esac
+done
+container=\$(${buildah[*]} from --quiet --pull-never "\$1")
+exec timeout 60 ${buildah[*]} run "\${options[@]}" --env "TTN_SERVER=http://127.0.0.1:$PORT" \
+    "\$container" -- /$NAME --once
+END
+
+# Runs README's block with the key that is pasted; prints the metrics.
 once() {
-    timeout 60 "${buildah[@]}" run --volume "$folder/$1:/run/secrets/api-key:ro" \
-        --env TTN_API_KEY_FILE=/run/secrets/api-key --env "TTN_SERVER=http://127.0.0.1:$PORT" \
-        "$container" -- /$NAME --once 2>"$folder/log"
+    local work=$folder/work
+    rm -rf "$work"
+    mkdir "$work"
+    cp "dist/$NAME-$version-linux-amd64.tar.gz" "$work"
+    (cd "$work" && readme_block 'docker build' | as_written "$folder/key" "$1" 2>"$folder/log")
 }
-reads_the_key() { once "$1" >"$folder/metrics"; grep -q '^ttn_exporter_gateways.*connected.* [1-9]' "$folder/metrics"; }
-cannot_read_the_key() { ! once "$1" >/dev/null && grep -qi 'permission denied' "$folder/log"; }
+reads_the_key() { once '' >"$folder/metrics"; grep -q '^ttn_exporter_gateways.*connected.* [1-9]' "$folder/metrics"; }
+cannot_read_the_key() { ! once 's/-o 65534/-o 0/' >/dev/null && grep -qi 'permission denied' "$folder/log"; }
 
 archs=()
 for arch in amd64 arm64 armv7 armv6; do
@@ -113,18 +131,8 @@ for arch in "${archs[@]}"; do
 done
 
 if [ "$(uname -m)" = x86_64 ] && [ -e "dist/$NAME-$version-linux-amd64.tar.gz" ]; then
-    # It prints a key that it knows.
-    "$fake" --listen "127.0.0.1:$PORT" >"$folder/fake.out" &
+    start_fake "$fake" "127.0.0.1:$PORT" "$folder/key"
     pids+=($!)
-    for _ in {1..100}; do
-        grep -q NNSXS "$folder/fake.out" && break
-        sleep 0.1
-    done
-    grep -o -m 1 'NNSXS[A-Z.]*' "$folder/fake.out" >"$folder/key"
-    container=$("${buildah[@]}" from --quiet --pull-never "$NAME:$version-amd64")
-    # As README says.
-    install -o 65534 -m 0400 "$folder/key" "$folder/readable"
-    install -o 0 -m 0400 "$folder/key" "$folder/closed"
-    check 'a container reads the key file of its user' reads_the_key readable
-    check "a container cannot read root's key file, and says so" cannot_read_the_key closed
+    check 'a container reads the key file of its user' reads_the_key
+    check "a container cannot read root's key file, and says so" cannot_read_the_key
 fi

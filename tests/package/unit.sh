@@ -6,7 +6,9 @@
 # dpkg, overlayfs and cgroup2; says so where one is missing.
 set -euo pipefail
 
-readonly NAME=ttn-gateway-exporter
+. "$(dirname "$(realpath "$0")")/common.sh"
+readonly ARCHITECTURE=$(dpkg --print-architecture)
+readonly SHIMS=/run/shims
 readonly FOLDER=/etc/$NAME
 readonly KEY=$FOLDER/api-key
 # The unit that the functions below look at.
@@ -18,29 +20,12 @@ fail() {
     exit 1
 }
 
-# check WHAT COMMAND...
-check() {
-    local what=$1
-    shift
-    "$@" || fail "$what"
-    echo "ok      $what"
-}
-
 property() { systemctl show --property "$1" --value "$unit"; }
 is() { [ "$(property "$1")" = "$2" ]; }
 process_has() { grep -qE "$1" "/proc/$(property MainPID)/status"; }
 metrics_have() { grep -qE "$1" <<<"$metrics"; }
 restarted() { [ "$(property NRestarts)" -ge "$1" ] && is ActiveState active; }
 port_is_closed() { ! (exec 3<>/dev/tcp/127.0.0.1/9714) 2>/dev/null; }
-
-# Waits up to 20 s for a command to succeed.
-soon() {
-    for _ in {1..100}; do
-        "$@" && return
-        sleep 0.2
-    done
-    return 1
-}
 
 # scrape PATH [PORT [HEADER]]
 scrape() {
@@ -70,6 +55,11 @@ probe_token() {
         has_gateways "$(scrape /metrics "$port" 'Authorization: Bearer a-token-for-clients')"
 }
 
+# README's commands for an instance, as INSTANCE at PORT.
+instance_as_written() {
+    readme_block '@club' | as_written $KEY "s/club/$1/g; s/:9716/127.0.0.1:$2/; s,https://$1[^']*,http://127.0.0.1:9715,"
+}
+
 # Two further keys, each with an instance of the template unit.
 probe_instances() {
     local instance port
@@ -78,9 +68,7 @@ probe_instances() {
         unit=$NAME@$instance.service
         check "$unit: a start without a key" systemctl start "$unit"
         check "$unit: starts nothing" is ConditionResult no
-        install -m 0600 $KEY "$FOLDER/$instance.key"
-        printf 'TTN_LISTEN=127.0.0.1:%s\nTTN_SERVER=http://127.0.0.1:9715\n' "$port" >"$FOLDER/$instance.env"
-        check "$unit: it is enabled and starts" systemctl --quiet enable --now "$unit"
+        check "$unit: it is enabled and starts as README says" instance_as_written "$instance" "$port"
         check "$unit: it said that it is ready" is ActiveState active
         check "$unit: it sees the gateways" has_gateways "$(scrape /metrics "$port")"
         check "$unit: not as root" process_has '^Uid:.*[1-9][0-9]{4}'
@@ -94,40 +82,47 @@ probe_instances() {
     unit=$NAME.service
 }
 
-# Without a package, as README says it of the binary alone.
+# Without a package: the binary with the name that it has in a release, in the folder /run/binary.
+binary_as_written() {
+    cd /run/binary
+    readme_block '/usr/local/bin' | as_written "$1" "s/-arm64/-$ARCHITECTURE/"
+}
+
 probe_binary() {
     unit=$NAME.service
-    install -d -m 0700 $FOLDER
-    install -m 0600 "$1" $KEY
-    /usr/local/bin/$NAME --print unit >/etc/systemd/system/$unit
-    mkdir -p /etc/default
-    echo 'TTN_SERVER=http://127.0.0.1:9715' >/etc/default/$NAME
-    systemctl daemon-reload
-    check 'binary: it is enabled and starts' systemctl --quiet enable --now $unit
+    check 'binary: it is enabled and starts as README says' binary_as_written "$1"
     check 'binary: it runs from /usr/local/bin' \
         test "$(readlink "/proc/$(property MainPID)/exe")" = /usr/local/bin/$NAME
     check 'binary: it sees the gateways' has_gateways "$(scrape /metrics)"
 }
 
+package_as_written() {
+    cd /run/packages
+    readme_block 'apt install' | as_written /run/key "s/_arm64/_$ARCHITECTURE/"
+}
+
 # Runs as a service inside the booted system, over the functions above.
 probe() {
-    local deb=$1 fake=$2 metrics before
+    local deb=$1 fake=$2 metrics before version
+    version=$(dpkg-deb --field "$deb" Version)
     mkdir -p /run/systemd/system/$NAME.service.d /run/systemd/system/$NAME@.service.d
-    printf '[Service]\nSystemCallErrorNumber=kill\nWatchdogSec=3\nRestartSec=1\n' |
+    printf '[Service]\nSystemCallErrorNumber=kill\nWatchdogSec=3\nRestartSec=1\nEnvironment=TTN_SERVER=http://127.0.0.1:9715\n' |
         tee /run/systemd/system/$NAME{,@}.service.d/strict.conf >/dev/null
+
+    shim sudo <<<'#!/bin/sh
+exec "$@"'
+    start_fake "$fake" 127.0.0.1:9715 /run/key
+    mkdir /run/packages
+    cp "$deb" "/run/packages/${NAME}_${version}_$ARCHITECTURE.deb"
 
     check 'the package is installed' dpkg --install "$deb"
     check 'the service is enabled' systemctl --quiet is-enabled $NAME.service
     check 'a start without a key' systemctl start $NAME.service
     check 'starts nothing' is ActiveState inactive
     check 'because there is none' is ConditionResult no
+    check 'it is purged before it had a key' dpkg --purge $NAME
 
-    # It prints a key that it knows.
-    "$fake" --listen 127.0.0.1:9715 >/run/fake.out &
-    soon grep -q NNSXS /run/fake.out
-    echo 'TTN_SERVER=http://127.0.0.1:9715' >>/etc/default/$NAME
-    install -m 0600 /dev/stdin $KEY <<<"$(grep -o 'NNSXS[A-Z.]*' /run/fake.out)"
-    check 'it starts with a key' systemctl start $NAME.service
+    check 'it is installed and starts with a key as README says' package_as_written
     check 'it said that it is ready' is ActiveState active
     check 'not as root' process_has '^Uid:.*[1-9][0-9]{4}'
     check 'without capabilities' process_has '^CapEff:\s0+$'
@@ -161,8 +156,8 @@ probe() {
     check 'it stops' systemctl stop $NAME.service
     check 'with success' is Result success
     check 'it starts again' systemctl start $NAME.service
-    cp /usr/bin/$NAME /usr/local/bin/
-    cp $KEY /run/key
+    mkdir /run/binary
+    cp /usr/bin/$NAME "/run/binary/$NAME-${version%-*}-linux-$ARCHITECTURE"
     check 'it is purged' dpkg --purge $NAME
     check 'and runs no more' port_is_closed
     check 'nor do the instances' test ! -e /sys/fs/cgroup/system.slice/system-ttn*/$NAME@club.service
@@ -196,6 +191,7 @@ boot() {
     mkdir "$system/run/result"
     # Not where they are: the system may put another folder over /tmp.
     cp "$SELF" "$system/run/probe"
+    cp "$(dirname "$SELF")/common.sh" "$README" "$system/run"
     cp "$3" "$system/run/package.deb"
     cp "$4" "$system/run/fake"
     mount --bind "$2" "$system/run/result"
@@ -209,6 +205,7 @@ DefaultDependencies=no
 After=dbus.socket
 [Service]
 Type=oneshot
+Environment=README=/run/README.md
 ExecStart=/run/probe --probe /run/package.deb /run/fake
 ExecStopPost=/bin/systemctl --force exit
 StandardOutput=file:/run/result/output

@@ -1,50 +1,59 @@
 //! Properties of the written text, for random input: whatever goes in comes back through the
 //! strict reader of tests/it, and no collection makes an exposition that is not valid.
 //!
-//! Tests only. `FUZZ_SECONDS` prolongs them; a failure names the seed that repeats it.
+//! Tests only; `FUZZ_SECONDS` prolongs them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::{Just, Strategy, any, prop_oneof};
+use proptest::sample::select;
+
 use crate::error::{FetchError, Reason};
 use crate::exposition_parser::{self, Sample};
+use crate::fuzz;
 use crate::metrics::number::Value;
 use crate::metrics::render_gateways;
 use crate::metrics::text_format::{Family, Kind, Label, Metric};
 use crate::model::{ConnectionStats, Gateway, GatewayReport, GatewayStatus, Location, Snapshot};
 use crate::model::{Outcome, RoundTripTimes, State, SubBand, Timestamp};
-use crate::random::{Random, repeat};
 
-impl Random {
-    /// Mostly what hurts: quotes, backslashes, newlines, syntax of the format.
-    fn text(&mut self) -> String {
-        const HOSTILE: [&str; 16] = [
-            "\"", "\\", "\n", "\\n", "\r", "\0", "{", "}", "=", ",", " ", "#", "🛰", "é", "a", "1",
-        ];
-        let character = |random: &mut Random| match random.below(8) {
-            0 => char::from_u32(random.below(0x11_0000) as u32)
-                .unwrap_or('x')
-                .to_string(),
-            _ => HOSTILE[random.below(16)].to_string(),
-        };
-        (0..self.below(12)).map(|_| character(self)).collect()
-    }
+/// Mostly what hurts: quotes, backslashes, newlines, syntax of the format.
+fn text() -> impl Strategy<Value = String> {
+    const HOSTILE: [char; 15] = [
+        '"', '\\', '\n', '\r', '\0', '{', '}', '=', ',', ' ', '#', '🛰', 'é', 'n', '1',
+    ];
+    vec(
+        prop_oneof![7 => select(&HOSTILE[..]), 1 => any::<char>()],
+        0..12,
+    )
+    .prop_map(|characters| characters.into_iter().collect())
+}
 
-    fn value(&mut self) -> Value {
-        // Shifts make small numbers as likely as large ones.
-        let shift = self.below(64);
-        match self.below(4) {
-            0 => Value::Integer(self.next() >> shift),
-            1 => Value::Float(f64::from_bits(self.next())),
-            2 => Value::Float((self.next() >> shift) as i64 as f64 / 1000.0),
-            _ => Value::Seconds {
-                is_negative: self.below(2) == 0,
-                whole: self.next() >> shift,
-                nanoseconds: self.below(1_000_000_000) as u32,
-            },
-        }
-    }
+/// Shifts make small numbers as likely as large ones.
+fn integer() -> impl Strategy<Value = u64> {
+    (any::<u64>(), 0..64_u32).prop_map(|(number, shift)| number >> shift)
+}
+
+fn double() -> impl Strategy<Value = f64> {
+    any::<u64>().prop_map(f64::from_bits)
+}
+
+fn nanoseconds() -> impl Strategy<Value = u32> {
+    prop_oneof![0..1_000_000_000_u32, Just(0), Just(999_999_999)]
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    let decimal = integer().prop_map(|number| Value::Float(number as i64 as f64 / 1000.0));
+    prop_oneof![
+        integer().prop_map(Value::Integer),
+        double().prop_map(Value::Float),
+        decimal,
+        duration().prop_map(Value::Seconds),
+        duration().prop_map(Value::MinusSeconds),
+    ]
 }
 
 /// The value must come back from its text, without a detour.
@@ -54,71 +63,68 @@ fn check_same(value: Value, sample: &Sample) {
         Value::Integer(value) => assert_eq!(sample.value.parse(), Ok(value)),
         Value::Float(value) if value.is_nan() => assert_eq!(sample.value, "NaN"),
         Value::Float(value) => assert_eq!(sample.number().to_bits(), value.to_bits()),
-        Value::Seconds {
-            is_negative,
-            whole,
-            nanoseconds,
-        } => {
+        Value::Seconds(seconds) => check_seconds(seconds, &sample.value),
+        Value::MinusSeconds(seconds) => {
             let unsigned = sample.value.strip_prefix('-');
-            assert_eq!(unsigned.is_some(), is_negative);
-            let unsigned = unsigned.unwrap_or(&sample.value);
-            let (seconds, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
-            assert_eq!(seconds.parse(), Ok(whole));
-            assert_eq!(format!("{fraction:0<9}").parse(), Ok(nanoseconds));
+            check_seconds(seconds, unsigned.expect("a negative number"));
         }
     }
 }
 
-fn check_one_random_exposition(random: &mut Random) {
-    const METRICS: [Metric; 3] = [
-        Metric {
-            name: "ttn_test",
-            kind: Kind::Gauge,
-            labels: &["a", "b"],
-            help: "A \\ backslash,\na line and a \" quote 🛰",
-        },
-        Metric {
-            name: "ttn_other",
-            kind: Kind::Gauge,
-            labels: &["a", "b", "number"],
-            help: "\\\n\\n",
-        },
-        Metric {
-            name: "ttn_last",
-            kind: Kind::Gauge,
-            labels: &["number", "a"],
-            help: "",
-        },
-    ];
+#[track_caller]
+fn check_seconds(seconds: Duration, text: &str) {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    assert_eq!(whole.parse(), Ok(seconds.as_secs()));
+    assert_eq!(
+        format!("{fraction:0<9}").parse(),
+        Ok(seconds.subsec_nanos())
+    );
+}
+
+const METRICS: [Metric; 3] = [
+    Metric {
+        name: "ttn_test",
+        kind: Kind::Gauge,
+        labels: &["a", "b"],
+        help: "A \\ backslash,\na line and a \" quote 🛰",
+    },
+    Metric {
+        name: "ttn_other",
+        kind: Kind::Gauge,
+        labels: &["a", "b", "number"],
+        help: "\\\n\\n",
+    },
+    Metric {
+        name: "ttn_last",
+        kind: Kind::Gauge,
+        labels: &["number", "a"],
+        help: "",
+    },
+];
+
+/// For each metric the texts of its labels, three at most, and a value.
+type Written = Vec<([String; 3], Value)>;
+
+fn check_exposition(mut written: [Written; 3]) {
     let mut output = Vec::new();
-    let mut written = Vec::new();
-    for metric in &METRICS {
+    for (metric, samples) in METRICS.iter().zip(&mut written) {
         let mut family = Family::new(&mut output, metric);
-        let mut samples = Vec::new();
-        for number in 0..random.below(6) {
-            let mut texts: Vec<String> = metric.labels.iter().map(|_| random.text()).collect();
+        for (number, (texts, value)) in samples.iter_mut().enumerate() {
             // Without this two random series could be the same.
             texts[0].push_str(&number.to_string());
+            let texts = &texts[..metric.labels.len()];
             let labels: Vec<Label<'_>> = texts.iter().map(|text| Label::Text(text)).collect();
-            let value = random.value();
-            family.sample(&labels, value);
-            samples.push((texts, value));
-        }
-        if !samples.is_empty() {
-            written.push((metric, samples));
+            family.sample(&labels, *value);
         }
     }
     let output = String::from_utf8(output).expect("UTF-8");
-    check_read_back(&output, &written);
-}
-
-type Written<'metric> = (&'metric Metric, Vec<(Vec<String>, Value)>);
-
-#[track_caller]
-fn check_read_back(output: &str, written: &[Written<'_>]) {
-    let families = exposition_parser::parse(output).expect("what was written is valid");
-    assert_eq!(families.len(), written.len());
-    for (family, (metric, samples)) in families.iter().zip(written) {
+    let families = exposition_parser::parse(&output).expect("what was written is valid");
+    let mut families = families.iter();
+    for (metric, samples) in METRICS.iter().zip(&written) {
+        if samples.is_empty() {
+            continue;
+        }
+        let family = families.next().expect("a family with samples");
         assert_eq!(family.name, metric.name);
         assert_eq!(family.help, metric.help);
         assert_eq!(family.kind, metric.kind.word());
@@ -126,135 +132,157 @@ fn check_read_back(output: &str, written: &[Written<'_>]) {
         for (sample, (texts, value)) in family.samples.iter().zip(samples) {
             let names = sample.labels.iter().map(|(name, _)| name.as_str());
             assert!(names.eq(metric.labels.iter().copied()));
-            assert!(sample.labels.iter().map(|(_, text)| text).eq(texts));
+            let shown = sample.labels.iter().map(|(_, text)| text);
+            assert!(shown.eq(&texts[..metric.labels.len()]));
             check_same(*value, sample);
         }
     }
+    assert_eq!(families.next().map(|family| &family.name), None);
 }
 
-impl Random {
-    fn double(&mut self) -> f64 {
-        f64::from_bits(self.next())
-    }
+fn duration() -> impl Strategy<Value = Duration> {
+    (integer(), nanoseconds())
+        .prop_map(|(seconds, nanoseconds)| Duration::new(seconds, nanoseconds))
+}
 
-    fn duration(&mut self) -> Duration {
-        let shift = self.below(64);
-        Duration::new(self.next() >> shift, self.below(1_000_000_000) as u32)
-    }
+fn moment() -> impl Strategy<Value = Option<Timestamp>> {
+    let moment = (any::<i64>(), 0..64_u32, nanoseconds());
+    option::of(moment.prop_map(|(seconds, shift, nanoseconds)| Timestamp {
+        seconds: seconds >> shift,
+        nanoseconds,
+    }))
+}
 
-    fn moment(&mut self) -> Option<Timestamp> {
-        let shift = self.below(64);
-        let moment = Timestamp {
-            seconds: self.next() as i64 >> shift,
-            nanoseconds: [0, 1, 999_999_999][self.below(3)],
-        };
-        (self.below(3) > 0).then_some(moment)
-    }
+/// Few antennas and few sources, so that some come twice.
+fn places() -> impl Strategy<Value = Vec<Location>> {
+    let source = select(&["registry", "gps", "\"\\\n"][..]);
+    let place = (0..2_usize, source, double(), double(), double());
+    let place = place.prop_map(
+        |(antenna, source, latitude, longitude, altitude)| Location {
+            antenna,
+            source: source.into(),
+            latitude,
+            longitude,
+            altitude,
+        },
+    );
+    vec(place, 0..5)
+}
 
-    /// Few antennas and few sources, so that some come twice.
-    fn places(&mut self) -> Vec<Location> {
-        let place = |random: &mut Random| Location {
-            antenna: random.below(2),
-            source: ["registry", "gps", "\"\\\n"][random.below(3)].into(),
-            latitude: random.double(),
-            longitude: random.double(),
-            altitude: random.double(),
-        };
-        (0..self.below(5)).map(|_| place(self)).collect()
-    }
+fn sub_bands() -> impl Strategy<Value = Vec<SubBand>> {
+    let band = (0..3_u64, 0..2_u64, double(), double());
+    let band = band.prop_map(|(min, below, limit, used)| SubBand {
+        min_frequency: min,
+        max_frequency: u64::MAX - below,
+        downlink_utilization_limit: limit,
+        downlink_utilization: used,
+    });
+    vec(band, 0..5)
+}
 
-    fn sub_bands(&mut self) -> Vec<SubBand> {
-        let band = |random: &mut Random| SubBand {
-            min_frequency: random.below(3) as u64,
-            max_frequency: u64::MAX - random.below(2) as u64,
-            downlink_utilization_limit: random.double(),
-            downlink_utilization: random.double(),
-        };
-        (0..self.below(5)).map(|_| band(self)).collect()
-    }
+fn status() -> impl Strategy<Value = Option<GatewayStatus>> {
+    let versions = btree_map(text(), text(), 0..4);
+    let metrics = btree_map(text(), double(), 0..4);
+    let status = (moment(), moment(), versions, places(), metrics);
+    option::of(
+        status.prop_map(
+            |(time, boot_time, versions, antenna_locations, metrics)| GatewayStatus {
+                time,
+                boot_time,
+                versions: versions.into_iter().collect(),
+                antenna_locations,
+                metrics: metrics.into_iter().collect(),
+            },
+        ),
+    )
+}
 
-    fn status(&mut self) -> Option<GatewayStatus> {
-        let versions: BTreeMap<_, _> = (0..self.below(4))
-            .map(|_| (self.text(), self.text()))
-            .collect();
-        let metrics: BTreeMap<_, _> = (0..self.below(4))
-            .map(|_| (self.text(), self.double()))
-            .collect();
-        let status = GatewayStatus {
-            time: self.moment(),
-            boot_time: self.moment(),
-            versions: versions.into_iter().collect(),
-            antenna_locations: self.places(),
-            metrics: metrics.into_iter().collect(),
-        };
-        (self.below(3) > 0).then_some(status)
-    }
+fn round_trip_times() -> impl Strategy<Value = Option<RoundTripTimes>> {
+    let times = (duration(), duration(), duration(), integer());
+    option::of(times.prop_map(|(min, max, median, count)| RoundTripTimes {
+        min,
+        max,
+        median,
+        count,
+    }))
+}
 
-    fn stats(&mut self) -> ConnectionStats {
-        let round_trip_times = RoundTripTimes {
-            min: self.duration(),
-            max: self.duration(),
-            median: self.duration(),
-            count: self.next(),
+fn stats() -> impl Strategy<Value = ConnectionStats> {
+    let moments = [(); 6].map(|()| moment());
+    let counts = [(); 3].map(|()| integer());
+    let texts = [text(), text()];
+    let rest = (round_trip_times(), sub_bands(), status(), any::<bool>());
+    (moments, counts, texts, rest).prop_map(|(moments, counts, texts, rest)| {
+        let [protocol, remote_ip] = texts;
+        let (round_trip_times, sub_bands, last_status, is_readable) = rest;
+        let unreadable: &[_] = match is_readable {
+            true => &[],
+            false => &["connected_at", "downlink_count"],
         };
         ConnectionStats {
-            connected_at: self.moment(),
-            disconnected_at: self.moment(),
-            protocol: self.text(),
-            last_status_received_at: self.moment(),
-            last_uplink_received_at: self.moment(),
-            last_downlink_received_at: self.moment(),
-            last_tx_acknowledgment_received_at: self.moment(),
-            uplink_count: self.next(),
-            downlink_count: self.next(),
-            tx_acknowledgment_count: self.next(),
-            round_trip_times: (self.below(2) > 0).then_some(round_trip_times),
-            sub_bands: self.sub_bands(),
-            last_status: self.status(),
-            remote_ip: self.text(),
-            unreadable: match self.below(4) {
-                0 => vec!["connected_at", "downlink_count"],
-                _ => Vec::new(),
-            },
+            connected_at: moments[0],
+            disconnected_at: moments[1],
+            protocol,
+            last_status_received_at: moments[2],
+            last_uplink_received_at: moments[3],
+            last_downlink_received_at: moments[4],
+            last_tx_acknowledgment_received_at: moments[5],
+            uplink_count: counts[0],
+            downlink_count: counts[1],
+            tx_acknowledgment_count: counts[2],
+            round_trip_times,
+            sub_bands,
+            last_status,
+            remote_ip,
+            unreadable: unreadable.to_vec(),
         }
-    }
+    })
+}
 
-    fn outcome(&mut self) -> Outcome {
-        match self.below(4) {
-            0 => Ok(None),
-            1 => Err(Arc::new(FetchError::new(Reason::Timeout, self.text()))),
-            _ => Ok(Some(Arc::new(self.stats()))),
-        }
-    }
+fn outcome() -> impl Strategy<Value = Outcome> {
+    let failed = text().prop_map(|text| Err(Arc::new(FetchError::new(Reason::Timeout, text))));
+    prop_oneof![
+        1 => Just(Ok(None)),
+        1 => failed,
+        2 => stats().prop_map(|stats| Ok(Some(Arc::new(stats)))),
+    ]
+}
 
-    fn report(&mut self, number: usize) -> GatewayReport {
+/// Without an id.
+fn report() -> impl Strategy<Value = GatewayReport> {
+    let texts = [(); 3].map(|()| text());
+    (texts, vec(text(), 0..3), places(), outcome()).prop_map(|(texts, plans, antennas, outcome)| {
+        let [eui, name, gateway_server_address] = texts;
         let gateway = Gateway {
-            gateway_id: format!("gateway-{number}"),
-            eui: self.text(),
-            name: self.text(),
-            frequency_plan_ids: (0..self.below(3)).map(|_| self.text()).collect(),
-            gateway_server_address: self.text(),
-            antennas: self.places(),
+            gateway_id: String::new(),
+            eui,
+            name,
+            frequency_plan_ids: plans,
+            gateway_server_address,
+            antennas,
         };
         GatewayReport {
             uplinks_per_hour: None,
             gateway: Arc::new(gateway),
             cluster: "eu1".into(),
-            outcome: self.outcome(),
+            outcome,
         }
-    }
+    })
 }
 
-fn check_one_random_collection(random: &mut Random) {
+fn check_collection((mut gateways, duration): (Vec<GatewayReport>, Duration)) {
+    for (number, report) in gateways.iter_mut().enumerate() {
+        Arc::make_mut(&mut report.gateway).gateway_id = format!("gateway-{number}");
+    }
     let collection = Snapshot {
-        gateways: (0..random.below(5)).map(|n| random.report(n)).collect(),
+        gateways,
         list_error: None,
         list_obtained_at: None,
         is_api_up: true,
         key: None,
         warnings: Vec::new(),
         at: UNIX_EPOCH,
-        duration: random.duration(),
+        duration,
     };
     let text = String::from_utf8(render_gateways(&collection)).expect("UTF-8");
     let families = exposition_parser::parse(&text).expect("what was written is valid");
@@ -282,10 +310,12 @@ fn check_one_random_collection(random: &mut Random) {
 
 #[test]
 fn whatever_is_written_is_read_back_as_it_was() {
-    repeat(1_000, check_one_random_exposition);
+    let texts = || [(); 3].map(|()| text());
+    let written = [(); 3].map(|()| vec((texts(), value()), 0..6));
+    fuzz::check(1_000, written, check_exposition);
 }
 
 #[test]
 fn every_collection_makes_a_valid_exposition() {
-    repeat(1_000, check_one_random_collection);
+    fuzz::check(500, (vec(report(), 0..5), duration()), check_collection);
 }

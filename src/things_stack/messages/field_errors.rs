@@ -3,7 +3,7 @@
 //! network is made fit for a log line. It never decides what counts as an error and never logs.
 
 use std::collections::BTreeMap;
-use std::{fmt, io};
+use std::fmt;
 
 use serde_core::Serialize;
 
@@ -41,16 +41,6 @@ impl FieldErrors {
     /// How many errors there are in all fields together.
     pub fn total(&self) -> u64 {
         self.by_field.values().map(|error| error.count).sum()
-    }
-
-    /// Adds those of another part of the answer.
-    pub fn append(&mut self, others: FieldErrors) {
-        for (field, other) in others.by_field {
-            let known = self.by_field.entry(field);
-            known
-                .and_modify(|known| known.count += other.count)
-                .or_insert(other);
-        }
     }
 
     /// Counts one error. The example is made for the first of its field alone.
@@ -113,35 +103,17 @@ fn without_keys(line: String) -> String {
     masked
 }
 
+/// Of a value that may be as large as a whole answer.
 fn beginning_of(value: &impl Serialize) -> String {
-    let mut beginning = Beginning(Vec::new());
-    // The only error is the one that stops it early.
-    let _ = serde_json::to_writer(&mut beginning, value);
-    let text = String::from_utf8_lossy(&beginning.0);
+    // The characters at four bytes each, and what shows that there are more.
+    let mut bytes = [0; 4 * (MAX_EXAMPLE_CHARACTERS + 2)];
+    let mut room = &mut bytes[..];
+    // The only error is that there is no more room.
+    let _ = serde_json::to_writer(&mut room, value);
+    let left = room.len();
     // The bytes may end within a character; the cut below is at an earlier one.
+    let text = String::from_utf8_lossy(&bytes[..bytes.len() - left]);
     printable(&text, MAX_EXAMPLE_CHARACTERS)
-}
-
-/// Keeps the beginning and refuses the rest: a value may be as large as a whole answer.
-struct Beginning(Vec<u8>);
-
-impl Beginning {
-    /// More than the example's characters at four bytes each.
-    const MAX_BYTES: usize = 4 * (MAX_EXAMPLE_CHARACTERS + 2);
-}
-
-impl io::Write for Beginning {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = Self::MAX_BYTES - self.0.len();
-        let kept = bytes.len().min(room);
-        self.0.extend_from_slice(&bytes[..kept]);
-        // Nothing written means to the caller that nothing more can be.
-        Ok(kept)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! The fields of one gateway, read from its JSON: which of them the exporter uses,
 //! how many it keeps of each, and what of the rest an error in one of them costs.
 
+use std::collections::BTreeMap;
+
 use serde_core::Serialize;
 
 use crate::model::{
@@ -16,24 +18,19 @@ const MAX_SUB_BANDS: usize = 32;
 const MAX_VERSIONS: usize = 16;
 const MAX_METRICS: usize = 64;
 
-/// The field is there, in a form that is not known. It has been put down as a field error.
-struct Unreadable;
-
 /// Reads the fields of one gateway and puts down what is wrong with them.
 pub struct Reader<'a> {
     gateway_id: &'a str,
     field_errors: &'a mut FieldErrors,
     unreadable: Vec<&'static str>,
-    /// Whether any field was there and could be read.
-    is_any: bool,
 }
 
 impl<'a> Reader<'a> {
     /// `ttn.lorawan.v3.Gateway`; `None` without a valid id.
     pub fn gateway(object: Value<'_>, field_errors: &mut FieldErrors) -> Option<Gateway> {
         let mut reader = Reader::new("", field_errors);
-        let ids: Value = reader.read(object, "ids", forms::object).ok()?;
-        let id = reader.read(ids, "ids.gateway_id", forms::gateway_id).ok()?;
+        let ids: Value = reader.read(object, "ids", forms::object)?;
+        let id = reader.read(ids, "ids.gateway_id", forms::gateway_id)?;
         let Some(gateway_id) = id else {
             reader.wrong("ids.gateway_id", Value::default());
             return None;
@@ -49,22 +46,18 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// `ttn.lorawan.v3.GatewayConnectionStats`; `None` where no field of it can be read, since
-    /// that is something else.
+    /// `ttn.lorawan.v3.GatewayConnectionStats`.
     pub fn stats(
         gateway_id: &str,
         object: Value<'_>,
         field_errors: &mut FieldErrors,
-    ) -> Option<ConnectionStats> {
-        let mut own_errors = FieldErrors::default();
-        let mut reader = Reader::new(gateway_id, &mut own_errors);
-        let mut stats = reader.connection_stats(object);
-        stats.unreadable = reader.unreadable;
-        if !reader.is_any {
-            return None;
+    ) -> ConnectionStats {
+        let mut reader = Reader::new(gateway_id, field_errors);
+        let stats = reader.connection_stats(object);
+        ConnectionStats {
+            unreadable: reader.unreadable,
+            ..stats
         }
-        field_errors.append(own_errors);
-        Some(stats)
     }
 
     fn new(gateway_id: &'a str, field_errors: &'a mut FieldErrors) -> Reader<'a> {
@@ -72,7 +65,6 @@ impl<'a> Reader<'a> {
             gateway_id,
             field_errors,
             unreadable: Vec::new(),
-            is_any: false,
         }
     }
 
@@ -111,27 +103,23 @@ impl<'a> Reader<'a> {
 
     fn antennas(&mut self, object: Value<'_>) -> Vec<Location> {
         let field = "antennas.location";
-        let mut locations = Vec::new();
-        for (antenna, element) in self.elements(object, "antennas", MAX_ANTENNAS) {
-            let location = self
-                .form("antennas", element, forms::object)
-                .and_then(|object| self.read(object, field, forms::object))
-                .and_then(|object| self.location(antenna, object, field, "registry"));
-            locations.extend(location.ok().flatten());
-        }
-        locations
+        let antennas = self.elements(object, "antennas", MAX_ANTENNAS);
+        let locations = antennas.filter_map(|(antenna, element)| {
+            let object = self.form("antennas", element, forms::object)?;
+            let location = self.read(object, field, forms::object)?;
+            self.location(antenna, location, field, "registry")
+        });
+        locations.collect()
     }
 
     fn antenna_locations(&mut self, object: Value<'_>) -> Vec<Location> {
         let field = "last_status.antenna_locations";
-        let mut locations = Vec::new();
-        for (antenna, element) in self.elements(object, field, MAX_ANTENNAS) {
-            let location = self
-                .form(field, element, forms::object)
-                .and_then(|object| self.location(antenna, object, field, "unknown"));
-            locations.extend(location.ok().flatten());
-        }
-        locations
+        let elements = self.elements(object, field, MAX_ANTENNAS);
+        let locations = elements.filter_map(|(antenna, element)| {
+            let location = self.form(field, element, forms::object)?;
+            self.location(antenna, location, field, "unknown")
+        });
+        locations.collect()
     }
 
     /// Zero degrees, zero degrees and no height is what a location that was never set has.
@@ -141,29 +129,26 @@ impl<'a> Reader<'a> {
         object: Value<'_>,
         field: &'static str,
         usual_source: &str,
-    ) -> Result<Option<Location>, Unreadable> {
+    ) -> Option<Location> {
         let mut part = |key, form| self.part(object, field, key, form);
         let latitude: f64 = part("latitude", forms::latitude)?;
         let longitude: f64 = part("longitude", forms::longitude)?;
         let altitude: f64 = part("altitude", forms::finite)?;
         if latitude == 0.0 && longitude == 0.0 && altitude == 0.0 {
-            return Ok(None);
+            return None;
         }
         let source = self.part(object, field, "source", forms::source);
-        let source = source.ok().flatten();
-        Ok(Some(Location {
+        let source = source.flatten();
+        Some(Location {
             antenna,
             source: source.unwrap_or_else(|| usual_source.to_owned()),
             latitude,
             longitude,
             altitude,
-        }))
+        })
     }
 
-    fn round_trip_times(
-        &mut self,
-        object: Value<'_>,
-    ) -> Result<Option<RoundTripTimes>, Unreadable> {
+    fn round_trip_times(&mut self, object: Value<'_>) -> Option<Option<RoundTripTimes>> {
         let object: Value = self.read(object, "round_trip_times", forms::object)?;
         let times = RoundTripTimes {
             min: self.read(object, "round_trip_times.min", forms::duration)?,
@@ -171,7 +156,7 @@ impl<'a> Reader<'a> {
             median: self.read(object, "round_trip_times.median", forms::duration)?,
             count: self.read(object, "round_trip_times.count", forms::count)?,
         };
-        Ok(Some(times).filter(|times| *times != RoundTripTimes::default()))
+        Some(Some(times).filter(|times| *times != RoundTripTimes::default()))
     }
 
     fn sub_bands(&mut self, object: Value<'_>) -> Vec<SubBand> {
@@ -183,14 +168,14 @@ impl<'a> Reader<'a> {
                 .form(field, element, forms::object)
                 .and_then(|object| self.sub_band(object));
             let is_new = |band: &SubBand| sub_bands.iter().all(|b| limits(b) != limits(band));
-            let band = band.ok().filter(is_new);
+            let band = band.filter(is_new);
             sub_bands.extend(band);
         }
         sub_bands
     }
 
-    fn sub_band(&mut self, object: Value<'_>) -> Result<SubBand, Unreadable> {
-        Ok(SubBand {
+    fn sub_band(&mut self, object: Value<'_>) -> Option<SubBand> {
+        Some(SubBand {
             min_frequency: self.read(object, "sub_bands.min_frequency", forms::count)?,
             max_frequency: self.read(object, "sub_bands.max_frequency", forms::count)?,
             downlink_utilization_limit: self.read(
@@ -247,22 +232,18 @@ impl<'a> Reader<'a> {
         form: Form<'v, T>,
     ) -> Vec<(String, T)> {
         let map: Value = self.read(object, field, forms::object).unwrap_or_default();
-        let mut members: Vec<(&str, Value)> = map.parts().collect();
-        // Sorting keeps the order of equals, and of two with one name the last counts.
-        members.reverse();
-        members.sort_by_key(|member| member.0);
-        members.dedup_by_key(|member| member.0);
+        // Of two with one name the last counts.
+        let members: BTreeMap<&str, Value> = map.members().collect();
         let mut entries: Vec<(String, T)> = Vec::with_capacity(members.len().min(limit));
         for (name, value) in members.into_iter().filter(|(_, value)| !value.is_null()) {
             if entries.len() == limit {
                 self.wrong(field, "too many");
                 break;
             }
-            if let Ok(value) = self.form(field, value, form) {
+            if let Some(value) = self.form(field, value, form) {
                 entries.push((forms::cut(name), value));
             }
         }
-        entries.sort_by(|a, b| a.0.cmp(&b.0));
         entries.dedup_by(|later, earlier| later.0 == earlier.0);
         entries
     }
@@ -275,11 +256,10 @@ impl<'a> Reader<'a> {
         limit: usize,
     ) -> impl Iterator<Item = (usize, Value<'v>)> + use<'v> {
         let array: Value = self.read(object, field, forms::array).unwrap_or_default();
-        let elements = array.parts().map(|part| part.1);
-        if elements.clone().count() > limit {
+        if array.elements().nth(limit).is_some() {
             self.wrong(field, "too many");
         }
-        let elements = elements.enumerate().take(limit);
+        let elements = array.elements().enumerate().take(limit);
         elements.filter(|(_, element)| !element.is_null())
     }
 
@@ -289,7 +269,7 @@ impl<'a> Reader<'a> {
         object: Value<'v>,
         field: &'static str,
         form: Form<'v, T>,
-    ) -> Result<T, Unreadable> {
+    ) -> Option<T> {
         let dot = field.bytes().rposition(|byte| byte == b'.');
         let key = &field[dot.map_or(0, |dot| dot + 1)..];
         self.part(object, field, key, form)
@@ -302,9 +282,9 @@ impl<'a> Reader<'a> {
         field: &'static str,
         key: &str,
         form: Form<'v, T>,
-    ) -> Result<T, Unreadable> {
+    ) -> Option<T> {
         match object.get(key).filter(|value| !value.is_null()) {
-            None => Ok(T::default()),
+            None => Some(T::default()),
             Some(value) => self.form(field, value, form),
         }
     }
@@ -314,17 +294,18 @@ impl<'a> Reader<'a> {
         field: &'static str,
         value: Value<'v>,
         form: Form<'v, T>,
-    ) -> Result<T, Unreadable> {
-        let read = form(value).ok_or_else(|| self.wrong(field, value))?;
-        self.is_any = true;
-        Ok(read)
+    ) -> Option<T> {
+        let read = form(value);
+        if read.is_none() {
+            self.wrong(field, value);
+        }
+        read
     }
 
-    fn wrong(&mut self, field: &'static str, found: impl Serialize) -> Unreadable {
+    fn wrong(&mut self, field: &'static str, found: impl Serialize) {
         self.field_errors.add(field, self.gateway_id, found);
         if !self.unreadable.contains(&field) {
             self.unreadable.push(field);
         }
-        Unreadable
     }
 }

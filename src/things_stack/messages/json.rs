@@ -1,26 +1,26 @@
 //! JSON as a row of nodes that borrow their text from the answer: each value stands before its
-//! parts. A row is filled again for each gateway, so that hardly anything is allocated; as
-//! `serde_json::Value`, a tree of maps with copies of all names, answers took half of the time
-//! of a collection. It knows no field and decides nothing.
+//! parts, each name before its value. A row is filled again for each gateway, so that hardly
+//! anything is allocated; as `serde_json::Value`, a tree of maps with copies of all names, answers
+//! took half of the time of a collection. It knows no field and decides nothing.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use serde_core::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_core::de::{
+    Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor,
+};
 use serde_core::ser::{Serialize, Serializer};
 use serde_json::Number;
 use serde_json::value::RawValue;
 
-/// A gateway that tells everything has about a hundred. Two bytes of JSON can make one, of 64.
-const MAX_NODES: usize = 10_000;
+/// A gateway that tells everything has about two hundred. Two bytes of JSON can make one, of 32.
+const MAX_NODES: usize = 20_000;
 
 /// One value, with room for the next.
 #[derive(Default)]
 pub struct Row<'a>(Vec<Node<'a>>);
 
 struct Node<'a> {
-    /// Of a member of an object; else empty.
-    name: Cow<'a, str>,
     kind: Kind<'a>,
     /// How many nodes it takes, those of its parts included.
     length: usize,
@@ -39,13 +39,12 @@ enum Kind<'a> {
 
 impl<'a> Node<'a> {
     /// Without parts.
-    const fn new(name: Cow<'a, str>, kind: Kind<'a>) -> Node<'a> {
-        let length = 1;
-        Node { name, kind, length }
+    const fn new(kind: Kind<'a>) -> Node<'a> {
+        Node { kind, length: 1 }
     }
 }
 
-const NULL: &[Node<'static>] = &[Node::new(Cow::Borrowed(""), Kind::Null)];
+const NULL: &[Node<'static>] = &[Node::new(Kind::Null)];
 const UNREADABLE: Kind<'static> = Kind::Bool(false);
 
 impl<'a> Row<'a> {
@@ -53,31 +52,22 @@ impl<'a> Row<'a> {
     /// a hundred levels of brackets) has an unexpected form as a whole.
     pub fn read(&mut self, raw: &'a RawValue) -> Value<'_> {
         let mut deserializer = serde_json::Deserializer::from_str(raw.get());
-        if self.seed().deserialize(&mut deserializer).is_err() {
+        if self.seed(false).deserialize(&mut deserializer).is_err() {
             self.0.clear();
-            self.0.push(Node::new(Cow::Borrowed(""), UNREADABLE));
+            self.0.push(Node::new(UNREADABLE));
         }
         self.value()
     }
 
-    /// For a value that comes next from a deserializer, and can be read whole.
-    pub fn seed(&mut self) -> impl DeserializeSeed<'a, Value = ()> {
+    /// For the value that comes next from a deserializer: it is an error where it cannot be read,
+    /// or, raw first, read like [`Row::read`].
+    pub fn seed(&mut self, is_raw: bool) -> impl DeserializeSeed<'a, Value = ()> {
         self.0.clear();
-        Part {
-            nodes: &mut self.0,
-            name: Cow::Borrowed(""),
-        }
+        Whole { row: self, is_raw }
     }
 
     pub fn value(&self) -> Value<'_> {
         Value(&self.0)
-    }
-}
-
-fn check_room<E: Error>(nodes: &[Node<'_>]) -> Result<(), E> {
-    match nodes.len() < MAX_NODES {
-        true => Ok(()),
-        false => Err(E::custom("too many parts")),
     }
 }
 
@@ -122,47 +112,81 @@ impl<'r> Value<'r> {
         }
     }
 
-    /// The members of an object with their names, or the elements of an array, as they came.
-    pub fn parts(self) -> impl Iterator<Item = (&'r str, Value<'r>)> + Clone {
+    /// The elements of an array as they came.
+    pub fn elements(self) -> impl Iterator<Item = Value<'r>> {
         let mut rest = &self.0[1..];
         std::iter::from_fn(move || {
             let (part, after) = rest.split_at(rest.first()?.length);
             rest = after;
-            Some((part[0].name.as_ref(), Value(part)))
+            Some(Value(part))
+        })
+    }
+
+    /// The members of an object as they came; nothing of any other value.
+    pub fn members(self) -> impl Iterator<Item = (&'r str, Value<'r>)> {
+        let mut rest = match self.is_object() {
+            true => &self.0[1..],
+            false => &[],
+        };
+        std::iter::from_fn(move || {
+            let [
+                Node {
+                    kind: Kind::String(name),
+                    ..
+                },
+                value,
+                ..,
+            ] = rest
+            else {
+                return None;
+            };
+            let (value, after) = rest[1..].split_at(value.length);
+            rest = after;
+            Some((name.as_ref(), Value(value)))
         })
     }
 
     /// A member of an object. Of two with the same name the last counts.
     pub fn get(self, name: &str) -> Option<Value<'r>> {
         let mut found = None;
-        let mut index = 1;
-        while let Some(part) = self.0.get(index) {
-            let end = index + part.length;
-            if *part.name == *name {
-                found = self.0.get(index..end);
+        for (key, value) in self.members() {
+            if key == name {
+                found = Some(value);
             }
-            index = end;
         }
-        found.map(Value)
+        found
     }
 }
 
-/// Where the next value goes.
-struct Part<'n, 'a> {
-    nodes: &'n mut Vec<Node<'a>>,
-    name: Cow<'a, str>,
+/// Where a whole value goes.
+struct Whole<'r, 'a> {
+    row: &'r mut Row<'a>,
+    is_raw: bool,
 }
+
+impl<'de> DeserializeSeed<'de> for Whole<'_, 'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        if self.is_raw {
+            self.row.read(Deserialize::deserialize(deserializer)?);
+            return Ok(());
+        }
+        Part(&mut self.row.0).deserialize(deserializer)
+    }
+}
+
+/// Where the next name or value goes.
+struct Part<'n, 'a>(&'n mut Vec<Node<'a>>);
 
 impl<'n, 'a> Part<'n, 'a> {
-    fn push<E: Error>(self, kind: Kind<'a>) -> Result<(), E> {
-        self.begin(kind).map(drop)
-    }
-
-    /// A value whose parts follow: where they go.
-    fn begin<E: Error>(self, kind: Kind<'a>) -> Result<&'n mut Vec<Node<'a>>, E> {
-        check_room(self.nodes)?;
-        self.nodes.push(Node::new(self.name, kind));
-        Ok(self.nodes)
+    /// Adds a value; its parts go where it went.
+    fn push<E: Error>(self, kind: Kind<'a>) -> Result<&'n mut Vec<Node<'a>>, E> {
+        if self.0.len() >= MAX_NODES {
+            return Err(E::custom("too many parts"));
+        }
+        self.0.push(Node::new(kind));
+        Ok(self.0)
     }
 }
 
@@ -182,82 +206,53 @@ impl<'de> Visitor<'de> for Part<'_, 'de> {
     }
 
     fn visit_unit<E: Error>(self) -> Result<(), E> {
-        self.push(Kind::Null)
+        self.push(Kind::Null).map(drop)
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
-        self.push(Kind::Bool(value))
+        self.push(Kind::Bool(value)).map(drop)
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
-        self.push(Kind::Number(value.into()))
+        self.push(Kind::Number(value.into())).map(drop)
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
-        self.push(Kind::Number(value.into()))
+        self.push(Kind::Number(value.into())).map(drop)
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
         // JSON has no number that is not finite.
-        self.push(Number::from_f64(value).map_or(UNREADABLE, Kind::Number))
+        let number = Number::from_f64(value).map_or(UNREADABLE, Kind::Number);
+        self.push(number).map(drop)
     }
 
     fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<(), E> {
-        self.push(Kind::String(Cow::Borrowed(text)))
+        self.push(Kind::String(Cow::Borrowed(text))).map(drop)
     }
 
     /// With escapes in it, it does not stand in the answer as it is.
     fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
-        self.push(Kind::String(Cow::Owned(text.to_owned())))
+        let text = Cow::Owned(text.to_owned());
+        self.push(Kind::String(text)).map(drop)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<(), A::Error> {
-        let start = self.nodes.len();
-        let nodes = self.begin(Kind::Array)?;
-        let mut is_more = true;
-        while is_more {
-            let name = Cow::Borrowed("");
-            is_more = array.next_element_seed(Part { nodes, name })?.is_some();
-        }
+        let start = self.0.len();
+        let nodes = self.push(Kind::Array)?;
+        while array.next_element_seed(Part(nodes))?.is_some() {}
         nodes[start].length = nodes.len() - start;
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let start = self.nodes.len();
-        let nodes = self.begin(Kind::Object)?;
-        while let Some(name) = map.next_key_seed(Name)? {
-            map.next_value_seed(Part { nodes, name })?;
+        let start = self.0.len();
+        let nodes = self.push(Kind::Object)?;
+        while map.next_key_seed(Part(nodes))?.is_some() {
+            map.next_value_seed(Part(nodes))?;
         }
         nodes[start].length = nodes.len() - start;
         Ok(())
-    }
-}
-
-/// The name of a member.
-struct Name;
-
-impl<'de> DeserializeSeed<'de> for Name {
-    type Value = Cow<'de, str>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Name {
-    type Value = Cow<'de, str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a name")
-    }
-
-    fn visit_borrowed_str<E: Error>(self, name: &'de str) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(name))
-    }
-
-    fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(name.to_owned()))
     }
 }
 
@@ -269,8 +264,8 @@ impl Serialize for Value<'_> {
             Kind::Bool(value) => serializer.serialize_bool(*value),
             Kind::Number(number) => number.serialize(serializer),
             Kind::String(text) => serializer.serialize_str(text),
-            Kind::Array => serializer.collect_seq(self.parts().map(|part| part.1)),
-            Kind::Object => serializer.collect_map(self.parts()),
+            Kind::Array => serializer.collect_seq(self.elements()),
+            Kind::Object => serializer.collect_map(self.members()),
         }
     }
 }
@@ -343,14 +338,8 @@ mod tests {
             serde_json::from_str(r#"{"plain":"plain","es\\caped":"esc\\aped"}"#).expect("JSON");
         let mut row = Row::default();
         row.read(raw);
-        let is_borrowed = |text: &Cow<str>| matches!(text, Cow::Borrowed(_));
-        let members: Vec<_> = row.0[1..]
-            .iter()
-            .map(|node| match &node.kind {
-                Kind::String(text) => (is_borrowed(&node.name), is_borrowed(text)),
-                _ => panic!("{}", node.name),
-            })
-            .collect();
-        assert_eq!(members, [(true, true), (false, false)]);
+        let is_borrowed = |node: &Node| matches!(node.kind, Kind::String(Cow::Borrowed(_)));
+        let texts: Vec<_> = row.0[1..].iter().map(is_borrowed).collect();
+        assert_eq!(texts, [true, true, false, false]);
     }
 }

@@ -19,33 +19,45 @@ use crate::things_stack::messages::json::{Row, Value};
 /// How much of something foreign a message shows.
 const MAX_SHOWN_CHARACTERS: usize = 64;
 const MAX_MESSAGE_CHARACTERS: usize = 160;
+/// No answer of the API has these beside its members: whoever wrote them speaks of a failure
+/// (`google.rpc.Status`, or a proxy's own form).
+const ERROR_KEYS: [&str; 4] = ["code", "message", "details", "error"];
 
-/// Hands each element of the array `key` of the outer object to `each`. An empty object has no
-/// elements; one with other keys alone is none of the API's. Elements seen before an error have
-/// been handed out.
-pub fn each_element(
-    text: &str,
-    key: &'static str,
-    mut each: impl FnMut(Value<'_>),
-) -> Result<(), FetchError> {
-    let mut members = Members::new(|_, value: Value<'_>| each(value));
-    twice(text, |is_raw| {
-        members.is_raw = is_raw;
-        walk(text, key, Elements(&mut members))
-    })
+/// What holds the members.
+#[derive(Clone, Copy)]
+pub enum Holder {
+    /// Its elements have empty names.
+    Array,
+    Map,
 }
 
-/// Hands each entry of the map `key` of the outer object to `each`, like [`each_element`].
-pub fn each_entry(
+/// Hands each member of the array or map `key` of the outer object to `each`, with its name. An
+/// empty object has no members; one with other keys alone is none of the API's. Members seen
+/// before an error have been handed out.
+///
+/// As a rule no member holds anything that cannot be read, and each is read as it comes. After
+/// the first that cannot (a number beyond all floats, half of a surrogate pair), all start again,
+/// raw first, so that it costs itself alone.
+pub fn each_member(
     text: &str,
     key: &'static str,
+    holder: Holder,
     each: impl FnMut(String, Value<'_>),
 ) -> Result<(), FetchError> {
-    let mut members = Members::new(each);
-    twice(text, |is_raw| {
-        members.is_raw = is_raw;
-        walk(text, key, Entries(&mut members))
-    })
+    let mut members = Members {
+        each,
+        holder,
+        row: Row::default(),
+        is_raw: false,
+        position: 0,
+        handed_out: 0,
+    };
+    let mut read = members.walk(text, key);
+    if read.is_err() {
+        members.is_raw = true;
+        read = members.walk(text, key);
+    }
+    read.map_err(|error| explain(text, &error))
 }
 
 /// A body as text: free where it is UTF-8, as it always should be; one bad byte spoils one text
@@ -74,55 +86,29 @@ pub fn wrong_shape(what: &str) -> FetchError {
     FetchError::new(Reason::Shape, context)
 }
 
-/// As a rule no member holds anything that cannot be read, and each is read as it comes. After
-/// the first that cannot (a number beyond all floats, half of a surrogate pair), all start again,
-/// raw first, so that it costs itself alone.
-fn twice(
-    text: &str,
-    mut walk: impl FnMut(bool) -> Result<(), serde_json::Error>,
-) -> Result<(), FetchError> {
-    let read = walk(false).or_else(|_| walk(true));
-    read.map_err(|error| explain(text, &error))
-}
-
-fn walk<'a, S>(text: &'a str, key: &'static str, members: S) -> Result<(), serde_json::Error>
-where
-    S: DeserializeSeed<'a, Value = ()>,
-{
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let members = Some(members);
-    deserializer.deserialize_any(Outer { key, members })?;
-    deserializer.end()
-}
-
 fn explain(text: &str, error: &serde_json::Error) -> FetchError {
     let is_json = || serde_json::from_str::<IgnoredAny>(text).is_ok();
-    match error.classify() {
+    let context = match error.classify() {
         // `404 page not found` begins like JSON of another shape.
-        Category::Data if is_json() => wrong_shape(&error.to_string()),
-        Category::Eof if text.trim().is_empty() => {
-            FetchError::new(Reason::NotJson, "the answer is empty")
-        }
-        Category::Eof => {
-            let context = format!("the answer is cut short after {} bytes", text.len());
-            FetchError::new(Reason::NotJson, context)
-        }
+        Category::Data if is_json() => return wrong_shape(&error.to_string()),
+        Category::Eof if text.trim().is_empty() => "the answer is empty".to_owned(),
+        Category::Eof => format!("the answer is cut short after {} bytes", text.len()),
         _ => {
             let beginning = printable(text.trim_start(), MAX_SHOWN_CHARACTERS);
-            let context = format!("the answer is not JSON, it begins with: {beginning}");
-            FetchError::new(Reason::NotJson, context)
+            format!("the answer is not JSON, it begins with: {beginning}")
         }
-    }
+    };
+    FetchError::new(Reason::NotJson, context)
 }
 
 /// The outer object; all but one of its members are skipped without being built.
-struct Outer<S> {
+struct Outer<'m, 'a, F> {
     key: &'static str,
     /// Taken when the key is met: it may stand there once.
-    members: Option<S>,
+    members: Option<&'m mut Members<'a, F>>,
 }
 
-impl<'de, S: DeserializeSeed<'de, Value = ()>> Visitor<'de> for Outer<S> {
+impl<'de, F: FnMut(String, Value<'_>)> Visitor<'de> for Outer<'_, 'de, F> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -136,6 +122,8 @@ impl<'de, S: DeserializeSeed<'de, Value = ()>> Visitor<'de> for Outer<S> {
             if key == self.key {
                 let twice = || A::Error::custom(format_args!("`{key}` stands there twice"));
                 outer.next_value_seed(self.members.take().ok_or_else(twice)?)?;
+            } else if ERROR_KEYS.contains(&key.as_str()) {
+                return Err(A::Error::custom(format_args!("an error with `{key}`")));
             } else {
                 outer.next_value::<IgnoredAny>()?;
             }
@@ -151,96 +139,67 @@ impl<'de, S: DeserializeSeed<'de, Value = ()>> Visitor<'de> for Outer<S> {
 /// The members of the array or map, read one after the other into one row.
 struct Members<'a, F> {
     each: F,
+    holder: Holder,
     row: Row<'a>,
     /// The second time.
     is_raw: bool,
-    /// So many were handed out the first time, and the second time are still to come again.
-    known: usize,
+    /// How many were read this time, and how many were handed out in all.
+    position: usize,
+    handed_out: usize,
 }
 
 impl<'a, F: FnMut(String, Value<'_>)> Members<'a, F> {
-    fn new(each: F) -> Self {
-        Members {
-            each,
-            row: Row::default(),
-            is_raw: false,
-            known: 0,
-        }
+    fn walk(&mut self, text: &'a str, key: &'static str) -> Result<(), serde_json::Error> {
+        self.position = 0;
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let members = Some(self);
+        deserializer.deserialize_any(Outer { key, members })?;
+        deserializer.end()
     }
 
     /// What was just read into the row.
     fn hand_out(&mut self, key: String) {
-        self.known += 1;
-        (self.each)(key, self.row.value());
-    }
-
-    fn hand_out_raw(&mut self, key: String, raw: &'a RawValue) {
-        if self.known > 0 {
-            self.known -= 1;
-            return;
+        self.position += 1;
+        if self.position > self.handed_out {
+            self.handed_out = self.position;
+            (self.each)(key, self.row.value());
         }
-        (self.each)(key, self.row.read(raw));
     }
 }
 
-struct Elements<'m, 'a, F>(&'m mut Members<'a, F>);
-
-impl<'de, F: FnMut(String, Value<'_>)> DeserializeSeed<'de> for Elements<'_, 'de, F> {
+impl<'de, F: FnMut(String, Value<'_>)> DeserializeSeed<'de> for &mut Members<'de, F> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
+        match self.holder {
+            Holder::Array => deserializer.deserialize_seq(self),
+            Holder::Map => deserializer.deserialize_map(self),
+        }
     }
 }
 
-impl<'de, F: FnMut(String, Value<'_>)> Visitor<'de> for Elements<'_, 'de, F> {
+impl<'de, F: FnMut(String, Value<'_>)> Visitor<'de> for &mut Members<'de, F> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("an array")
+        f.write_str(match self.holder {
+            Holder::Array => "an array",
+            Holder::Map => "a map",
+        })
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<(), A::Error> {
-        let members = self.0;
-        if members.is_raw {
-            while let Some(raw) = array.next_element::<&RawValue>()? {
-                members.hand_out_raw(String::new(), raw);
-            }
-        } else {
-            while array.next_element_seed(members.row.seed())?.is_some() {
-                members.hand_out(String::new());
-            }
+        let is_raw = self.is_raw;
+        while array.next_element_seed(self.row.seed(is_raw))?.is_some() {
+            self.hand_out(String::new());
         }
         Ok(())
     }
-}
-
-struct Entries<'m, 'a, F>(&'m mut Members<'a, F>);
-
-impl<'de, F: FnMut(String, Value<'_>)> DeserializeSeed<'de> for Entries<'_, 'de, F> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de, F: FnMut(String, Value<'_>)> Visitor<'de> for Entries<'_, 'de, F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a map")
-    }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let members = self.0;
         while let Some(key) = map.next_key()? {
-            if members.is_raw {
-                members.hand_out_raw(key, map.next_value()?);
-            } else {
-                map.next_value_seed(members.row.seed())?;
-                members.hand_out(key);
-            }
+            map.next_value_seed(self.row.seed(self.is_raw))?;
+            self.hand_out(key);
         }
         Ok(())
     }
@@ -254,14 +213,16 @@ mod tests {
     #[track_caller]
     fn check_elements(body: &[u8], expected: &str) {
         let mut members = Vec::new();
-        let end = each_element(&text(body), "list", |value| members.push(value.to_string()));
+        let end = each_member(&text(body), "list", Holder::Array, |key, value| {
+            members.push(format!("{key}{value}"));
+        });
         assert_eq!(outcome(members, end), expected);
     }
 
     #[track_caller]
     fn check_entries(body: &str, expected: &str) {
         let mut members = Vec::new();
-        let end = each_entry(body, "map", |key, value| {
+        let end = each_member(body, "map", Holder::Map, |key, value| {
             members.push(format!("{key}={value}"));
         });
         assert_eq!(outcome(members, end), expected);
@@ -270,7 +231,7 @@ mod tests {
     #[track_caller]
     fn check_object(body: &str, expected: &str) {
         let result = object(body);
-        let members = result.iter().flat_map(|row| row.value().parts());
+        let members = result.iter().flat_map(|row| row.value().members());
         let members = members.map(|(k, v)| format!("{k}={v}"));
         assert_eq!(outcome(members.collect(), result.map(|_| ())), expected);
     }
@@ -290,7 +251,7 @@ mod tests {
         );
         check_elements(b"{\"li\\u0073t\":[1]}", "1");
         check_entries("{}", "");
-        check_entries("{\"map\":{},\"message\":\"\"}", "");
+        check_entries("{\"map\":{},\"messages\":\"\"}", "");
         check_entries(
             "{\"x\":1,\"map\":{\"b\":{\"c\":1},\"a\":2,\"b\":3}}",
             "b={\"c\":1} a=2 b=3",
@@ -307,19 +268,23 @@ mod tests {
         );
         check_elements(
             b"{\"list\":{}}",
-            &shape("invalid type: map, expected an array at line 1 column 10"),
+            &shape("invalid type: map, expected an array at line 1 column 8"),
         );
         check_entries(
             "{\"map\":[]}",
-            &shape("invalid type: sequence, expected a map at line 1 column 9"),
+            &shape("invalid type: sequence, expected a map at line 1 column 7"),
         );
         check_elements(
             b"{\"list\":[],\"list\":[]}",
             &shape("`list` stands there twice at line 1 column 17"),
         );
         check_entries(
-            "{\"message\":\"no\"}",
-            &shape("`map` is missing at line 1 column 16"),
+            "{\"status\":\"no\"}",
+            &shape("`map` is missing at line 1 column 15"),
+        );
+        check_entries(
+            "{\"map\":{},\"message\":\"no\"}",
+            &shape("an error with `message` at line 1 column 19"),
         );
         check_elements(
             b"{\"list\":null}",

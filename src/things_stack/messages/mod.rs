@@ -26,23 +26,32 @@ pub use crate::things_stack::messages::field_errors::{FieldErrors, printable};
 use crate::things_stack::messages::fields::Reader;
 use crate::things_stack::messages::forms::is_gateway_id;
 use crate::things_stack::messages::json::Value;
-use crate::things_stack::messages::json_stream::{
-    each_element, each_entry, object, text, wrong_shape,
-};
+use crate::things_stack::messages::json_stream::{Holder, each_member, object, text, wrong_shape};
 
 /// Ten times what the API puts on one page.
 const MAX_GATEWAYS: usize = 10_000;
 /// Ten times what the API answers for at once.
 const MAX_STATS: usize = 1_000;
+/// Those of `AuthInfoResponse`.
+const AUTH_INFO_FIELDS: [&str; 6] = [
+    "api_key",
+    "oauth_access_token",
+    "user_session",
+    "gateway_token",
+    "universal_rights",
+    "is_admin",
+];
 const MAX_ERROR_DETAILS: usize = 16;
 /// The API knows about 70.
 const MAX_RIGHTS: usize = 256;
 const MAX_MESSAGE_CHARACTERS: usize = 200;
 const MAX_ERROR_NAME_CHARACTERS: usize = 64;
+/// The server always writes one of these for a gateway that it has stats of.
+const TIMES: [&str; 2] = ["connected_at", "disconnected_at"];
 /// What a gateway without any readable stats does not tell.
-const ALL_THAT_COUNTS: [&str; 5] = [
-    "connected_at",
-    "disconnected_at",
+const UNREADABLE_FIELDS: [&str; 5] = [
+    TIMES[0],
+    TIMES[1],
     "uplink_count",
     "downlink_count",
     "tx_acknowledgment_count",
@@ -71,35 +80,35 @@ pub struct ApiError {
 /// Who calls, as the Identity Server tells it (`AuthInfoResponse`).
 #[derive(Debug, PartialEq)]
 pub struct AuthInfo {
-    pub kind: AccessKind,
+    pub owner: Owner,
     /// The names of the key's rights, and of those that its owner has in the whole network.
     pub rights: Vec<String>,
     /// Absent for a key that does not expire.
     pub expires_at: Option<Timestamp>,
 }
 
-/// What the caller identified itself with.
+/// Whose key it is, as far as other rights are needed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum AccessKind {
-    UserKey,
-    OrganizationKey,
-    GatewayKey,
-    /// The key of an application or a client, an OAuth access token, a session, a gateway token.
+pub enum Owner {
+    User,
+    Organization,
+    /// A gateway or an application, or there is no API key at all.
     Other,
-    /// Nothing that the server knows.
-    None,
 }
 
 /// `GET /gateways`. An element without a valid id is left out. An object without `gateways` is
 /// an answer of the API only if it is empty.
 pub fn gateway_list(body: &[u8], field_errors: &mut FieldErrors) -> Result<ListPage, FetchError> {
     let mut page = ListPage::default();
-    each_element(&text(body), "gateways", |element| {
+    each_member(&text(body), "gateways", Holder::Array, |_, element| {
         page.entries += 1;
         if page.gateways.len() >= MAX_GATEWAYS {
-            return field_errors.add("gateways", "", "too many");
+            field_errors.add("gateways", "", "too many");
+        } else if element.is_object() {
+            page.gateways.extend(Reader::gateway(element, field_errors));
+        } else {
+            field_errors.add("gateways", "", element);
         }
-        page.gateways.extend(list_element(element, field_errors));
     })?;
     Ok(page)
 }
@@ -118,29 +127,31 @@ pub fn stats_batch(
     field_errors: &mut FieldErrors,
 ) -> Result<BTreeMap<String, ConnectionStats>, FetchError> {
     let mut batch = BTreeMap::new();
-    each_entry(&text(body), "entries", |gateway_id, entry| {
+    each_member(&text(body), "entries", Holder::Map, |gateway_id, entry| {
         if !is_gateway_id(&gateway_id) || batch.contains_key(&gateway_id) {
             field_errors.add("entries", "", &gateway_id);
         } else if batch.len() >= MAX_STATS {
             field_errors.add("entries", "", "too many");
-        } else if let Some(stats) = batch_entry(&gateway_id, entry, field_errors) {
+        } else if !entry.is_null() {
+            let stats = batch_entry(&gateway_id, entry, field_errors);
             batch.insert(gateway_id, stats);
         }
     })?;
     Ok(batch)
 }
 
-/// `GET /gs/gateways/{gateway_id}/connection/stats`. An object without a field of stats that can
-/// be read is no answer of the API.
+/// `GET /gs/gateways/{gateway_id}/connection/stats`.
 pub fn stats(
     gateway_id: &str,
     body: &[u8],
     field_errors: &mut FieldErrors,
 ) -> Result<ConnectionStats, FetchError> {
     let text = text(body);
-    let stats = Reader::stats(gateway_id, object(&text)?.value(), field_errors);
-    // Something in between may speak of itself. Taken for stats, that is a gateway that is gone.
-    stats.ok_or_else(|| wrong_shape("no field of a connection's stats"))
+    let answer = object(&text)?;
+    match is_stats(answer.value()) {
+        true => Ok(Reader::stats(gateway_id, answer.value(), field_errors)),
+        false => Err(wrong_shape("neither connected_at nor disconnected_at")),
+    }
 }
 
 /// `GET /auth_info`.
@@ -148,16 +159,20 @@ pub fn auth_info(body: &[u8]) -> Result<AuthInfo, FetchError> {
     let text = text(body);
     let answer = object(&text)?;
     let answer = answer.value();
+    let is_known = |name: &&str| answer.get(name).is_some();
+    if answer.members().next().is_some() && !AUTH_INFO_FIELDS.iter().any(is_known) {
+        return Err(wrong_shape("no field of the caller's rights"));
+    }
     let access = member(answer, "api_key");
     let key = access.and_then(|access| member(access, "api_key"));
     let rights = [key, member(answer, "universal_rights")]
         .into_iter()
         .filter_map(|holder| holder?.get("rights").and_then(forms::array))
-        .flat_map(Value::parts)
-        .filter_map(|(_, right)| forms::text(right));
+        .flat_map(Value::elements)
+        .filter_map(forms::text);
     let expires_at = key.and_then(|key| forms::moment(key.get("expires_at")?));
     Ok(AuthInfo {
-        kind: access.map_or_else(|| other_access(answer), key_kind),
+        owner: access.map_or(Owner::Other, owner_of),
         rights: rights.take(MAX_RIGHTS).collect(),
         expires_at: expires_at.flatten(),
     })
@@ -186,51 +201,37 @@ fn member<'v>(object: Value<'v>, name: &str) -> Option<Value<'v>> {
 }
 
 /// Whose API key it is (`AuthInfoResponse.APIKeyAccess`).
-fn key_kind(access: Value<'_>) -> AccessKind {
-    let owner = member(access, "entity_ids").unwrap_or_default();
-    let is = |name| member(owner, name).is_some();
-    match () {
-        () if is("user_ids") => AccessKind::UserKey,
-        () if is("organization_ids") => AccessKind::OrganizationKey,
-        () if is("gateway_ids") => AccessKind::GatewayKey,
-        () => AccessKind::Other,
+fn owner_of(access: Value<'_>) -> Owner {
+    let ids = member(access, "entity_ids").unwrap_or_default();
+    if member(ids, "user_ids").is_some() {
+        Owner::User
+    } else if member(ids, "organization_ids").is_some() {
+        Owner::Organization
+    } else {
+        Owner::Other
     }
 }
 
-fn other_access(answer: Value<'_>) -> AccessKind {
-    let methods = ["oauth_access_token", "user_session", "gateway_token"];
-    match methods.iter().any(|name| member(answer, name).is_some()) {
-        true => AccessKind::Other,
-        false => AccessKind::None,
-    }
-}
-
-fn list_element(element: Value<'_>, field_errors: &mut FieldErrors) -> Option<Gateway> {
-    if !element.is_object() {
-        field_errors.add("gateways", "", element);
-        return None;
-    }
-    Reader::gateway(element, field_errors)
+/// Whether these can be stats of the API, which always writes one of the two times. Something in
+/// between may speak of itself; taken for stats, that would be a gateway that is gone.
+fn is_stats(object: Value<'_>) -> bool {
+    let is_there = |field: &&str| object.get(field).is_some_and(|value| !value.is_null());
+    object.is_object() && TIMES.iter().any(is_there)
 }
 
 fn batch_entry(
     gateway_id: &str,
     entry: Value<'_>,
     field_errors: &mut FieldErrors,
-) -> Option<ConnectionStats> {
-    if entry.is_null() {
-        return None;
+) -> ConnectionStats {
+    if is_stats(entry) {
+        return Reader::stats(gateway_id, entry, field_errors);
     }
-    let stats = forms::object(entry);
-    let stats = stats.and_then(|stats| Reader::stats(gateway_id, stats, field_errors));
-    stats.or_else(|| {
-        field_errors.add("entries", gateway_id, entry);
-        let unreadable = ALL_THAT_COUNTS.to_vec();
-        Some(ConnectionStats {
-            unreadable,
-            ..ConnectionStats::default()
-        })
-    })
+    field_errors.add("entries", gateway_id, entry);
+    ConnectionStats {
+        unreadable: UNREADABLE_FIELDS.to_vec(),
+        ..ConnectionStats::default()
+    }
 }
 
 /// The name in `error:pkg/auth/rights:no_user_rights (no rights for …)`.
@@ -242,8 +243,8 @@ fn named_in(message: &str) -> Option<&str> {
 /// That of the first of the details that names the error; others carry what caused it.
 fn error_name(body: Value<'_>) -> Option<&str> {
     let details = body.get("details").and_then(forms::array)?;
-    let mut details = details.parts().take(MAX_ERROR_DETAILS);
-    details.find_map(|(_, detail)| detail.get("name")?.as_str())
+    let mut details = details.elements().take(MAX_ERROR_DETAILS);
+    details.find_map(|detail| detail.get("name")?.as_str())
 }
 
 #[cfg(test)]
@@ -314,9 +315,12 @@ mod tests {
     #[test]
     fn a_batch_tells_a_gateway_that_is_missing_from_one_that_cannot_be_read() {
         let mut field_errors = FieldErrors::default();
-        let body = br#"{"entries":{"gw-1":{"uplink_count":"5"},"gw-2":null,"gw-3":[],"GW 4":{},
+        let body =
+            br#"{"entries":{"gw-1":{"connected_at":"2026-01-02T03:04:05Z","uplink_count":"5"},
+            "gw-2":null,"gw-3":[],"GW 4":{},
             "gw-1":{"uplink_count":"6"},"gw-5":{"disconnected_at":"?","protocol":"udp"},
-            "gw-6":{},"gw-7":{"protocol":404,"status":"x"},"gw-8":{"uplink_count":1e999}}}"#;
+            "gw-6":{},"gw-7":{"protocol":"http","status":"x"},
+            "gw-8":{"connected_at":"2026-01-02T03:04:05Z","uplink_count":1e999}}}"#;
         let batch = stats_batch(body, &mut field_errors).expect("a batch");
         let found: Vec<_> = batch
             .iter()
@@ -378,7 +382,10 @@ mod tests {
             r#"{"gateways":null}"#,
             r#"{"gateways":{}}"#,
             r#"{"gateways":"none","total":0}"#,
-            r#"{"protocol":404}"#,
+            r#"{"protocol":"http","status":503}"#,
+            r#"{"uplink_count":"0"}"#,
+            r#"{"gateways":[],"entries":{},"code":14,"message":"no"}"#,
+            r#"{"error":"no","gateways":[],"entries":{}}"#,
             r#"{"protocol":{"name":"h2"},"connected_at":null}"#,
             r#"{"ids":{}}"#,
             r#"{"ids":{"gateway_id":7}}"#,
@@ -398,14 +405,13 @@ mod tests {
             [shape, shape, None, shape],
         );
         check_reasons(
-            r#"{"gateways":[],"message":""}"#,
+            r#"{"gateways":[],"messages":""}"#,
             [None, shape, shape, shape],
         );
         check_reasons(
-            r#"{"protocol":"udp","code":5}"#,
+            r#"{"disconnected_at":"2026-01-02T03:04:05Z","code":5}"#,
             [shape, shape, shape, None],
         );
-        check_reasons(r#"{"uplink_count":"0"}"#, [shape, shape, shape, None]);
         check_reasons(
             r#"{"connected_at":"0001-01-01T00:00:00Z"}"#,
             [shape, shape, shape, None],
@@ -432,11 +438,11 @@ mod tests {
         assert_eq!(field_errors, FieldErrors::default());
     }
 
-    /// What is in the answer beside `kind`: how many rights, and the second of the expiry.
+    /// What is in the answer beside the owner: how many rights, and the second of the expiry.
     #[track_caller]
-    fn check_auth_info(body: &str, kind: AccessKind, rights: &[&str], expires_at: Option<i64>) {
+    fn check_auth_info(body: &str, owner: Owner, rights: &[&str], expires_at: Option<i64>) {
         let info = auth_info(body.as_bytes()).expect("an answer about the caller");
-        assert_eq!(info.kind, kind, "{body}");
+        assert_eq!(info.owner, owner, "{body}");
         assert_eq!(info.rights, rights, "{body}");
         assert_eq!(info.expires_at.map(|at| at.seconds), expires_at, "{body}");
     }
@@ -447,30 +453,30 @@ mod tests {
             r#"{"api_key":{"api_key":{"id":"X","rights":["RIGHT_GATEWAY_INFO",7],
             "expires_at":"2027-01-01T00:00:00Z"},"entity_ids":{"user_ids":{"user_id":"u"}}},
             "universal_rights":{"rights":["RIGHT_SEND_INVITES"]},"is_admin":true}"#,
-            AccessKind::UserKey,
+            Owner::User,
             &["RIGHT_GATEWAY_INFO", "RIGHT_SEND_INVITES"],
             Some(1_798_761_600),
         );
-        let owned_by = |owner| {
-            format!(r#"{{"api_key":{{"api_key":{{"rights":"all"}},"entity_ids":{{{owner}}}}}}}"#)
+        let owned_by = |ids| {
+            format!(r#"{{"api_key":{{"api_key":{{"rights":"all"}},"entity_ids":{{{ids}}}}}}}"#)
         };
-        let check_kind = |owner, kind| check_auth_info(&owned_by(owner), kind, &[], None);
-        check_kind(r#""organization_ids":{}"#, AccessKind::OrganizationKey);
-        check_kind(
-            r#""gateway_ids":{"gateway_id":"g"}"#,
-            AccessKind::GatewayKey,
-        );
-        check_kind(r#""application_ids":{}"#, AccessKind::Other);
-        check_kind(r#""user_ids":null"#, AccessKind::Other);
+        let check_owner = |ids, owner| check_auth_info(&owned_by(ids), owner, &[], None);
+        check_owner(r#""organization_ids":{}"#, Owner::Organization);
+        check_owner(r#""gateway_ids":{"gateway_id":"g"}"#, Owner::Other);
+        check_owner(r#""application_ids":{}"#, Owner::Other);
+        check_owner(r#""user_ids":null"#, Owner::Other);
         let unset = r#"{"api_key":{"api_key":{"expires_at":"0001-01-01T00:00:00Z"}}}"#;
-        check_auth_info(unset, AccessKind::Other, &[], None);
+        check_auth_info(unset, Owner::Other, &[], None);
         for method in ["oauth_access_token", "user_session", "gateway_token"] {
             let body = format!(r#"{{"{method}":{{"rights":["RIGHT_GATEWAY_INFO"]}}}}"#);
-            check_auth_info(&body, AccessKind::Other, &[], None);
+            check_auth_info(&body, Owner::Other, &[], None);
         }
-        check_auth_info("{}", AccessKind::None, &[], None);
-        check_auth_info(r#"{"api_key":[]}"#, AccessKind::None, &[], None);
-        assert!(auth_info(b"<html>").is_err());
+        check_auth_info("{}", Owner::Other, &[], None);
+        check_auth_info(r#"{"api_key":[]}"#, Owner::Other, &[], None);
+        check_auth_info(r#"{"is_admin":true}"#, Owner::Other, &[], None);
+        for body in ["<html>", "[]", r#"{"code":14,"message":"no","details":[]}"#] {
+            assert!(auth_info(body.as_bytes()).is_err(), "{body}");
+        }
     }
 
     #[test]

@@ -13,17 +13,21 @@ const DAYS_BEFORE_MONTH: [i64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 27
 const MAX_DURATION_DIGITS: usize = 12;
 
 /// Reads `2024-02-29T12:34:56.789Z`: no to nine fractional digits, and `Z` or `±hh:mm`.
-/// `None` for anything else, a day that its month does not have included.
+/// `None` for anything else, a day that its month does not have included, or a second 60: the
+/// API counts in Unix time.
 pub fn timestamp(text: &str) -> Option<Timestamp> {
     let (date_time, rest) = text.as_bytes().split_at_checked(19)?;
-    let (date, time) = date_time.split_at(10);
-    if !matches!(time[0], b'T' | b't') {
-        return None;
-    }
+    let signs = [4, 7, 10, 13, 16].map(|at| date_time[at].to_ascii_uppercase());
+    let day = days_since_epoch(
+        number(&date_time[..4])?,
+        number(&date_time[5..7])?,
+        number(&date_time[8..10])?,
+    );
+    let time = seconds_of(&date_time[11..13], &date_time[14..16])?;
+    let second = number(&date_time[17..]).filter(|second| *second < 60)?;
     let (nanoseconds, zone) = fraction(rest)?;
-    let seconds = days_since_epoch(date)? * 86_400 + second_of_day(&time[1..])? - offset(zone)?;
-    Some(Timestamp {
-        seconds,
+    (signs == *b"--T::").then_some(Timestamp {
+        seconds: day? * 86_400 + time + second - offset(zone)?,
         nanoseconds,
     })
 }
@@ -41,16 +45,7 @@ pub fn duration(text: &str) -> Option<Duration> {
     rest.is_empty().then(|| Duration::new(seconds, nanoseconds))
 }
 
-/// `2024-02-29`: exactly ten bytes.
-fn days_since_epoch(date: &[u8]) -> Option<i64> {
-    if date[4] != b'-' || date[7] != b'-' {
-        return None;
-    }
-    let (year, month, day) = (
-        number(&date[..4])?,
-        number(&date[5..7])?,
-        number(&date[8..])?,
-    );
+fn days_since_epoch(year: i64, month: i64, day: i64) -> Option<i64> {
     let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let month_index = usize::try_from(month).ok()?.checked_sub(1)?;
     let days_before_month = *DAYS_BEFORE_MONTH.get(month_index)?;
@@ -64,29 +59,20 @@ fn days_since_epoch(date: &[u8]) -> Option<i64> {
     Some(past * 365 + leap_days + days_before_month + day - 1 - DAYS_BEFORE_EPOCH)
 }
 
-/// `12:34:56`: exactly eight bytes. There is no second 60: the API counts in Unix time.
-fn second_of_day(time: &[u8]) -> Option<i64> {
-    let (hour, minute, second) = (
-        number(&time[..2])?,
-        number(&time[3..5])?,
-        number(&time[6..])?,
-    );
-    let is_valid = time[2] == b':' && time[5] == b':' && hour < 24 && minute < 60 && second < 60;
-    is_valid.then_some(hour * 3_600 + minute * 60 + second)
+/// The seconds of `12` and `34`, as hours and minutes.
+fn seconds_of(hour: &[u8], minute: &[u8]) -> Option<i64> {
+    let (hour, minute) = (number(hour)?, number(minute)?);
+    (hour < 24 && minute < 60).then_some(hour * 3_600 + minute * 60)
 }
 
 /// Seconds east of UTC: `Z` or `±hh:mm`.
 fn offset(zone: &[u8]) -> Option<i64> {
-    if matches!(zone, [b'Z' | b'z']) {
-        return Some(0);
+    match *zone {
+        [b'Z' | b'z'] => Some(0),
+        [b'+', h1, h2, b':', m1, m2] => seconds_of(&[h1, h2], &[m1, m2]),
+        [b'-', h1, h2, b':', m1, m2] => Some(-seconds_of(&[h1, h2], &[m1, m2])?),
+        _ => None,
     }
-    let &[sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] = zone else {
-        return None;
-    };
-    let (hours, minutes) = (number(&[h1, h2])?, number(&[m1, m2])?);
-    let seconds = hours * 3_600 + minutes * 60;
-    let is_valid = hours < 24 && minutes < 60;
-    is_valid.then_some(if sign == b'-' { -seconds } else { seconds })
 }
 
 /// Nanoseconds of an optional `.` with one to nine digits, and what follows it.

@@ -1,0 +1,67 @@
+//! Snapshots and their parts, as unit tests need them. Tests only.
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use crate::error::{FetchError, Reason};
+use crate::model::{ConnectionStats, Gateway, GatewayReport, Outcome, Snapshot, Timestamp};
+
+/// With an id and nothing else.
+pub fn gateway(id: &str) -> Arc<Gateway> {
+    Arc::new(Gateway {
+        gateway_id: id.to_owned(),
+        ..Gateway::default()
+    })
+}
+
+pub fn timestamp(seconds: i64) -> Option<Timestamp> {
+    let nanoseconds = 0;
+    Some(Timestamp {
+        seconds,
+        nanoseconds,
+    })
+}
+
+/// Connected since the first second of 1970, with so many uplinks.
+pub fn connected(uplink_count: u64) -> Outcome {
+    Ok(Some(Arc::new(ConnectionStats {
+        connected_at: timestamp(1),
+        uplink_count,
+        ..ConnectionStats::default()
+    })))
+}
+
+/// A failure of the API.
+pub fn failed(reason: Reason) -> Outcome {
+    Err(Arc::new(FetchError::new(reason, "what happened")))
+}
+
+/// A failure that concerns one gateway.
+pub fn refused(reason: Reason) -> Outcome {
+    let error = FetchError::new(reason, "what happened");
+    Err(Arc::new(error.of_gateway()))
+}
+
+/// At the cluster `eu1`.
+pub fn report(id: &str, outcome: Outcome) -> GatewayReport {
+    GatewayReport {
+        gateway: gateway(id),
+        cluster: "eu1".into(),
+        outcome,
+        uplinks_per_hour: None,
+    }
+}
+
+/// Made at the beginning of 1970, without failures of the list.
+pub fn snapshot(gateways: Vec<GatewayReport>) -> Snapshot {
+    Snapshot {
+        gateways,
+        list_error: None,
+        list_obtained_at: None,
+        is_api_up: true,
+        key: None,
+        warnings: Vec::new(),
+        at: UNIX_EPOCH,
+        duration: Duration::ZERO,
+    }
+}
