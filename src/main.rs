@@ -158,17 +158,20 @@ fn serve(
     connections: Arc<Connections>,
 ) -> Result<ExitCode, String> {
     let (address, port) = &config.listen;
-    let listeners = system::bind(address, *port)
-        .map_err(|error| format!("cannot listen on {address}:{port}: {error}"))?;
+    let listeners = system::bind(address, *port).map_err(|error| match address.contains(':') {
+        true => format!("cannot listen on [{address}]:{port}: {error}"),
+        false => format!("cannot listen on {address}:{port}: {error}"),
+    })?;
     let budget = (2 * config.timeout).min(BUDGET_MAX);
     let hosts = config.hosts.clone();
     let server = Server::new(collector, hosts, connections, token, budget);
     let server = server.map_err(cannot_start)?;
     for listener in listeners {
-        if let Ok(address) = listener.local_addr() {
+        let address = listener.local_addr();
+        server.listen(listener).map_err(cannot_start)?;
+        if let Ok(address) = address {
             log::info!("listening on http://{address}");
         }
-        server.listen(listener).map_err(cannot_start)?;
     }
     system::notify(server.watch());
     server.run()
@@ -188,13 +191,19 @@ fn stop_on_signal(signals: &Signals, of_server: Option<Arc<Connections>>) -> ! {
     let Some(connections) = of_server else {
         std::process::exit(128 + signal);
     };
-    log::info!("signal {signal}: stopping");
-    let start = Instant::now();
+    let end = Instant::now() + STOP_TIME_MAX;
     thread::scope(|scope| {
-        let second = thread::Builder::new();
-        // If no thread can be started, a second signal has no effect.
-        let _ = second.spawn_scoped(scope, || std::process::exit(128 + signals.wait()));
-        while connections.is_any_in_service() && start.elapsed() < STOP_TIME_MAX {
+        // Without these threads a second signal has no effect, and nor has the limit while the log
+        // cannot be written.
+        let thread = thread::Builder::new();
+        let _ = thread.spawn_scoped(scope, || std::process::exit(128 + signals.wait()));
+        let thread = thread::Builder::new();
+        let _ = thread.spawn_scoped(scope, || {
+            thread::sleep(STOP_TIME_MAX);
+            std::process::exit(0)
+        });
+        log::info!("signal {signal}: stopping");
+        while connections.is_any_in_service() && Instant::now() < end {
             thread::sleep(Duration::from_millis(10));
         }
         std::process::exit(0)

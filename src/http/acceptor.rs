@@ -18,8 +18,8 @@ use crate::http::service::Service;
 /// Workers that stay while no connection comes: one for a scraper, one for the next while the
 /// first one closes, and one more, so that none has to be started.
 const IDLE_WORKERS: usize = 3;
-/// Calls are shallow, and the buffers on it take a few KiB.
-const STACK_BYTES: usize = 128 * 1024;
+/// Calls are shallow, but miniz_oxide moves its tables over the stack when it makes them.
+const STACK_BYTES: usize = 512 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// A flood fails hundreds of times a second, and a log on an SD card should last for years.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);

@@ -60,14 +60,18 @@ impl Backlog {
 
     /// Waits for a collection that begins after this moment, and begins it as soon as the loop is
     /// free. Gives what it was for; None where the answer is due before its end.
-    pub fn wait(&self, task: &Task, connection: &Connection) -> Option<Scrape> {
+    ///
+    /// # Errors
+    /// If the client is gone.
+    pub fn wait(&self, task: &Task, connection: &Connection) -> io::Result<Option<Scrape>> {
         connection.enter(Phase::Waiting);
         let mut state = self.state();
         state.next_deadline = state.next_deadline.max(task.deadline);
         let number = state.ended + 1 + u64::from(state.current.is_some());
         while state.ended < number {
-            if connection.has_left() || connection.phase().0 == Phase::Evicted {
-                return None;
+            connection.check_client()?;
+            if connection.phase().0 == Phase::Evicted {
+                return Ok(None);
             }
             if state.current.is_none() {
                 self.begin(&mut state, task);
@@ -80,13 +84,13 @@ impl Backlog {
                 if !state.is_alive(now) {
                     give_up(&io::ErrorKind::TimedOut.into());
                 }
-                return None;
+                return Ok(None);
             }
             drop(state);
             thread::park_timeout(left.min(LOOK_INTERVAL));
             state = self.state();
         }
-        state.last
+        Ok(state.last)
     }
 
     /// One collection serves all that wait.

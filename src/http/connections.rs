@@ -4,6 +4,7 @@
 //! bounded by the number of different texts: whoever still takes a text that is
 //! [`TEXTS_MAX`] texts old is closed.
 
+use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
@@ -11,9 +12,10 @@ use std::time::{Duration, Instant};
 
 /// A head that is on its way arrives within this, also on a busy machine. It bounds what a flood
 /// can turn over: with a limit of 64, 1,280 connections a second.
-const READING_TIME_MIN: Duration = Duration::from_millis(50);
-/// A slow reader has at least this long, and a scraper may wait at least this long for a collection.
-const WRITING_TIME_MIN: Duration = Duration::from_secs(1);
+const IDLE_TIME_MIN: Duration = Duration::from_millis(50);
+/// A slow reader has at least this long, and a scraper may wait at least this long for a
+/// collection.
+const SERVICE_TIME_MIN: Duration = Duration::from_secs(1);
 /// Different texts of the metrics in memory at once.
 const TEXTS_MAX: u64 = 3;
 
@@ -119,10 +121,10 @@ impl Connection {
         *lock(&self.phase)
     }
 
-    /// Whether the client has reset the connection: an error that the socket keeps. A client
-    /// that only stopped sending still waits for its answer.
-    pub fn has_left(&self) -> bool {
-        !matches!(self.stream.take_error(), Ok(None))
+    /// Fails once, if the client has reset the connection. A client that only stopped sending
+    /// still waits for its answer.
+    pub fn check_client(&self) -> io::Result<()> {
+        self.stream.take_error()?.map_or(Ok(()), Err)
     }
 
     /// Its thread notices and closes it. It may have ended by itself.
@@ -156,8 +158,8 @@ fn evict_longest_idle(open: &[Arc<Connection>]) {
 fn longest_idle(phases: impl Iterator<Item = (Phase, Instant)>, now: Instant) -> Option<usize> {
     let may_go = |phase, since: Instant| {
         let at_least = match phase {
-            Phase::Idle => READING_TIME_MIN,
-            Phase::Writing(_) | Phase::Waiting => WRITING_TIME_MIN,
+            Phase::Idle => IDLE_TIME_MIN,
+            Phase::Writing(_) | Phase::Waiting => SERVICE_TIME_MIN,
             Phase::Collecting | Phase::Evicted => return false,
         };
         now.saturating_duration_since(since) >= at_least

@@ -18,15 +18,11 @@ pub struct Beginning {
 }
 
 /// Keeps its tables, a third of a megabyte: making them anew takes longer than compressing the
-/// metrics of a few gateways.
-pub struct Compressor(Compress);
+/// metrics of a few gateways. It has none until it is used.
+#[derive(Default)]
+pub struct Compressor(Option<Compress>);
 
 impl Compressor {
-    /// The fastest level: the text shrinks to a tenth with any, and a Pi has better things to do.
-    pub fn new() -> Compressor {
-        Compressor(Compress::new(Compression::fast(), false))
-    }
-
     pub fn begin(&mut self, plain: &[u8]) -> Beginning {
         let mut output = HEADER.to_vec();
         self.compress(plain, &mut output);
@@ -51,13 +47,17 @@ impl Compressor {
 
     /// A full flush ends at a whole byte and lets nothing after it refer to what was before: so
     /// any piece can follow any other.
+    ///
+    /// The fastest level: the text shrinks to a tenth with any, and a Pi has better things to do.
     fn compress(&mut self, mut plain: &[u8], output: &mut Vec<u8>) {
+        let new = || Compress::new(Compression::fast(), false);
+        let stream = self.0.get_or_insert_with(new);
         loop {
             output.reserve(1024 + plain.len() / 8);
-            let before = self.0.total_in();
+            let before = stream.total_in();
             // It fails only after the end of a stream, which never ends here.
-            let _ = self.0.compress_vec(plain, output, FlushCompress::Full);
-            plain = &plain[(self.0.total_in() - before) as usize..];
+            let _ = stream.compress_vec(plain, output, FlushCompress::Full);
+            plain = &plain[(stream.total_in() - before) as usize..];
             if plain.is_empty() && output.len() < output.capacity() {
                 return;
             }
@@ -90,7 +90,7 @@ mod tests {
         let long: Vec<u8> = (0..99_999_u32)
             .flat_map(|n| n.to_string().into_bytes())
             .collect();
-        let mut compressor = Compressor::new();
+        let mut compressor = Compressor::default();
         for plain in [&b""[..], b"a", b"ttn_up 1\n", &long] {
             let beginning = compressor.begin(plain);
             for rest in [&b""[..], b"b", b"ttn_up 1\n", &long[..70_000]] {

@@ -47,7 +47,7 @@ impl Renderer {
         let tools = Mutex::new(Tools {
             text: None,
             texts: 0,
-            compressor: Compressor::new(),
+            compressor: Compressor::default(),
         });
         Renderer {
             known,

@@ -20,8 +20,9 @@ use crate::secret::Secret;
 /// From the connection to the end of the head. A scraper needs a round trip, or another
 /// second where a packet is lost.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(2);
-/// From the first byte of the answer to the last.
-const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
+/// From the first byte of the answer to the last: megabytes over a slow link. Whoever takes it
+/// slowly is evicted before that where others need the connection.
+const WRITE_TIME_MAX: Duration = Duration::from_secs(60);
 
 pub struct Service {
     pub connections: Arc<Connections>,
@@ -69,10 +70,7 @@ impl Service {
     }
 
     fn answer(&self, task: &Task, connection: &Connection) -> io::Result<Response> {
-        let collected = self.backlog.wait(task, connection);
-        if connection.has_left() {
-            return Err(io::ErrorKind::ConnectionReset.into());
-        }
+        let collected = self.backlog.wait(task, connection)?;
         let scrape = collected.unwrap_or_else(|| task.scrape());
         Ok(unless_it_panics(|| self.renderer.render(task, &scrape)))
     }

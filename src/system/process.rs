@@ -27,27 +27,40 @@ pub struct Process {
 impl Process {
     /// The figures of this process.
     pub fn read() -> Process {
-        let stat = read_text("/proc/self/stat").and_then(|text| parse_stat(&text));
-        let stat = stat.unwrap_or_default();
-        let ticks_per_second = setting(libc::_SC_CLK_TCK);
-        let duration = |ticks: Option<u64>| Some(ticks_to_duration(ticks?, ticks_per_second?));
+        let stat = read_text("/proc/self/stat").unwrap_or_default();
         let boot_time = read_text("/proc/stat").and_then(|text| parse_boot_time(&text));
-        let pages = stat.resident_pages.zip(setting(libc::_SC_PAGESIZE));
+        let (ticks, page) = (setting(libc::_SC_CLK_TCK), setting(libc::_SC_PAGESIZE));
         Process {
-            cpu_time: duration(stat.cpu_ticks),
-            resident_memory_bytes: pages.and_then(|(pages, bytes)| pages.checked_mul(bytes)),
-            virtual_memory_bytes: stat.virtual_memory_bytes,
             open_fds: count_open_fds(),
             max_fds: max_fds(),
-            threads: stat.threads,
-            start_time: start_time(boot_time, duration(stat.started_ticks)),
+            ..Process::of_stat(&stat, boot_time, ticks, page)
         }
     }
-}
 
-/// The start is known since boot, the boot since the epoch.
-fn start_time(boot_time: Option<Duration>, since_boot: Option<Duration>) -> Option<Duration> {
-    boot_time?.checked_add(since_boot?)
+    /// From the text of /proc/self/stat. Field numbers are those of proc(5), from 1.
+    fn of_stat(
+        text: &str,
+        boot_time: Option<Duration>,
+        ticks_per_second: Option<u64>,
+        page_bytes: Option<u64>,
+    ) -> Process {
+        // The second field is the command in parentheses, and may hold spaces and parentheses.
+        let after_command = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let fields: Vec<&str> = after_command.split_ascii_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+        let duration = |ticks| Some(ticks_to_duration(ticks, ticks_per_second?));
+        let cpu_ticks = || field(14)?.checked_add(field(15)?);
+        let resident_bytes = || field(24)?.checked_mul(page_bytes?);
+        let start_time = || boot_time?.checked_add(duration(field(22)?)?);
+        Process {
+            cpu_time: cpu_ticks().and_then(duration),
+            resident_memory_bytes: resident_bytes(),
+            virtual_memory_bytes: field(23),
+            threads: field(20),
+            start_time: start_time(),
+            ..Process::default()
+        }
+    }
 }
 
 /// A process can give itself a name that is not UTF-8; no figure depends on it.
@@ -86,34 +99,6 @@ fn setting(name: libc::c_int) -> Option<u64> {
     u64::try_from(value).ok().filter(|value| *value > 0)
 }
 
-/// Fields of /proc/self/stat, each left out where it is no number.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Stat {
-    cpu_ticks: Option<u64>,
-    threads: Option<u64>,
-    /// Between boot and the start of the process.
-    started_ticks: Option<u64>,
-    virtual_memory_bytes: Option<u64>,
-    resident_pages: Option<u64>,
-}
-
-/// Field numbers are those of proc(5), from 1.
-fn parse_stat(text: &str) -> Option<Stat> {
-    // The second field is the command in parentheses, and may hold spaces and parentheses.
-    let (_, after_command) = text.rsplit_once(')')?;
-    let fields: Vec<&str> = after_command.split_ascii_whitespace().collect();
-    let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
-    Some(Stat {
-        cpu_ticks: field(14)
-            .zip(field(15))
-            .and_then(|(user, system)| user.checked_add(system)),
-        threads: field(20),
-        started_ticks: field(22),
-        virtual_memory_bytes: field(23),
-        resident_pages: field(24),
-    })
-}
-
 /// When the machine booted, since the epoch: the line `btime` of /proc/stat.
 fn parse_boot_time(text: &str) -> Option<Duration> {
     let seconds = text.lines().find_map(|line| line.strip_prefix("btime "))?;
@@ -141,36 +126,39 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_stat(text: &str, expected: Option<Stat>) {
-        assert_eq!(parse_stat(text), expected, "{text}");
+    fn check_stat(text: &str, expected: Process) {
+        let boot_time = Some(Duration::from_secs(1_000_000));
+        let actual = Process::of_stat(text, boot_time, Some(100), Some(4096));
+        assert_eq!(actual, expected, "{text}");
     }
 
     #[test]
     fn figures_are_found_whatever_the_command_is_called() {
         for command in ["cat", "a b", "a) R 1 2 (b", ")", "", "(((", "\u{fffd}\n"] {
-            let expected = Stat {
-                cpu_ticks: Some(253),
+            let expected = Process {
+                cpu_time: Some(Duration::from_millis(2_530)),
                 threads: Some(5),
-                started_ticks: Some(155_687),
+                start_time: Some(Duration::from_millis(1_001_556_870)),
                 virtual_memory_bytes: Some(3_133_440),
-                resident_pages: Some(360),
+                resident_memory_bytes: Some(360 * 4096),
+                ..Process::default()
             };
-            check_stat(&stat_text(command), Some(expected));
+            check_stat(&stat_text(command), expected);
         }
     }
 
     #[test]
     fn a_figure_that_is_missing_or_no_number_costs_itself_alone() {
-        check_stat("", None);
-        check_stat("1 (cat", None);
-        check_stat("1 (cat)", Some(Stat::default()));
-        let text = "1 (x) R 4 5 6 7 8 9 10 11 12 13 14 -1 16 17 18 19 2 21 22";
-        let expected = Stat {
+        for text in ["", "1 (cat", "1 (cat)"] {
+            check_stat(text, Process::default());
+        }
+        let text = "1 (x) R 4 5 6 7 8 9 10 11 12 13 14 -1 16 17 18 19 2 21 2200";
+        let expected = Process {
             threads: Some(2),
-            started_ticks: Some(22),
-            ..Stat::default()
+            start_time: Some(Duration::from_secs(1_000_022)),
+            ..Process::default()
         };
-        check_stat(text, Some(expected));
+        check_stat(text, expected);
     }
 
     #[test]
@@ -188,7 +176,6 @@ mod tests {
         assert_eq!(ticks_to_duration(1023, 1024), Duration::new(0, 999_023_437));
         let longest = ticks_to_duration(u64::MAX, 1);
         assert_eq!(longest, Duration::from_secs(u64::MAX));
-        assert_eq!(start_time(Some(longest), Some(longest)), None);
     }
 
     #[test]

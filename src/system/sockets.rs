@@ -26,17 +26,14 @@ pub fn bind(address: &str, port: u16) -> io::Result<Vec<TcpListener>> {
         _ => (address, port).to_socket_addrs()?.collect(),
     };
     // A port that is free at the first address can be in use at the next one.
-    let tries = if port == 0 { FREE_PORT_TRIES } else { 1 };
-    let mut bound = bind_all(&addresses, port);
-    for _ in 1..tries {
-        match &bound {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                bound = bind_all(&addresses, port);
-            }
-            _ => break,
+    let retries = if port == 0 { FREE_PORT_TRIES } else { 0 };
+    for _ in 0..retries {
+        match bind_all(&addresses, port) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            bound => return bound,
         }
     }
-    bound
+    bind_all(&addresses, port)
 }
 
 fn bind_all(addresses: &[SocketAddr], mut port: u16) -> io::Result<Vec<TcpListener>> {

@@ -2,6 +2,7 @@
 //! that NOTIFY_SOCKET names. Without that variable nothing happens.
 
 use std::ffi::OsStr;
+use std::num::NonZeroU64;
 #[cfg(target_os = "linux")]
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -46,8 +47,8 @@ pub fn notify(is_alive: impl Fn() -> bool + Send + 'static) {
 
 /// A quarter of the time after which systemd would restart the service, if it does.
 fn watchdog_interval() -> Option<Duration> {
-    let microseconds = env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
-    Some((Duration::from_micros(microseconds) / 4).max(INTERVAL_MIN))
+    let microseconds: NonZeroU64 = env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
+    Some((Duration::from_micros(microseconds.get()) / 4).max(INTERVAL_MIN))
 }
 
 fn send(socket: &UnixDatagram, message: &str) {

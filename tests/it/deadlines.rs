@@ -165,6 +165,23 @@ fn ten_clients_in_a_hurry_make_one_collection_and_the_next_finds_its_result() {
     assert_eq!(fake.connection_count(), 1, "{exporter}");
 }
 
+#[test]
+fn all_who_wait_share_the_next_collection() {
+    let fake = Fake::start(Fleet::generated(3));
+    let exporter = Setup::against(&fake).args(["--ttl", "0"]).start();
+    exporter.scrape();
+    fake.forget();
+    fake.set_delay(Duration::from_millis(500));
+    let first = send_first(&exporter, &fake, "/metrics", (SCRAPE_TIMEOUT, "60"));
+    let crowd = ["60", "20", "60", "30", "40", "60"];
+    let crowd = crowd.map(|timeout| send(exporter.address, "/metrics", (SCRAPE_TIMEOUT, timeout)));
+    for client in [first].into_iter().chain(crowd) {
+        let answer = client.join().expect("an answer");
+        assert!(answer.text().contains("\nttn_up 1\n"), "{answer}");
+    }
+    assert!(fake.count(Endpoint::StatsBatch) <= 2, "{exporter}");
+}
+
 /// It is asked for when no client has come for a while, at the start and after a scrape.
 #[test]
 fn the_state_of_the_key_is_not_in_the_way_of_a_scrape() {

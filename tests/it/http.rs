@@ -1,7 +1,9 @@
 //! What the exporter answers to whom: routes, methods, encodings.
 
+use std::net::TcpListener;
+
 use crate::fake::{Fake, Fleet, Gateway};
-use crate::harness::Exporter;
+use crate::harness::{Exporter, Setup};
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -65,6 +67,21 @@ fn health_needs_no_api() {
     fake.stop();
     assert_eq!(exporter.get("/-/healthy").status, 200);
     assert_eq!(fake.request_count(), 0);
+}
+
+#[test]
+fn an_address_that_is_in_use_is_named_as_it_was_typed() {
+    let fake = Fake::start(Fleet::of([]));
+    for address in ["[::1]:0", "127.0.0.1:0"] {
+        // Where there is no IPv6, there is nothing to take.
+        let Ok(taken) = TcpListener::bind(address) else {
+            continue;
+        };
+        let address = taken.local_addr().expect("an address").to_string();
+        let finished = Setup::against(&fake).args(["--listen", &address]).run();
+        let expected = format!("cannot listen on {address}: ");
+        finished.assert_code(1).assert_stderr_has(&expected);
+    }
 }
 
 #[test]
@@ -140,7 +157,7 @@ fn gzip_is_for_those_who_accept_it() {
             .to_ascii_lowercase();
         assert!(vary.contains("accept-encoding"), "{accepted}: {packed}");
     }
-    for refused in ["identity", "gzip;q=0", "br", ""] {
+    for refused in ["identity", "gzip;q=0", "gzip; Q=0.0", "br", ""] {
         let plain = exporter.get_with_headers("/metrics", &[("Accept-Encoding", refused)]);
         assert_eq!(plain.header("Content-Encoding"), None, "{refused}");
     }

@@ -150,6 +150,19 @@ fn a_start_that_waits_for_a_file_can_be_ended() {
     }
 }
 
+/// Standard error is a pipe that nobody reads, and one byte too full for another line.
+#[test]
+fn a_log_that_cannot_be_written_does_not_hold_it_up() {
+    let fake = fake();
+    let script = r#"mkfifo pipe; exec 3<>pipe
+        "$0" "$@" 2>pipe & sleep 1
+        timeout 0.2 dd if=/dev/zero of=pipe bs=1 count=70000 status=none
+        kill -s TERM $!; wait $!; echo "status $?" >&2"#;
+    let setup = Setup::against(&fake).args(["--listen", "127.0.0.1:0"]);
+    let finished = setup.under_shell(script).run();
+    assert_eq!(finished.stderr, "status 0\n", "{finished}");
+}
+
 #[test]
 fn a_pause_in_a_scrape_is_only_a_pause() {
     let fake = fake();

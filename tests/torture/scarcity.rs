@@ -2,6 +2,7 @@
 //! clock that jumps, and years.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -335,6 +336,27 @@ fn thousands_of_collections_grow_nothing() {
     assert!(after.0.descriptors <= before.0.descriptors, "{exporter}");
     assert!(after.0.threads <= before.0.threads, "{exporter}");
     assert!(after.1 <= before.1 + 512 * KIBIBYTE, "{exporter}");
+}
+
+/// A link of 10 Mbit/s needs this long for the answer of 3,000 gateways without gzip.
+#[test]
+fn a_reader_that_needs_a_while_gets_the_whole_answer() {
+    let fake = Fake::start(Fleet::generated(3_000));
+    let exporter = Exporter::start(&fake);
+    exporter.scrape();
+    let mut reader = socket::connect_with_receive_buffer(exporter.address, 4096).expect("a client");
+    reader
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        .expect("it is sent");
+    thread::sleep(Duration::from_secs(12));
+    let mut answer = Vec::new();
+    let read = reader.read_to_end(&mut answer);
+    let answer = http::parse(&answer, false).unwrap_or_else(|error| panic!("{read:?}: {error}"));
+    assert!(
+        answer.body.len() > 12_000_000,
+        "{} bytes",
+        answer.body.len()
+    );
 }
 
 /// Heads made of pieces that matter to somebody who reads them: each costs itself alone.
