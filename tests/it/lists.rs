@@ -435,3 +435,19 @@ fn a_list_that_takes_more_than_half_of_the_scrape_costs_none_when_it_is_renewed(
         thread::sleep(LIST_TTL);
     }
 }
+
+#[test]
+fn registrations_that_are_known_wait_for_their_rate_limit() {
+    let fake = Fake::start(two());
+    fake.script(
+        Endpoint::Gateway,
+        Misbehaviour::AllowanceUsedUp { reset_seconds: 30 },
+    );
+    let arguments = ["--ttl", "0.1", "--list-ttl", "0.2", "--gateway", "gw-1"];
+    let exporter = Setup::against(&fake).args(arguments).start();
+    for _ in 0..3 {
+        exporter.scrape().assert_value("ttn_up", 1.0);
+        thread::sleep(LIST_TTL + Duration::from_millis(50));
+    }
+    assert_eq!(fake.count(Endpoint::Gateway), 1, "{exporter}");
+}
