@@ -273,7 +273,7 @@ impl Client {
         let said = status.map_or("no answer".to_owned(), |status| status.to_string());
         log::debug!("{} {base}{}: {said}", endpoint.label(), request.path);
         let answer = result?;
-        self.heed(endpoint, base, &answer, Instant::now());
+        self.note_headers(endpoint, base, &answer, Instant::now());
         refusal::of(endpoint, base, &answer).map_or(Ok(answer), Err)
     }
 
@@ -313,7 +313,7 @@ impl Client {
 
     /// Follows what the server says beside its answer: its rate limit and its warnings. A limit
     /// belongs to one kind of call.
-    fn heed(&mut self, endpoint: Endpoint, base: &BaseUrl, answer: &Answer, now: Instant) {
+    fn note_headers(&mut self, endpoint: Endpoint, base: &BaseUrl, answer: &Answer, now: Instant) {
         let available = answer.number("x-rate-limit-available");
         if let (Some(limit), Some(available)) = (answer.number("x-rate-limit-limit"), available) {
             let rate_limit = RateLimit { limit, available };
@@ -334,7 +334,7 @@ impl Client {
     }
 }
 
-/// Whoever panicked with them left plain numbers behind.
+/// A panic of another thread leaves plain numbers behind: they stay usable.
 fn lock(counters: &Mutex<Counters>) -> MutexGuard<'_, Counters> {
     counters.lock().unwrap_or_else(PoisonError::into_inner)
 }

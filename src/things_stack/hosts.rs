@@ -1,7 +1,7 @@
 //! Which hosts the API key may be sent to, and the API's URL on each. Pure.
 //!
 //! A gateway's `gateway_server_address` is text that any collaborator of that gateway can
-//! edit: whoever follows it blindly hands the key to a stranger. So only hosts that belong
+//! edit: a program that follows it blindly hands the key to a stranger. So only hosts that belong
 //! together with `--server`, or that the operator named, are ever contacted.
 
 use std::fmt;

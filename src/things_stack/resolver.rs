@@ -17,7 +17,7 @@ use ureq::unversioned::transport::NextTimeout;
 /// How long an answer is used, counted from the look-up: a collection of many requests makes
 /// one look-up, and a host that moved is found again soon.
 const FRESH: Duration = Duration::from_secs(60);
-/// What ureq has room for.
+/// The most that ureq takes.
 const ADDRESSES_MAX: usize = 16;
 
 type Addresses = BTreeMap<String, (Instant, ResolvedSocketAddrs)>;

@@ -18,7 +18,7 @@ const MAX_SUB_BANDS: usize = 32;
 const MAX_VERSIONS: usize = 16;
 const MAX_METRICS: usize = 64;
 
-/// Reads the fields of one gateway and puts down what is wrong with them.
+/// Reads the fields of one gateway and counts those of an unexpected form.
 pub struct Reader<'a> {
     gateway_id: &'a str,
     field_errors: &'a mut FieldErrors,
@@ -272,7 +272,7 @@ impl<'a> Reader<'a> {
         self.part(object, field, key, form)
     }
 
-    /// Like `try_read`, for a part whose errors are put down under the name of the whole.
+    /// Like `try_read`, for a part whose errors are counted under the name of the whole.
     fn part<'v, T: Default>(
         &mut self,
         object: Value<'v>,

@@ -19,7 +19,7 @@ use crate::things_stack::messages::json::{Row, Value};
 /// How much of something foreign a message shows.
 const MAX_SHOWN_CHARACTERS: usize = 64;
 const MAX_MESSAGE_CHARACTERS: usize = 160;
-/// No answer of the API has these beside its members: whoever wrote them speaks of a failure
+/// No answer of the API has these beside its members: such an object reports a failure
 /// (`google.rpc.Status`, or a proxy's own form).
 const ERROR_KEYS: [&str; 4] = ["code", "message", "details", "error"];
 

@@ -1,5 +1,5 @@
 //! The API's JSON to the model, field by field: a field of unexpected form costs that field
-//! of that gateway and is put down in [`FieldErrors`], nothing else. A part that means nothing
+//! of that gateway and is counted in [`FieldErrors`], nothing else. A part that means nothing
 //! without the other parts (the latitude of a location) costs the whole they belong to.
 //! `null` counts as absent, absent as zero or unset, as protojson has it; fields that are not
 //! known are skipped. It never sees a request, a status or a header.
@@ -86,9 +86,9 @@ pub fn gateway(body: &[u8], field_errors: &mut FieldErrors) -> Result<Gateway, F
     registered.ok_or_else(|| wrong_shape("a gateway without a gateway_id"))
 }
 
-/// `POST /gs/gateways/connection/stats`: by gateway id. Who is missing is not connected; who
-/// has stats of an unexpected form is there with `unreadable` times, and unknown. An object
-/// without `entries` is an answer of the API only if it is empty.
+/// `POST /gs/gateways/connection/stats`: by gateway id. A gateway that is missing is not
+/// connected; one with stats of an unexpected form is there with `unreadable` times, and unknown.
+/// An object without `entries` is an answer of the API only if it is empty.
 pub fn stats_batch(
     body: &[u8],
     field_errors: &mut FieldErrors,
