@@ -41,19 +41,15 @@ struct State {
     ended: u64,
     /// The latest deadline of those that wait for the next collection.
     next_deadline: Instant,
-    /// While no collection is under way: when the loop gives its next sign of life.
-    silent_until: Instant,
 }
 
 impl Backlog {
     pub fn new(private: UnixStream) -> Backlog {
-        let now = Instant::now();
         let state = Mutex::new(State {
             current: None,
             last: None,
             ended: 0,
-            next_deadline: now,
-            silent_until: now,
+            next_deadline: Instant::now(),
         });
         Backlog { state, private }
     }
@@ -117,15 +113,9 @@ impl Backlog {
         let mut state = self.state();
         state.last = state.current.take();
         state.ended += 1;
-        state.silent_until = Instant::now() + HANG_TIME;
     }
 
-    /// For the loop: it is alive, and silent for this long unless a collection begins.
-    pub fn beat(&self, silence: Duration) {
-        self.state().silent_until = Instant::now() + silence + HANG_TIME;
-    }
-
-    /// Whether the loop does what it should.
+    /// Whether the loop does what it should: a collection takes up to its deadline.
     pub fn is_alive(&self) -> bool {
         self.state().is_alive(Instant::now())
     }
@@ -137,10 +127,9 @@ impl Backlog {
 }
 
 impl State {
-    /// A collection takes up to its deadline.
     fn is_alive(&self, now: Instant) -> bool {
-        let collected_by = |scrape: Scrape| scrape.deadline.max(scrape.now) + HANG_TIME;
-        now <= self.current.map_or(self.silent_until, collected_by)
+        let is_in_time = |scrape: Scrape| now <= scrape.deadline.max(scrape.now) + HANG_TIME;
+        self.current.is_none_or(is_in_time)
     }
 }
 
@@ -161,9 +150,7 @@ mod tests {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let backlog = Backlog::new(UnixStream::pair().expect("two sockets").0);
-        backlog.beat(Duration::from_secs(60));
-        assert!(backlog.state().is_alive(after(89)));
-        assert!(!backlog.state().is_alive(after(100)));
+        assert!(backlog.state().is_alive(after(9_000)));
         let scrape = |deadline| Scrape {
             arrived: start,
             deadline,

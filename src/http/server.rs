@@ -20,9 +20,6 @@ use crate::http::service::Service;
 use crate::secret::Secret;
 use crate::things_stack::KnownHosts;
 
-/// How often the loop gives a sign of life while no request comes.
-const IDLE_INTERVAL: Duration = Duration::from_secs(60);
-
 pub struct Server {
     http: tiny_http::Server,
     collector: Collector,
@@ -75,8 +72,7 @@ impl Server {
     /// Makes collections for ever, and asks for the key's own state when no request waits.
     pub fn run(mut self) -> ! {
         loop {
-            let wait = IDLE_INTERVAL.min(self.collector.time_to_key_info(Instant::now()));
-            self.service.backlog.beat(wait);
+            let wait = self.collector.time_to_key_info(Instant::now());
             // The only error is that of the private listener, which is shut on purpose.
             match self.http.recv_timeout(wait) {
                 Ok(Some(request)) => self.respond(request),
