@@ -209,13 +209,10 @@ fn readable(stats: &ConnectionStats, field: &str, count: u64) -> Option<u64> {
 
 fn info(family: &mut Family<'_>, report: &GatewayReport) {
     let gateway = &report.gateway;
-    let labels = [
-        Label::Text(&gateway.eui),
-        Label::Text(&gateway.name),
-        Label::Joined(&gateway.frequency_plan_ids),
-        Label::Text(&gateway.gateway_server_address),
-    ];
-    family.sample(&labels, 1);
+    let plans = gateway.frequency_plan_ids.join(",");
+    let address = &gateway.gateway_server_address;
+    let labels = [&gateway.eui, &gateway.name, &plans, address];
+    family.sample(&labels.map(|text| Label::Text(text)), 1);
 }
 
 fn connection_info(family: &mut Family<'_>, report: &GatewayReport) {

@@ -80,8 +80,6 @@ pub enum Label<'value> {
     /// Any Unicode; escaped here.
     Text(&'value str),
     Integer(u64),
-    /// Several texts with commas between them.
-    Joined(&'value [String]),
 }
 
 /// One family while its samples are written. HELP and TYPE go out before the first sample, so a
@@ -183,14 +181,6 @@ fn push_label_value(output: &mut Vec<u8>, value: Label<'_>) {
     match value {
         Label::Text(text) => push_escaped(output, text, SPECIAL),
         Label::Integer(value) => push_integer(output, value),
-        Label::Joined(texts) => {
-            for (index, text) in texts.iter().enumerate() {
-                if index > 0 {
-                    output.push(b',');
-                }
-                push_escaped(output, text, SPECIAL);
-            }
-        }
     }
 }
 
@@ -249,15 +239,14 @@ mod tests {
     #[test]
     fn escapes_what_the_format_asks_for_and_nothing_else() {
         let text = Label::Text("\"\\\n\\n");
-        let joined = ["x".to_string(), "\"y\n".to_string(), "\\".to_string()];
         check(
-            [text, Label::Joined(&joined)],
+            [text, Label::Text("x,\"y\n,\\")],
             1,
             r#"ttn_test{a="\"\\\n\\n",b="x,\"y\n,\\"} 1"#,
         );
         let plain = Label::Text("é 🛰\t\r\0{}=,");
         check(
-            [plain, Label::Joined(&[])],
+            [plain, Label::Text("")],
             true,
             "ttn_test{a=\"é 🛰\t\r\0{}=,\",b=\"\"} 1",
         );
