@@ -106,8 +106,7 @@ pub const PROCESS_ROWS: [Row<Process>; 7] = [
 ];
 
 fn errors(family: &mut Family<'_>, counters: &Counters) {
-    for reason in Reason::ALL {
-        let count = counters.errors[reason as usize];
+    for (reason, count) in Reason::ALL.into_iter().zip(counters.errors) {
         family.sample(&[Label::Text(reason.label())], count);
     }
 }

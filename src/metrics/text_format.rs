@@ -58,12 +58,9 @@ const fn row<T>(
 
 impl<T> Row<T> {
     /// The same with these labels.
-    pub const fn with(self, labels: &'static [&'static str]) -> Row<T> {
-        let metric = Metric {
-            labels,
-            ..self.metric
-        };
-        Row { metric, ..self }
+    pub const fn with(mut self, labels: &'static [&'static str]) -> Row<T> {
+        self.metric.labels = labels;
+        self
     }
 }
 
@@ -159,7 +156,10 @@ impl<'output> Family<'output> {
         }
         for (name, value) in self.metric.labels.iter().zip(values) {
             push_all(self.output, &[separator, name, "=\""]);
-            push_label_value(self.output, *value);
+            match *value {
+                Label::Text(text) => push_escaped(self.output, text, SPECIAL),
+                Label::Integer(number) => push_integer(self.output, number),
+            }
             separator = "\",";
         }
         let has_labels = self.gateway_id.is_some() || !values.is_empty();
@@ -176,13 +176,6 @@ fn push_header(output: &mut Vec<u8>, metric: &Metric) {
 
 /// What is escaped in the value of a label.
 const SPECIAL: &[u8] = b"\\\n\"";
-
-fn push_label_value(output: &mut Vec<u8>, value: Label<'_>) {
-    match value {
-        Label::Text(text) => push_escaped(output, text, SPECIAL),
-        Label::Integer(value) => push_integer(output, value),
-    }
-}
 
 fn push_all(output: &mut Vec<u8>, parts: &[&str]) {
     for part in parts {

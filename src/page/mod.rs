@@ -1,8 +1,7 @@
 //! The status page: one snapshot as HTML for a person, whole in one answer.
 //!
 //! No script, no request for anything else, nothing that is not escaped; the style stands in
-//! the page and its hash in the Content-Security-Policy. The server sends the text with the
-//! headers below.
+//! the page and its hash in the Content-Security-Policy.
 
 mod api;
 mod controls;
@@ -27,7 +26,7 @@ use query::Query;
 use table::{selected, table};
 use text::{date_and_time, grouped, timestamp};
 
-/// What goes with the page.
+/// The headers of an answer with the page.
 pub const HEADERS: &[(&str, &str)] = &[
     ("Content-Type", "text/html; charset=utf-8"),
     ("Content-Security-Policy", CONTENT_SECURITY_POLICY),

@@ -6,7 +6,7 @@
 
 use crate::model::{GatewayReport, State};
 
-/// No honest search is longer; names have at most 50 characters, ids 36.
+/// A longer search finds nothing: names have at most 50 characters, ids 36.
 pub const TEXT_CHARS_MAX: usize = 100;
 
 /// The query string of the address, understood.

@@ -57,8 +57,8 @@ pub fn selected<'a>(
 
 /// The smallest comes first: by state, then who needs attention, then the newest loss.
 fn rank(report: &GatewayReport, now: Timestamp) -> (usize, bool, Reverse<Option<Timestamp>>) {
-    let state = report.state();
-    let place = State::WORST_FIRST.iter().position(|other| *other == state);
+    let mut states = State::WORST_FIRST.into_iter();
+    let place = states.position(|state| state == report.state());
     let (is_fine, lost_at) = match report.stats() {
         Some(stats) if stats.is_connected() => (!needs_attention(stats, now), None),
         Some(stats) => (false, stats.disconnected_at),
@@ -135,7 +135,7 @@ fn body(report: &GatewayReport, hosts: &KnownHosts, now: Timestamp) -> String {
     )
 }
 
-/// The content of a cell, and whether it is marked.
+/// The markup of a cell, and whether it is marked.
 type Cell = (String, bool);
 
 /// The cells in the order of the columns. Only a connected gateway has figures.
@@ -189,13 +189,10 @@ fn name_cell(report: &GatewayReport) -> String {
 
 fn seen_cell(report: &GatewayReport, now: Timestamp) -> Cell {
     let seen_at = report.stats().and_then(ConnectionStats::last_seen);
-    let is_silent = report
-        .live_stats()
-        .is_some_and(|stats| is_silent(stats, now));
-    (
-        seen_at.map(|at| ago(at, now)).unwrap_or_default(),
-        is_silent,
-    )
+    let seen = seen_at.map(|at| ago(at, now));
+    let live = report.live_stats();
+    let is_marked = live.is_some_and(|stats| is_silent(stats, now));
+    (seen.unwrap_or_default(), is_marked)
 }
 
 fn round_trip_cell(stats: &ConnectionStats, now: Timestamp) -> Option<Cell> {
@@ -228,9 +225,9 @@ pub fn band_figures(band: &SubBand, is_full: bool) -> String {
 }
 
 fn cluster_cell(report: &GatewayReport) -> String {
-    let protocol = report.stats().map(|stats| isolated(&stats.protocol));
-    let protocol = protocol.unwrap_or_default();
-    format!("{protocol} <small>{}</small>", host(&report.cluster))
+    let protocol = report.stats().map_or("", |stats| &stats.protocol);
+    let (protocol, cluster) = (isolated(protocol), host(&report.cluster));
+    format!("{protocol} <small>{cluster}</small>")
 }
 
 #[cfg(test)]

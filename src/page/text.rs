@@ -46,10 +46,8 @@ pub fn host(name: &str) -> String {
 
 /// Terms and their descriptions, which are markup; nothing where there is no description.
 pub fn definitions(rows: &[(&str, String)]) -> String {
-    let rows = rows
-        .iter()
-        .filter(|(_, description)| !description.is_empty());
-    rows.map(|(term, description)| format!("<div><dt>{term}</dt><dd>{description}</dd></div>\n"))
+    let rows = rows.iter().filter(|(_, markup)| !markup.is_empty());
+    rows.map(|(term, markup)| format!("<div><dt>{term}</dt><dd>{markup}</dd></div>\n"))
         .collect()
 }
 
