@@ -1,7 +1,7 @@
-//! From a collection to the text of /metrics, and the catalogue of every metric there is.
+//! From a snapshot to the text of /metrics, and the catalogue of every metric there is.
 //!
 //! Rows are written one after the other, each for all gateways, so that families stay whole. The
-//! two halves of the text have no family in common: the one depends on the collection alone and
+//! two halves of the text have no family in common: the one depends on the snapshot alone and
 //! can be kept as long as that; the other changes with every request.
 
 mod exporter;
@@ -26,7 +26,7 @@ pub mod properties;
 /// used is never touched, so it costs no memory; what is missing costs a copy of everything.
 const RESERVED_BYTES_PER_GATEWAY: usize = 6 * 1024;
 
-/// Everything that depends on the collection alone.
+/// Everything that depends on the snapshot alone.
 pub fn render_gateways(snapshot: &Snapshot) -> Vec<u8> {
     let mut output =
         Vec::with_capacity(1024 + snapshot.gateways.len() * RESERVED_BYTES_PER_GATEWAY);

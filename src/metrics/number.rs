@@ -78,7 +78,7 @@ fn push_seconds(output: &mut Vec<u8>, seconds: Duration) {
     if seconds.subsec_nanos() == 0 {
         return;
     }
-    // The billion keeps the leading zeros; its own digit gives way to the point.
+    // One billion more keeps the leading zeros; its own digit is cut off.
     let mut buffer = itoa::Buffer::new();
     let digits = buffer.format(1_000_000_000 + seconds.subsec_nanos());
     output.push(b'.');

@@ -162,9 +162,8 @@ impl<'output> Family<'output> {
             }
             separator = "\",";
         }
-        let has_labels = self.gateway_id.is_some() || !values.is_empty();
-        let end: &[u8] = if has_labels { b"\"} " } else { b" " };
-        self.output.extend_from_slice(end);
+        let end = if separator == "{" { " " } else { "\"} " };
+        push_all(self.output, &[end]);
     }
 }
 
@@ -183,7 +182,7 @@ fn push_all(output: &mut Vec<u8>, parts: &[&str]) {
     }
 }
 
-/// What is special is ASCII, which no other character of UTF-8 contains.
+/// Special bytes are ASCII, which no other character of UTF-8 contains.
 fn push_escaped(output: &mut Vec<u8>, text: &str, special: &[u8]) {
     let mut rest = text.as_bytes();
     while let Some(index) = rest.iter().position(|byte| special.contains(byte)) {

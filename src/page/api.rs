@@ -163,7 +163,7 @@ fn key_life(key: Option<&KeyInfo>, now: Timestamp) -> String {
     }
 }
 
-/// By the host that announced it.
+/// One figure for each host that announced it.
 fn rate_limits(counters: &Counters) -> String {
     if counters.rate_limits.is_empty() {
         return "not announced".to_string();
@@ -175,7 +175,7 @@ fn rate_limits(counters: &Counters) -> String {
     told.collect()
 }
 
-/// Reasons are told by the labels that the metric has, so that one leads to the other.
+/// Reasons are named as in the label `reason` of `ttn_exporter_errors_total`.
 fn since_start(counters: &Counters) -> String {
     let reasons = Reason::ALL.into_iter().zip(counters.errors);
     let mut reasons: Vec<_> = reasons.filter(|(_, count)| *count > 0).collect();

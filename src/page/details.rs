@@ -14,7 +14,7 @@ use super::text::{
 /// A term and its description, which is markup; where that is empty, nothing is shown.
 type Row = (&'static str, String);
 
-/// Terms and descriptions; nothing is left out but what is not known.
+/// The terms and descriptions of everything that is known of the gateway.
 pub fn details(report: &GatewayReport, hosts: &KnownHosts, now: Timestamp) -> String {
     let gateway = &report.gateway;
     let plans = gateway.frequency_plan_ids.join(", ");
