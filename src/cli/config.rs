@@ -97,10 +97,8 @@ impl Given {
         let allowed = self.all("allow-host").iter();
         let allowed = allowed.map(|value| self.allowed_host(value));
         let hosts = KnownHosts::new(server.clone(), allowed.collect::<Result<_, _>>()?);
-        let mut warnings = Vec::new();
-        if self.has("password") {
-            warnings.push("--password is ignored: it never had a use".to_owned());
-        }
+        let password = self.last("password");
+        let warning = password.map(|_| "--password is ignored: it never had a use".to_owned());
         let scope = self.scope()?;
         Ok(Config {
             listen: self.listen()?,
@@ -117,7 +115,7 @@ impl Given {
             timeout: self.seconds("timeout", 0.1, 300.0)?,
             once: self.is_on("once"),
             verbose: self.is_on("verbose"),
-            warnings,
+            warnings: warning.into_iter().collect(),
         })
     }
 

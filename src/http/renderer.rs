@@ -13,13 +13,6 @@ use crate::things_stack::KnownHosts;
 use crate::{metrics, page};
 
 const METRICS_HEADERS: &[(&str, &str)] = &[("Content-Type", metrics::CONTENT_TYPE)];
-const PAGE_HEADERS: &[(&str, &str)] = &[
-    ("Content-Type", page::CONTENT_TYPE),
-    ("Content-Security-Policy", page::CONTENT_SECURITY_POLICY),
-    ("X-Content-Type-Options", page::CONTENT_TYPE_OPTIONS),
-    ("Referrer-Policy", page::REFERRER_POLICY),
-    ("Cache-Control", "no-store"),
-];
 
 pub struct Renderer {
     known: Known,
@@ -61,7 +54,7 @@ impl Renderer {
     pub fn render(&self, task: &Task, scrape: &Scrape) -> Response {
         let (headers, body) = match &task.route {
             Route::Metrics => (METRICS_HEADERS, self.metrics(scrape, task.takes_gzip)),
-            Route::Page(query) => (PAGE_HEADERS, self.page(scrape, query, task.takes_gzip)),
+            Route::Page(query) => (page::HEADERS, self.page(scrape, query, task.takes_gzip)),
         };
         let encoding = task.takes_gzip.then_some(("Content-Encoding", "gzip"));
         let headers: Vec<_> = headers.iter().copied().chain(encoding).collect();

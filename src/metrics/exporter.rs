@@ -9,7 +9,7 @@ use crate::metrics::text_format::{Family, Label, Row, counter, gauge, summary, w
 use crate::model::{Counters, Endpoint, RateLimit};
 use crate::system::Process;
 
-/// Everything that does not depend on the collection.
+/// Everything that does not depend on the snapshot.
 pub fn render_exporter(counters: &Counters, process: &Process) -> Vec<u8> {
     // 19 reasons and some 40 other samples.
     let mut output = Vec::with_capacity(4 * 1024);
@@ -106,8 +106,7 @@ pub const PROCESS_ROWS: [Row<Process>; 7] = [
 ];
 
 fn errors(family: &mut Family<'_>, counters: &Counters) {
-    for reason in Reason::ALL {
-        let count = counters.errors[reason as usize];
+    for (reason, count) in Reason::ALL.into_iter().zip(counters.errors) {
         family.sample(&[Label::Text(reason.label())], count);
     }
 }

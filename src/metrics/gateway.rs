@@ -185,8 +185,7 @@ fn round_trip<V: Into<Value>>(
     report: &GatewayReport,
     value: fn(RoundTripTimes) -> V,
 ) {
-    let live = report.live_stats();
-    let times = live.and_then(|stats| stats.round_trip_times);
+    let times = report.live_stats().and_then(|stats| stats.round_trip_times);
     family.value(times.map(value));
 }
 
@@ -209,27 +208,23 @@ fn readable(stats: &ConnectionStats, field: &str, count: u64) -> Option<u64> {
 
 fn info(family: &mut Family<'_>, report: &GatewayReport) {
     let gateway = &report.gateway;
-    let labels = [
-        Label::Text(&gateway.eui),
-        Label::Text(&gateway.name),
-        Label::Joined(&gateway.frequency_plan_ids),
-        Label::Text(&gateway.gateway_server_address),
-    ];
-    family.sample(&labels, 1);
+    let plans = gateway.frequency_plan_ids.join(",");
+    let address = &gateway.gateway_server_address;
+    let labels = [&gateway.eui, &gateway.name, &plans, address];
+    family.sample(&labels.map(|text| Label::Text(text)), 1);
 }
 
 fn connection_info(family: &mut Family<'_>, report: &GatewayReport) {
     if let Some(stats) = report.stats() {
-        let [protocol, remote_ip] = [&stats.protocol, &stats.remote_ip].map(|s| Label::Text(s));
-        family.sample(&[protocol, remote_ip], 1);
+        let labels = [&stats.protocol, &stats.remote_ip];
+        family.sample(&labels.map(|text| Label::Text(text)), 1);
     }
 }
 
 /// A band that is named twice counts once: a series must not appear twice.
 fn sub_bands(family: &mut Family<'_>, report: &GatewayReport, value: fn(&SubBand) -> f64) {
-    let bands = report
-        .live_stats()
-        .map_or(&[][..], |stats| &stats.sub_bands);
+    let stats = report.live_stats();
+    let bands = stats.map_or(&[][..], |stats| &stats.sub_bands);
     let range = |band: &SubBand| (band.min_frequency, band.max_frequency);
     for (index, band) in bands.iter().enumerate() {
         let (min, max) = range(band);
@@ -249,19 +244,17 @@ fn antennas(family: &mut Family<'_>, report: &GatewayReport, value: fn(&Location
 }
 
 fn status_metrics(family: &mut Family<'_>, report: &GatewayReport) {
-    let status = report.last_status();
-    let metrics = status.map_or(&[][..], |status| &status.metrics);
-    for (metric, value) in metrics {
+    let status = report.last_status().into_iter();
+    for (metric, value) in status.flat_map(|status| &status.metrics) {
         family.sample(&[Label::Text(metric)], *value);
     }
 }
 
 fn versions(family: &mut Family<'_>, report: &GatewayReport) {
-    let status = report.last_status();
-    let versions = status.map_or(&[][..], |status| &status.versions);
-    for (component, version) in versions {
-        let [component, version] = [component, version].map(|s| Label::Text(s));
-        family.sample(&[component, version], 1);
+    let status = report.last_status().into_iter();
+    for (component, version) in status.flat_map(|status| &status.versions) {
+        let labels = [component, version];
+        family.sample(&labels.map(|text| Label::Text(text)), 1);
     }
 }
 

@@ -1,7 +1,7 @@
-//! From a collection to the text of /metrics, and the catalogue of every metric there is.
+//! From a snapshot to the text of /metrics, and the catalogue of every metric there is.
 //!
 //! Rows are written one after the other, each for all gateways, so that families stay whole. The
-//! two halves of the text have no family in common: the one depends on the collection alone and
+//! two halves of the text have no family in common: the one depends on the snapshot alone and
 //! can be kept as long as that; the other changes with every request.
 
 mod exporter;
@@ -26,14 +26,14 @@ pub mod properties;
 /// used is never touched, so it costs no memory; what is missing costs a copy of everything.
 const RESERVED_BYTES_PER_GATEWAY: usize = 6 * 1024;
 
-/// Everything that depends on the collection alone.
-pub fn render_gateways(collection: &Snapshot) -> Vec<u8> {
+/// Everything that depends on the snapshot alone.
+pub fn render_gateways(snapshot: &Snapshot) -> Vec<u8> {
     let mut output =
-        Vec::with_capacity(1024 + collection.gateways.len() * RESERVED_BYTES_PER_GATEWAY);
-    write_rows(&mut output, &COLLECTION_ROWS, collection);
+        Vec::with_capacity(1024 + snapshot.gateways.len() * RESERVED_BYTES_PER_GATEWAY);
+    write_rows(&mut output, &COLLECTION_ROWS, snapshot);
     for row in &GATEWAY_ROWS {
         let mut family = Family::new(&mut output, &row.metric);
-        for report in &collection.gateways {
+        for report in &snapshot.gateways {
             family.of_gateway(&report.gateway.gateway_id);
             (row.write)(&mut family, report);
         }
@@ -45,7 +45,7 @@ const COLLECTION_ROWS: [Row<Snapshot>; 5] = [
     gauge(
         "ttn_up",
         "1 if the API gave the list and answered every request of the last collection, 0 if not",
-        |family, collection| family.sample(&[], collection.is_api_up),
+        |family, snapshot| family.sample(&[], snapshot.is_api_up),
     ),
     gauge(
         "ttn_exporter_gateways",
@@ -61,29 +61,25 @@ const COLLECTION_ROWS: [Row<Snapshot>; 5] = [
     gauge(
         "ttn_exporter_api_key_expiry_timestamp_seconds",
         "When the API key expires, since the Unix epoch; absent for a key that does not",
-        key_expiry,
+        |family, snapshot| family.value(snapshot.key.as_ref().and_then(|key| key.expires_at)),
     ),
     gauge(
         "ttn_exporter_scrape_duration_seconds",
         "How long the last collection took",
-        |family, collection| family.sample(&[], collection.duration),
+        |family, snapshot| family.sample(&[], snapshot.duration),
     ),
 ];
 
-fn gateways_by_state(family: &mut Family<'_>, collection: &Snapshot) {
+fn gateways_by_state(family: &mut Family<'_>, snapshot: &Snapshot) {
     for state in [State::Connected, State::Disconnected, State::Unknown] {
-        let count = collection.count(state) as u64;
+        let count = snapshot.count(state) as u64;
         family.sample(&[Label::Text(state.label())], count);
     }
 }
 
-fn list_timestamp(family: &mut Family<'_>, collection: &Snapshot) {
-    let obtained_at = collection.list_obtained_at;
+fn list_timestamp(family: &mut Family<'_>, snapshot: &Snapshot) {
+    let obtained_at = snapshot.list_obtained_at;
     family.value(obtained_at.and_then(|at| at.duration_since(UNIX_EPOCH).ok()));
-}
-
-fn key_expiry(family: &mut Family<'_>, collection: &Snapshot) {
-    family.value(collection.key.as_ref().and_then(|key| key.expires_at));
 }
 
 #[cfg(test)]

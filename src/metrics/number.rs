@@ -78,29 +78,22 @@ fn push_seconds(output: &mut Vec<u8>, seconds: Duration) {
     if seconds.subsec_nanos() == 0 {
         return;
     }
-    // The billion keeps the leading zeros; its own digit gives way to the point.
+    // One billion more keeps the leading zeros; its own digit is cut off.
     let mut buffer = itoa::Buffer::new();
     let digits = buffer.format(1_000_000_000 + seconds.subsec_nanos());
     output.push(b'.');
     output.extend_from_slice(digits[1..].trim_end_matches('0').as_bytes());
 }
 
+/// zmij spells integers, too, as doubles: `100.0`.
 fn push_float(output: &mut Vec<u8>, value: f64) {
-    // Up to here every integer is a double of its own.
-    const EXACT_INTEGERS: f64 = 9_007_199_254_740_992.0;
-    if value.is_nan() {
-        output.extend_from_slice(b"NaN");
-    } else if value.is_infinite() {
-        output.extend_from_slice(if value > 0.0 { b"+Inf" } else { b"-Inf" });
-    } else if value.trunc() == value && value.abs() <= EXACT_INTEGERS {
-        // The sign bit and not a comparison: there is a negative zero.
-        if value.is_sign_negative() {
-            output.push(b'-');
-        }
-        push_integer(output, value.abs() as u64);
-    } else {
-        output.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
-    }
+    let mut buffer = zmij::Buffer::new();
+    let text = match buffer.format(value) {
+        "inf" => "+Inf",
+        "-inf" => "-Inf",
+        text => text.strip_suffix(".0").unwrap_or(text),
+    };
+    output.extend_from_slice(text.as_bytes());
 }
 
 #[cfg(test)]

@@ -58,12 +58,9 @@ const fn row<T>(
 
 impl<T> Row<T> {
     /// The same with these labels.
-    pub const fn with(self, labels: &'static [&'static str]) -> Row<T> {
-        let metric = Metric {
-            labels,
-            ..self.metric
-        };
-        Row { metric, ..self }
+    pub const fn with(mut self, labels: &'static [&'static str]) -> Row<T> {
+        self.metric.labels = labels;
+        self
     }
 }
 
@@ -80,8 +77,6 @@ pub enum Label<'value> {
     /// Any Unicode; escaped here.
     Text(&'value str),
     Integer(u64),
-    /// Several texts with commas between them.
-    Joined(&'value [String]),
 }
 
 /// One family while its samples are written. HELP and TYPE go out before the first sample, so a
@@ -161,12 +156,14 @@ impl<'output> Family<'output> {
         }
         for (name, value) in self.metric.labels.iter().zip(values) {
             push_all(self.output, &[separator, name, "=\""]);
-            push_label_value(self.output, *value);
+            match *value {
+                Label::Text(text) => push_escaped(self.output, text, SPECIAL),
+                Label::Integer(number) => push_integer(self.output, number),
+            }
             separator = "\",";
         }
-        let has_labels = self.gateway_id.is_some() || !values.is_empty();
-        let end: &[u8] = if has_labels { b"\"} " } else { b" " };
-        self.output.extend_from_slice(end);
+        let end = if separator == "{" { " " } else { "\"} " };
+        push_all(self.output, &[end]);
     }
 }
 
@@ -179,28 +176,13 @@ fn push_header(output: &mut Vec<u8>, metric: &Metric) {
 /// What is escaped in the value of a label.
 const SPECIAL: &[u8] = b"\\\n\"";
 
-fn push_label_value(output: &mut Vec<u8>, value: Label<'_>) {
-    match value {
-        Label::Text(text) => push_escaped(output, text, SPECIAL),
-        Label::Integer(value) => push_integer(output, value),
-        Label::Joined(texts) => {
-            for (index, text) in texts.iter().enumerate() {
-                if index > 0 {
-                    output.push(b',');
-                }
-                push_escaped(output, text, SPECIAL);
-            }
-        }
-    }
-}
-
 fn push_all(output: &mut Vec<u8>, parts: &[&str]) {
     for part in parts {
         output.extend_from_slice(part.as_bytes());
     }
 }
 
-/// What is special is ASCII, which no other character of UTF-8 contains.
+/// Special bytes are ASCII, which no other character of UTF-8 contains.
 fn push_escaped(output: &mut Vec<u8>, text: &str, special: &[u8]) {
     let mut rest = text.as_bytes();
     while let Some(index) = rest.iter().position(|byte| special.contains(byte)) {
@@ -249,15 +231,14 @@ mod tests {
     #[test]
     fn escapes_what_the_format_asks_for_and_nothing_else() {
         let text = Label::Text("\"\\\n\\n");
-        let joined = ["x".to_string(), "\"y\n".to_string(), "\\".to_string()];
         check(
-            [text, Label::Joined(&joined)],
+            [text, Label::Text("x,\"y\n,\\")],
             1,
             r#"ttn_test{a="\"\\\n\\n",b="x,\"y\n,\\"} 1"#,
         );
         let plain = Label::Text("é 🛰\t\r\0{}=,");
         check(
-            [plain, Label::Joined(&[])],
+            [plain, Label::Text("")],
             true,
             "ttn_test{a=\"é 🛰\t\r\0{}=,\",b=\"\"} 1",
         );

@@ -18,26 +18,22 @@ const CLOCK_TOLERANCE_SECONDS: i64 = 120;
 const KEY_EXPIRY_SOON_SECONDS: i64 = 14 * 86_400;
 
 /// What is wrong with the API, and what to do about it; nothing where all is well.
-pub fn problems(collection: &Snapshot, now: Timestamp) -> String {
-    let key = collection.key.as_deref();
+pub fn problems(snapshot: &Snapshot, now: Timestamp) -> String {
+    let key = snapshot.key.as_deref();
     let of_all = [
-        clock_problem(collection, now),
-        list_problem(collection),
+        clock_problem(snapshot, now),
+        list_problem(snapshot),
         key.and_then(rights_problem),
         key.and_then(|key| expiry_problem(key, now)),
     ];
-    let warnings = collection.warnings.iter();
-    let warnings =
-        warnings.map(|warning| problem("The server sent a warning:", &isolated(warning)));
-    let items: String = of_all
-        .into_iter()
-        .flatten()
-        .chain(gateway_problems(collection))
-        .chain(warnings)
-        .collect();
+    let mut items: Vec<_> = of_all.into_iter().flatten().collect();
+    items.extend(gateway_problems(snapshot));
+    let warning = |text: &String| problem("The server sent a warning:", &isolated(text));
+    items.extend(snapshot.warnings.iter().map(warning));
     if items.is_empty() {
-        return items;
+        return String::new();
     }
+    let items = items.concat();
     format!(
         "<section aria-label=\"Problems\">\n<ul class=\"problems\">\n{items}</ul>\n</section>\n"
     )
@@ -52,28 +48,30 @@ fn failure(what: &str, error: &FetchError) -> String {
     let what = format!("{what} because {}.", error.reason.words());
     let advice = with_flags_marked(error.reason.advice());
     let context = with_flags_marked(&escaped(&error.context));
-    let advice = format!("{advice}</p>\n<p class=\"context\"><bdi>{context}</bdi>");
-    problem(&what, &advice)
+    problem(
+        &what,
+        &format!("{advice}</p>\n<p class=\"context\"><bdi>{context}</bdi>"),
+    )
 }
 
 /// Markup whose flags are set apart as what they are.
 fn with_flags_marked(markup: &str) -> String {
-    let words = markup.split(' ').map(|word| {
+    let marked = |word: &str| {
         let flag = word.trim_end_matches(['.', ',', ':']);
         match flag.starts_with("--") {
             true => format!("<code>{flag}</code>{}", &word[flag.len()..]),
             false => word.to_string(),
         }
-    });
-    words.collect::<Vec<_>>().join(" ")
+    };
+    let words: Vec<_> = markup.split(' ').map(marked).collect();
+    words.join(" ")
 }
 
 /// A machine without a battery clock starts in the past until it has reached a time server.
-fn clock_problem(collection: &Snapshot, now: Timestamp) -> Option<String> {
-    let stats = collection.gateways.iter().filter_map(|g| g.stats());
-    let newest = stats
-        .filter_map(|s| s.last_seen().max(s.connected_at))
-        .max()?;
+fn clock_problem(snapshot: &Snapshot, now: Timestamp) -> Option<String> {
+    let stats = snapshot.gateways.iter().filter_map(|g| g.stats());
+    let seen = stats.filter_map(|s| s.last_seen().max(s.connected_at));
+    let newest = seen.max()?;
     let behind = newest.seconds.saturating_sub(now.seconds);
     let amount = amount(behind.unsigned_abs()).filter(|_| behind > CLOCK_TOLERANCE_SECONDS)?;
     Some(problem(
@@ -82,9 +80,9 @@ fn clock_problem(collection: &Snapshot, now: Timestamp) -> Option<String> {
     ))
 }
 
-fn list_problem(collection: &Snapshot) -> Option<String> {
-    let error = collection.list_error.as_ref()?;
-    let what = match collection.gateways.is_empty() {
+fn list_problem(snapshot: &Snapshot) -> Option<String> {
+    let error = snapshot.list_error.as_ref()?;
+    let what = match snapshot.gateways.is_empty() {
         true => "The list of gateways is missing",
         false => "The list of gateways may be old or incomplete",
     };
@@ -92,20 +90,14 @@ fn list_problem(collection: &Snapshot) -> Option<String> {
 }
 
 fn rights_problem(key: &KeyInfo) -> Option<String> {
-    let rights = key.missing_rights.iter();
-    let rights: Vec<_> = rights
-        .map(|right| format!("“{}”", escaped(right)))
-        .collect();
-    let what = match rights.len() {
+    let what = match key.missing_rights.len() {
         0 => return None,
         1 => "The API key lacks a right that this exporter needs:",
         _ => "The API key lacks rights that this exporter needs:",
     };
-    let rights = rights.join(", ");
-    Some(problem(
-        what,
-        &format!("{rights}. Grant it in the console, under API keys."),
-    ))
+    let rights = escaped(&key.missing_rights.join("”, “"));
+    let advice = format!("“{rights}”. Grant it in the console, under API keys.");
+    Some(problem(what, &advice))
 }
 
 fn expiry_problem(key: &KeyInfo, now: Timestamp) -> Option<String> {
@@ -122,9 +114,9 @@ fn expiry_problem(key: &KeyInfo, now: Timestamp) -> Option<String> {
 
 /// One problem for each reason, the one that hides most gateways first. The contexts of one
 /// reason are alike, so the first stands for all.
-fn gateway_problems(collection: &Snapshot) -> impl Iterator<Item = String> {
+fn gateway_problems(snapshot: &Snapshot) -> impl Iterator<Item = String> {
     let mut by_reason: BTreeMap<Reason, (u64, &FetchError)> = BTreeMap::new();
-    let reports = collection.gateways.iter();
+    let reports = snapshot.gateways.iter();
     for error in reports.filter_map(|report| report.outcome.as_ref().err()) {
         by_reason.entry(error.reason).or_insert((0, error)).0 += 1;
     }
@@ -137,24 +129,21 @@ fn gateway_problems(collection: &Snapshot) -> impl Iterator<Item = String> {
 }
 
 /// The figures of the last collection and of all requests.
-pub fn facts(collection: &Snapshot, counters: &Counters, now: Timestamp) -> String {
-    let answered = match collection.is_api_up {
+pub fn facts(snapshot: &Snapshot, counters: &Counters, now: Timestamp) -> String {
+    let answered = match snapshot.is_api_up {
         true => "the API answered every request",
         false => "the API did not answer every request",
     };
-    let collected = format!(
-        "{} <small>took {}; {answered}</small>",
-        ago(timestamp(collection.at), now),
-        took(collection.duration)
-    );
-    let list = match collection.list_obtained_at {
+    let (age, duration) = (ago(timestamp(snapshot.at), now), took(snapshot.duration));
+    let collected = format!("{age} <small>took {duration}; {answered}</small>");
+    let list = match snapshot.list_obtained_at {
         Some(at) => format!("read whole {}", ago(timestamp(at), now)),
         None => "not read whole yet".to_string(),
     };
     let facts = definitions(&[
         ("Last collection", collected),
         ("Gateway list", list),
-        ("API key", key_life(collection.key.as_deref(), now)),
+        ("API key", key_life(snapshot.key.as_deref(), now)),
         ("Rate limit left", rate_limits(counters)),
         ("Since start", since_start(counters)),
         ("Last error", last_error(counters, now)),
@@ -174,45 +163,38 @@ fn key_life(key: Option<&KeyInfo>, now: Timestamp) -> String {
     }
 }
 
-/// By the host that announced it.
+/// One figure for each host that announced it.
 fn rate_limits(counters: &Counters) -> String {
+    if counters.rate_limits.is_empty() {
+        return "not announced".to_string();
+    }
     let told = counters.rate_limits.iter().map(|(name, rate)| {
         let (available, limit) = (grouped(rate.available), grouped(rate.limit));
         format!("{available} of {limit} <small>{}</small>", host(name))
     });
-    match told.collect::<String>() {
-        none if none.is_empty() => "not announced".to_string(),
-        some => some,
-    }
+    told.collect()
 }
 
-/// Reasons are told by the labels that the metric has, so that one leads to the other.
+/// Reasons are named as in the label `reason` of `ttn_exporter_errors_total`.
 fn since_start(counters: &Counters) -> String {
     let reasons = Reason::ALL.into_iter().zip(counters.errors);
     let mut reasons: Vec<_> = reasons.filter(|(_, count)| *count > 0).collect();
     reasons.sort_by_key(|(_, count)| Reverse(*count));
-    let reasons = reasons
-        .iter()
-        .map(|(reason, count)| format!("{}\u{a0}{}", grouped(*count), reason.label()))
-        .collect::<Vec<_>>();
-    format!(
-        "{}, {} <small>{}</small>",
-        counted(counters.request_count.iter().sum(), "request"),
-        counted(counters.errors.iter().sum(), "error"),
-        reasons.join(", ")
-    )
+    let reasons = reasons.into_iter();
+    let reasons = reasons.map(|(r, count)| format!("{}\u{a0}{}", grouped(count), r.label()));
+    let reasons = reasons.collect::<Vec<_>>().join(", ");
+    let requests = counted(counters.request_count.iter().sum(), "request");
+    let errors = counted(counters.errors.iter().sum(), "error");
+    format!("{requests}, {errors} <small>{reasons}</small>")
 }
 
 fn last_error(counters: &Counters, now: Timestamp) -> String {
     let Some((at, error)) = &counters.last_error else {
         return "none".to_string();
     };
-    format!(
-        "{}: {} <small>{}</small>",
-        ago(timestamp(*at), now),
-        error.reason.words(),
-        with_flags_marked(error.reason.advice())
-    )
+    let (age, words) = (ago(timestamp(*at), now), error.reason.words());
+    let advice = with_flags_marked(error.reason.advice());
+    format!("{age}: {words} <small>{advice}</small>")
 }
 
 #[cfg(test)]

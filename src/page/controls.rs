@@ -11,15 +11,14 @@ pub const ROWS_MAX: usize = 100;
 
 /// How many gateways are in each state, each a link to those alone, and how much is received.
 /// The counts are those of all gateways, whatever is shown.
-pub fn totals(collection: &Snapshot, query: &Query) -> String {
-    if collection.gateways.is_empty() {
+pub fn totals(snapshot: &Snapshot, query: &Query) -> String {
+    if snapshot.gateways.is_empty() {
         return String::new();
     }
-    let tile = |state| state_tile(collection.count(state), state, query);
+    let tile = |state| state_tile(snapshot.count(state), state, query);
     let tiles: String = State::WORST_FIRST.into_iter().map(tile).collect();
-    let rates = collection.gateways.iter().map(|g| g.uplinks_per_hour);
-    let sum = rates.flatten().reduce(|sum, rate| sum + rate);
-    let rate = per_hour(sum);
+    let rates = snapshot.gateways.iter().map(|g| g.uplinks_per_hour);
+    let rate = per_hour(rates.flatten().reduce(|sum, rate| sum + rate));
     format!(
         "<section aria-label=\"Totals\">\n<ul class=\"totals\">\n{tiles}\
          <li><p><b>{rate}</b> <span>uplinks per hour</span></p></li>\n</ul>\n</section>\n"
@@ -36,7 +35,7 @@ fn state_tile(count: usize, state: State, query: &Query) -> String {
         true => " aria-current=\"true\"",
         false => "",
     };
-    let link = query.link_with(|query| (query.state, query.page) = (Some(state), 1));
+    let link = query.link_with(|query| (query.state, query.page) = (Some(state), 0));
     format!("<li class=\"{name}\"><a href=\"{link}\"{current}>{tile}</a></li>\n")
 }
 
@@ -46,7 +45,7 @@ pub fn search(query: &Query) -> String {
         format!("<input type=\"hidden\" name=\"{name}\" value=\"{value}\">\n")
     };
     let state = query.state.map(|state| hidden("state", state.label()));
-    let refresh = (!query.is_refreshing).then(|| hidden("refresh", "0"));
+    let refresh = query.is_paused.then(|| hidden("refresh", "0"));
     format!(
         "<form method=\"get\" action=\"/\" role=\"search\">\n{}{}\
          <label for=\"q\">Search</label>\n\
@@ -60,19 +59,17 @@ pub fn search(query: &Query) -> String {
 
 /// What of all gateways is shown, and how to come back to all of them; nothing where all are.
 pub fn selection(query: &Query, total: usize) -> String {
-    let all = Query {
-        is_refreshing: query.is_refreshing,
-        ..Query::default()
-    };
-    let state = query.state.map(|state| format!("{} ", state.label()));
-    let gateways = counted(
-        total as u64,
-        &format!("{}gateway", state.unwrap_or_default()),
-    );
     let text = match query.text.as_str() {
         "" if query.state.is_none() => return String::new(),
         "" => String::new(),
         text => format!(" with “{}” in ID, name or EUI", isolated(text)),
+    };
+    let state = query.state.map(|state| format!("{} ", state.label()));
+    let noun = format!("{}gateway", state.unwrap_or_default());
+    let gateways = counted(total as u64, &noun);
+    let all = Query {
+        is_paused: query.is_paused,
+        ..Query::default()
     };
     let all = all.link();
     format!(
@@ -82,25 +79,22 @@ pub fn selection(query: &Query, total: usize) -> String {
 
 /// Links to the pages before and after `page`; nothing where there is one page.
 pub fn pager(query: &Query, page: usize, total: usize) -> String {
-    let end = (page * ROWS_MAX).min(total);
-    let start = (page - 1) * ROWS_MAX + 1;
-    let link = |exists: bool, page: usize, words: &str| match exists {
-        true => {
-            let link = query.link_with(|query| query.page = page);
-            format!("<a href=\"{link}\">{words}</a>")
-        }
-        false => format!("<span>{words}</span>"),
-    };
     if total <= ROWS_MAX {
         return String::new();
     }
+    let (start, end) = (page * ROWS_MAX, (page * ROWS_MAX + ROWS_MAX).min(total));
+    let [first, last, all] = [start + 1, end, total].map(|count| grouped(count as u64));
+    let link = |page: Option<usize>, words: &str| match page {
+        Some(page) => {
+            let link = query.link_with(|query| query.page = page);
+            format!("<a href=\"{link}\">{words}</a>")
+        }
+        None => format!("<span>{words}</span>"),
+    };
     format!(
-        "<nav class=\"pager\" aria-label=\"Pages\">{} <span>{}–{} of {}</span> {}</nav>\n",
-        link(page > 1, page - 1, "Previous"),
-        grouped(start as u64),
-        grouped(end as u64),
-        grouped(total as u64),
-        link(end < total, page + 1, "Next")
+        "<nav class=\"pager\" aria-label=\"Pages\">{} <span>{first}–{last} of {all}</span> {}</nav>\n",
+        link(page.checked_sub(1), "Previous"),
+        link((end < total).then_some(page + 1), "Next")
     )
 }
 
@@ -116,7 +110,7 @@ mod tests {
     #[test]
     fn the_pager_keeps_the_rest_of_the_view() {
         let query = query("state=connected&q=a+b&page=2&refresh=0");
-        let html = pager(&query, 2, 250);
+        let html = pager(&query, 1, 250);
         let rest = "/?state=connected&amp;q=a%20b";
         assert!(
             html.contains(&format!("\"{rest}&amp;refresh=0\">Previous")),
@@ -127,9 +121,9 @@ mod tests {
             "{html}"
         );
         assert!(html.contains("101–200 of 250"), "{html}");
-        let last = pager(&query, 3, 250);
+        let last = pager(&query, 2, 250);
         assert!(last.contains("201–250 of 250</span> <span>Next"), "{last}");
-        assert_eq!(pager(&query, 1, 100), "");
+        assert_eq!(pager(&query, 0, 100), "");
     }
 
     #[test]

@@ -14,26 +14,20 @@ use super::text::{
 /// A term and its description, which is markup; where that is empty, nothing is shown.
 type Row = (&'static str, String);
 
-/// Terms and descriptions; nothing is left out but what is not known.
+/// The terms and descriptions of everything that is known of the gateway.
 pub fn details(report: &GatewayReport, hosts: &KnownHosts, now: Timestamp) -> String {
     let gateway = &report.gateway;
+    let plans = gateway.frequency_plan_ids.join(", ");
     let mut rows = vec![
         ("EUI", isolated(&gateway.eui)),
-        (
-            "Frequency plan",
-            isolated(&gateway.frequency_plan_ids.join(", ")),
-        ),
+        ("Frequency plan", isolated(&plans)),
     ];
     if let Some(stats) = report.stats() {
         rows.extend(of_stats(stats, now));
     }
     if let Some(stats) = report.live_stats() {
-        let is_slow = is_slow(stats, now);
-        rows.extend(
-            stats
-                .round_trip_times
-                .map(|times| round_trip(times, is_slow)),
-        );
+        let times = stats.round_trip_times.iter();
+        rows.extend(times.map(|times| round_trip(times, is_slow(stats, now))));
         let bands = stats.sub_bands.iter();
         rows.extend(bands.map(|band| sub_band(band, is_full(band, stats, now))));
     }
@@ -44,7 +38,6 @@ pub fn details(report: &GatewayReport, hosts: &KnownHosts, now: Timestamp) -> St
 }
 
 fn of_stats(stats: &ConnectionStats, now: Timestamp) -> Vec<Row> {
-    let last_status = stats.last_status.as_ref();
     let moment = |at: Option<Timestamp>| {
         let shown = at.map(|at| format!("{} <small>{}</small>", utc(at), ago(at, now)));
         shown.unwrap_or_default()
@@ -53,8 +46,12 @@ fn of_stats(stats: &ConnectionStats, now: Timestamp) -> Vec<Row> {
         true => format!("{} <small>since it connected</small>", grouped(count)),
         false => UNKNOWN_FIGURE.to_string(),
     };
+    let acknowledged_at = stats.last_tx_acknowledgment_received_at;
+    let acknowledged = stats.tx_acknowledgment_count;
+    let status = stats.last_status.as_ref();
+    let booted_at = status.and_then(|status| status.boot_time);
+    let versions = status.map_or(&[][..], |status| &status.versions);
     let mut rows = vec![("IP address", isolated(&stats.remote_ip))];
-    let versions = last_status.map_or(&[][..], |status| &status.versions);
     rows.extend(versions.iter().map(version));
     rows.extend([
         ("Connected", moment(stats.connected_at)),
@@ -62,21 +59,12 @@ fn of_stats(stats: &ConnectionStats, now: Timestamp) -> Vec<Row> {
         ("Last status", moment(stats.last_status_received_at)),
         ("Last uplink", moment(stats.last_uplink_received_at)),
         ("Last downlink", moment(stats.last_downlink_received_at)),
-        (
-            "Last TX ack",
-            moment(stats.last_tx_acknowledgment_received_at),
-        ),
-        (
-            "Booted",
-            moment(last_status.and_then(|status| status.boot_time)),
-        ),
+        ("Last TX ack", moment(acknowledged_at)),
+        ("Booted", moment(booted_at)),
         ("Gateway clock", clock_offset(stats).unwrap_or_default()),
         ("Uplinks", count("uplink_count", stats.uplink_count)),
         ("Downlinks", count("downlink_count", stats.downlink_count)),
-        (
-            "TX acks",
-            count("tx_acknowledgment_count", stats.tx_acknowledgment_count),
-        ),
+        ("TX acks", count("tx_acknowledgment_count", acknowledged)),
     ]);
     rows
 }
@@ -86,30 +74,22 @@ fn version((component, version): &(String, String)) -> Row {
     ("Version", version)
 }
 
-fn round_trip(times: RoundTripTimes, is_slow: bool) -> Row {
-    let figures = format!(
-        "<span{}>{} to {} <small>median {}, {}</small></span>",
-        mark(is_slow),
-        took(times.min),
-        took(times.max),
-        took(times.median),
-        counted(times.count, "sample")
-    );
-    ("Round trip", figures)
+fn round_trip(times: &RoundTripTimes, is_slow: bool) -> Row {
+    let [min, max, median] = [times.min, times.max, times.median].map(took);
+    let samples = counted(times.count, "sample");
+    let figures = format!("{min} to {max} <small>median {median}, {samples}</small>");
+    ("Round trip", marked(&figures, is_slow))
 }
 
 fn sub_band(band: &SubBand, is_full: bool) -> Row {
-    let figures = format!(
-        "<span{}>{} <small>{}</small></span>",
-        mark(is_full),
-        band_edges(band),
-        band_figures(band, is_full)
-    );
-    ("Sub-band", figures)
+    let (edges, figures) = (band_edges(band), band_figures(band, is_full));
+    let figures = format!("{edges} <small>{figures}</small>");
+    ("Sub-band", marked(&figures, is_full))
 }
 
-fn mark(is_marked: bool) -> &'static str {
-    if is_marked { " class=\"warn\"" } else { "" }
+fn marked(figures: &str, is_marked: bool) -> String {
+    let class = if is_marked { " class=\"warn\"" } else { "" };
+    format!("<span{class}>{figures}</span>")
 }
 
 /// The gateway's clock in its last status against the moment at which the server received it.
@@ -126,16 +106,11 @@ fn clock_offset(stats: &ConnectionStats) -> Option<String> {
 }
 
 fn antenna(location: &Location) -> Row {
-    let Location {
-        antenna,
-        source,
-        latitude,
-        longitude,
-        altitude,
-    } = location;
-    let source = isolated(source);
+    let (number, source) = (location.antenna, isolated(&location.source));
+    let (latitude, longitude) = (location.latitude, location.longitude);
+    let altitude = location.altitude;
     let position = format!(
-        "{latitude:.5}, {longitude:.5}, {altitude:.0}\u{a0}m <small>antenna {antenna}, {source}</small>"
+        "{latitude:.5}, {longitude:.5}, {altitude:.0}\u{a0}m <small>antenna {number}, {source}</small>"
     );
     ("Antenna position", position)
 }

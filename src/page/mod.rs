@@ -1,8 +1,7 @@
-//! The status page: one collection as HTML for a person, whole in one answer.
+//! The status page: one snapshot as HTML for a person, whole in one answer.
 //!
 //! No script, no request for anything else, nothing that is not escaped; the style stands in
-//! the page and its hash in the Content-Security-Policy. It knows no HTTP: the server sends
-//! the text with the headers below.
+//! the page and its hash in the Content-Security-Policy.
 
 mod api;
 mod controls;
@@ -27,93 +26,64 @@ use query::Query;
 use table::{selected, table};
 use text::{date_and_time, grouped, timestamp};
 
-pub const CONTENT_TYPE: &str = "text/html; charset=utf-8";
+/// The headers of an answer with the page.
+pub const HEADERS: &[(&str, &str)] = &[
+    ("Content-Type", "text/html; charset=utf-8"),
+    ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
+    ("X-Content-Type-Options", "nosniff"),
+    // The project's site learns no address of this network.
+    ("Referrer-Policy", "no-referrer"),
+    ("Cache-Control", "no-store"),
+];
 
 /// Nothing may load or run but this page's own style and the pictures inside it; its form
 /// comes back here alone. The hash is that of assets/page.css; a test says the new one when
 /// that file changes.
-pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
      style-src 'sha256-UBMeLMTlUCETB1rioPuESet++a/7PK1drdlr7rmlMJg='; \
      img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
-/// `X-Content-Type-Options`
-pub const CONTENT_TYPE_OPTIONS: &str = "nosniff";
-
-/// `Referrer-Policy`: the project's site learns no address of this network.
-pub const REFERRER_POLICY: &str = "no-referrer";
-
 const NAME: &str = env!("CARGO_PKG_NAME");
-const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// Empty where Cargo.toml names none.
-const REPOSITORY: &str = env!("CARGO_PKG_REPOSITORY");
 
 /// The server stores what it knows of a gateway about every 30 s.
 const REFRESH_SECONDS: u32 = 30;
 
-/// The page for `collection`, with ages as of `now`. `hosts` says where each gateway's console
+/// The page for `snapshot`, with ages as of `now`. `hosts` says where each gateway's console
 /// is; `query` is what stands in the address between `?` and `#`.
 pub fn render(
-    collection: &Snapshot,
+    snapshot: &Snapshot,
     counters: &Counters,
     hosts: &KnownHosts,
     query: &str,
     now: SystemTime,
 ) -> String {
     let (query, now) = (Query::parse(query), timestamp(now));
-    let verdict = verdict(collection);
+    let mut states = State::WORST_FIRST.into_iter();
+    let worst = states.find(|state| snapshot.count(*state) > 0);
+    let verdict = verdict(snapshot, worst);
     [
-        head(collection, &verdict, &query),
-        header(collection, &verdict, &query, now),
+        head(&verdict, worst, &query),
+        header(&verdict, worst, &query, now),
         "<main>\n".to_string(),
-        problems(collection, now),
-        totals(collection, &query),
-        gateways(collection, hosts, &query, now),
-        facts(collection, counters, now),
+        problems(snapshot, now),
+        totals(snapshot, &query),
+        gateways(snapshot, hosts, &query, now),
+        facts(snapshot, counters, now),
         "</main>\n".to_string(),
         footer(),
     ]
     .concat()
 }
 
-fn gateways(collection: &Snapshot, hosts: &KnownHosts, query: &Query, now: Timestamp) -> String {
-    let content = match collection.gateways.is_empty() {
-        true => nothing(collection),
-        false => view(collection, hosts, query, now),
-    };
-    format!(
-        "<section aria-labelledby=\"gateways\">\n\
-         <h2 id=\"gateways\">Gateways</h2>\n{content}</section>\n"
-    )
-}
-
-/// The part of the gateways that is asked for. A page that does not exist is the last one.
-fn view(collection: &Snapshot, hosts: &KnownHosts, query: &Query, now: Timestamp) -> String {
-    let rows = selected(&collection.gateways, query, now);
-    let pages: Vec<_> = rows.chunks(ROWS_MAX).collect();
-    let page = query.page.min(pages.len()).max(1);
-    let table = match pages.get(page - 1) {
-        Some(rows) => table(rows, hosts, now),
-        None => "<div class=\"empty\"><p>No gateway is like that.</p></div>\n".to_string(),
-    };
-    let pager = pager(query, page, rows.len());
-    search(query) + &selection(query, rows.len()) + &pager + &table + &pager
-}
-
-/// The state that the person should know of first; none without gateways.
-fn worst(collection: &Snapshot) -> Option<State> {
-    let occurs = |state: &State| collection.count(*state) > 0;
-    State::WORST_FIRST.into_iter().find(occurs)
-}
-
 /// The whole page in one sentence: its heading and the title of its tab.
-fn verdict(collection: &Snapshot) -> String {
-    let Some(worst) = worst(collection) else {
-        return match collection.list_error {
+fn verdict(snapshot: &Snapshot, worst: Option<State>) -> String {
+    let Some(worst) = worst else {
+        return match snapshot.list_error {
             Some(_) => "The gateways are not known".to_string(),
             None => "No gateways".to_string(),
         };
     };
-    let (count, all) = (collection.count(worst), collection.gateways.len());
+    let (count, all) = (snapshot.count(worst), snapshot.gateways.len());
     let [some, total] = [count, all].map(|count| grouped(count as u64));
     let state = worst.label();
     match count {
@@ -124,16 +94,16 @@ fn verdict(collection: &Snapshot) -> String {
     }
 }
 
-fn head(collection: &Snapshot, verdict: &str, query: &Query) -> String {
+fn head(verdict: &str, worst: Option<State>, query: &Query) -> String {
     // With its address: a browser does not run a refresh without one after a click on `#…`.
-    let refresh = match query.is_refreshing {
-        true => format!(
+    let refresh = match query.is_paused {
+        true => String::new(),
+        false => format!(
             "<meta http-equiv=\"refresh\" content=\"{REFRESH_SECONDS};url={}\">\n",
             query.link()
         ),
-        false => String::new(),
     };
-    let icon = icon(worst(collection));
+    let icon = icon(worst);
     let style = assets::style();
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -160,46 +130,73 @@ fn icon(worst: Option<State>) -> String {
     )
 }
 
-fn header(collection: &Snapshot, verdict: &str, query: &Query, now: Timestamp) -> String {
-    let state = worst(collection).map(State::label).unwrap_or_default();
+fn header(verdict: &str, worst: Option<State>, query: &Query, now: Timestamp) -> String {
+    let state = worst.map_or("", State::label);
     let (_, time) = date_and_time(now);
     let every = format!("every {REFRESH_SECONDS}\u{a0}s");
-    let (refreshes, other) = match query.is_refreshing {
-        true => (format!("refreshes {every}"), "Stop refreshing".to_string()),
-        false => ("does not refresh".to_string(), format!("Refresh {every}")),
+    let (refreshes, other) = match query.is_paused {
+        true => ("does not refresh".to_string(), format!("Refresh {every}")),
+        false => (format!("refreshes {every}"), "Stop refreshing".to_string()),
     };
-    let link = query.link_with(|query| query.is_refreshing = !query.is_refreshing);
+    let link = query.link_with(|query| query.is_paused = !query.is_paused);
     format!(
         "<header class=\"{state}\">\n<p class=\"product\">{NAME}</p>\n<h1>{verdict}</h1>\n\
          <p>As of {time} UTC. This page {refreshes}. <a href=\"{link}\">{other}</a></p>\n</header>\n"
     )
 }
 
+fn gateways(snapshot: &Snapshot, hosts: &KnownHosts, query: &Query, now: Timestamp) -> String {
+    let content = match snapshot.gateways.is_empty() {
+        true => no_gateways(snapshot),
+        false => view(snapshot, hosts, query, now),
+    };
+    format!(
+        "<section aria-labelledby=\"gateways\">\n\
+         <h2 id=\"gateways\">Gateways</h2>\n{content}</section>\n"
+    )
+}
+
+/// The part of the gateways that is asked for. A page that does not exist is the last one.
+fn view(snapshot: &Snapshot, hosts: &KnownHosts, query: &Query, now: Timestamp) -> String {
+    let rows = selected(&snapshot.gateways, query, now);
+    let pages: Vec<_> = rows.chunks(ROWS_MAX).collect();
+    let page = query.page.min(pages.len().saturating_sub(1));
+    let table = match pages.get(page) {
+        Some(rows) => table(rows, hosts, now),
+        None => "<div class=\"empty\"><p>No gateway is like that.</p></div>\n".to_string(),
+    };
+    let pager = pager(query, page, rows.len());
+    search(query) + &selection(query, rows.len()) + &pager + &table + &pager
+}
+
 /// Why there may be nothing to show.
-fn nothing(collection: &Snapshot) -> String {
-    if collection.list_error.is_some() {
-        return "<div class=\"empty\"><p>The gateways appear here once their list can be read. The \
-                exporter keeps trying.</p></div>\n"
-            .to_string();
-    }
-    "<div class=\"empty\">\n<p>The API answered, but it lists no gateway for this API key.</p>\n\
-     <ul>\n\
-     <li>A key lists the gateways of its user or organization: check in the console that this \
-     is a collaborator of the gateways.</li>\n\
-     <li>What <code>--exclude</code> names is left out.</li>\n\
-     <li>If no gateway is registered yet, register one in the console; it appears here by \
-     itself.</li>\n\
-     </ul>\n</div>\n"
-        .to_string()
+fn no_gateways(snapshot: &Snapshot) -> String {
+    let reason = match snapshot.list_error {
+        Some(_) => {
+            "<p>The gateways appear here once their list can be read. The exporter keeps \
+             trying.</p>"
+        }
+        None => {
+            "\n<p>The API answered, but it lists no gateway for this API key.</p>\n<ul>\n\
+             <li>A key lists the gateways of its user or organization: check in the console \
+             that this is a collaborator of the gateways.</li>\n\
+             <li>What <code>--exclude</code> names is left out.</li>\n\
+             <li>If no gateway is registered yet, register one in the console; it appears here \
+             by itself.</li>\n</ul>\n"
+        }
+    };
+    format!("<div class=\"empty\">{reason}</div>\n")
 }
 
 fn footer() -> String {
-    let project = match REPOSITORY {
+    let version = env!("CARGO_PKG_VERSION");
+    // Empty where Cargo.toml names none.
+    let project = match env!("CARGO_PKG_REPOSITORY") {
         "" => NAME.to_string(),
         url => format!("<a href=\"{url}\">{NAME}</a>"),
     };
     format!(
-        "<footer>\n<p>{project} {VERSION}</p>\n\
+        "<footer>\n<p>{project} {version}</p>\n\
          <nav aria-label=\"More\"><a href=\"/metrics\">Metrics for Prometheus</a></nav>\n\
          </footer>\n</body>\n</html>\n"
     )
@@ -291,19 +288,22 @@ mod tests {
 
     #[test]
     fn the_heading_tells_the_worst_first() {
-        let heading = |outcomes| verdict(&collection(outcomes));
-        assert_eq!(heading(vec![connected()]), "The gateway is connected");
-        assert_eq!(
-            heading(vec![connected(), connected()]),
-            "All 2 gateways are connected"
+        let check = |outcomes, heading| {
+            let title = format!("<title>{heading} – ");
+            super::tests::check(&collection(outcomes), &Counters::default(), &[&title]);
+        };
+        check(vec![connected()], "The gateway is connected");
+        check(
+            vec![connected(), connected()],
+            "All 2 gateways are connected",
         );
-        assert_eq!(
-            heading(vec![connected(), unknown(Reason::Dns)]),
-            "1 of 2 gateways is unknown"
+        check(
+            vec![connected(), unknown(Reason::Dns)],
+            "1 of 2 gateways is unknown",
         );
-        assert_eq!(
-            heading(vec![Ok(None), unknown(Reason::Dns), Ok(None)]),
-            "2 of 3 gateways are disconnected"
+        check(
+            vec![Ok(None), unknown(Reason::Dns), Ok(None)],
+            "2 of 3 gateways are disconnected",
         );
     }
 

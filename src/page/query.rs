@@ -4,32 +4,22 @@
 //! Pure: the raw query string comes in, links to the same view with one change go out. What
 //! makes no sense is ignored, so that no address is an error.
 
-use crate::model::{Gateway, GatewayReport, State};
+use crate::model::{GatewayReport, State};
 
-/// No honest search is longer; names have at most 50 characters, ids 36.
+/// A longer search finds nothing: names have at most 50 characters, ids 36.
 pub const TEXT_CHARS_MAX: usize = 100;
 
 /// The query string of the address, understood.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
     /// Gateways in this state alone.
     pub state: Option<State>,
     /// Gateways with this text in id, name or EUI, whatever its case; empty for all.
     pub text: String,
-    /// Counted from 1; one that does not exist means the nearest that does.
+    /// Counted from 0, in the address from 1; one that does not exist means the last.
     pub page: usize,
-    pub is_refreshing: bool,
-}
-
-impl Default for Query {
-    fn default() -> Query {
-        Query {
-            state: None,
-            text: String::new(),
-            page: 1,
-            is_refreshing: true,
-        }
-    }
+    /// Whether the page does not refresh itself.
+    pub is_paused: bool,
 }
 
 impl Query {
@@ -48,8 +38,8 @@ impl Query {
                     let text: String = value.trim().chars().take(TEXT_CHARS_MAX).collect();
                     query.text = text.trim_end().to_string();
                 }
-                "page" => query.page = value.parse().unwrap_or(1).max(1),
-                "refresh" => query.is_refreshing = value != "0",
+                "page" => query.page = value.parse().unwrap_or(1_usize).saturating_sub(1),
+                "refresh" => query.is_paused = value == "0",
                 _ => {}
             }
         }
@@ -58,24 +48,19 @@ impl Query {
 
     /// Whether this gateway is asked for.
     pub fn selects(&self, report: &GatewayReport) -> bool {
-        let Gateway {
-            gateway_id,
-            name,
-            eui,
-            ..
-        } = &*report.gateway;
+        let gateway = &report.gateway;
+        let fields = [&gateway.gateway_id, &gateway.name, &gateway.eui];
         let text = self.text.to_lowercase();
         let has_text = |field: &String| field.to_lowercase().contains(&text);
-        self.state.is_none_or(|state| report.state() == state)
-            && [gateway_id, name, eui].into_iter().any(has_text)
+        self.state.is_none_or(|state| report.state() == state) && fields.into_iter().any(has_text)
     }
 
     /// The address of this view, fit for an attribute. Defaults are left out.
     pub fn link(&self) -> String {
         let state = self.state.map(|state| format!("state={}", state.label()));
         let text = (!self.text.is_empty()).then(|| format!("q={}", percent_encoded(&self.text)));
-        let page = (self.page > 1).then(|| format!("page={}", self.page));
-        let refresh = (!self.is_refreshing).then(|| "refresh=0".to_string());
+        let page = (self.page > 0).then(|| format!("page={}", self.page + 1));
+        let refresh = self.is_paused.then(|| "refresh=0".to_string());
         let parameters = [state, text, page, refresh].into_iter().flatten();
         match parameters.collect::<Vec<_>>().join("&amp;") {
             none if none.is_empty() => "/".to_string(),
@@ -99,27 +84,19 @@ fn decoded(value: &str) -> String {
     let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
     for part in parts {
         let digits = part.get(..2);
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                bytes.extend_from_slice(&part.as_bytes()[2..]);
-            }
-            None => {
-                bytes.push(b'%');
-                bytes.extend_from_slice(part.as_bytes());
-            }
-        }
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let rest = byte.map_or(part, |_| &part[2..]);
+        bytes.push(byte.unwrap_or(b'%'));
+        bytes.extend_from_slice(rest.as_bytes());
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Text as a part of a URL (RFC 3986): the unreserved characters stay.
 pub fn percent_encoded(text: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-            char::from(byte).to_string()
-        }
-        _ => format!("%{byte:02X}"),
+    let encode = |byte: u8| match byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
     };
     text.bytes().map(encode).collect()
 }
@@ -129,6 +106,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::model::Gateway;
 
     #[track_caller]
     fn check(raw: &str, expected: Query) {
@@ -141,8 +119,8 @@ mod tests {
         let all = Query {
             state: Some(State::Disconnected),
             text: "Élève 50% & co".into(),
-            page: 2,
-            is_refreshing: false,
+            page: 1,
+            is_paused: true,
         };
         let raw = "state=disconnected&q=%C3%89l%c3%a8ve+50%+%26+co&page=2&refresh=0";
         check(raw, all.clone());
@@ -155,8 +133,8 @@ mod tests {
     fn every_value_may_be_encoded_and_of_two_the_last_counts() {
         let second = Query {
             state: Some(State::Connected),
-            page: 2,
-            is_refreshing: false,
+            page: 1,
+            is_paused: true,
             ..Query::default()
         };
         check("state=%63onnected&page=%32&refresh=%30", second.clone());

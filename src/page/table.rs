@@ -49,22 +49,20 @@ pub fn selected<'a>(
     now: Timestamp,
 ) -> Vec<&'a GatewayReport> {
     let selected = gateways.iter().filter(|report| query.selects(report));
-    let mut rows: Vec<_> = selected.map(|report| (rank(report, now), report)).collect();
+    let mut rows: Vec<_> = selected.collect();
     // Stable: what is equal stays sorted by id.
-    rows.sort_by_key(|(rank, _)| *rank);
-    rows.into_iter().map(|(_, report)| report).collect()
+    rows.sort_by_cached_key(|report| rank(report, now));
+    rows
 }
 
 /// The smallest comes first: by state, then who needs attention, then the newest loss.
 fn rank(report: &GatewayReport, now: Timestamp) -> (usize, bool, Reverse<Option<Timestamp>>) {
-    let state = report.state();
-    let place = State::WORST_FIRST.iter().position(|other| *other == state);
-    let is_fine = report
-        .live_stats()
-        .is_some_and(|stats| !needs_attention(stats, now));
-    let lost_at = match state {
-        State::Disconnected => report.stats().and_then(|stats| stats.disconnected_at),
-        State::Unknown | State::Connected => None,
+    let mut states = State::WORST_FIRST.into_iter();
+    let place = states.position(|state| state == report.state());
+    let (is_fine, lost_at) = match report.stats() {
+        Some(stats) if stats.is_connected() => (!needs_attention(stats, now), None),
+        Some(stats) => (false, stats.disconnected_at),
+        None => (false, None),
     };
     (place.unwrap_or_default(), is_fine, Reverse(lost_at))
 }
@@ -137,35 +135,30 @@ fn body(report: &GatewayReport, hosts: &KnownHosts, now: Timestamp) -> String {
     )
 }
 
-/// The cells in the order of the columns, each with whether it is marked.
+/// The markup of a cell, and whether it is marked.
+type Cell = (String, bool);
+
+/// The cells in the order of the columns. Only a connected gateway has figures.
 fn row(report: &GatewayReport, now: Timestamp) -> String {
     let live = report.live_stats();
-    let seen = report.stats().and_then(ConnectionStats::last_seen);
-    let is_slow = live.is_some_and(|stats| is_slow(stats, now));
-    let busiest = live.and_then(|stats| {
-        let (band, load) = busiest(&stats.sub_bands)?;
-        Some((band, load, is_full(band, stats, now)))
-    });
+    let of_live = |cell: fn(&ConnectionStats, Timestamp) -> Option<Cell>| {
+        live.and_then(|stats| cell(stats, now)).unwrap_or_default()
+    };
+    let rate = live.map(|_| per_hour(report.uplinks_per_hour));
     let cells = [
         (state_cell(report, now), false),
         (name_cell(report), false),
-        (
-            seen.map(|at| ago(at, now)).unwrap_or_default(),
-            live.is_some_and(|stats| is_silent(stats, now)),
-        ),
-        (rate_cell(report), false),
-        (round_trip_cell(live, is_slow), is_slow),
-        (
-            busiest.map(band_cell).unwrap_or_default(),
-            busiest.is_some_and(|(.., is_full)| is_full),
-        ),
+        seen_cell(report, now),
+        (rate.unwrap_or_default(), false),
+        of_live(round_trip_cell),
+        of_live(band_cell),
         (cluster_cell(report), false),
     ];
     let cells: String = COLUMNS.into_iter().zip(cells).map(cell).collect();
     format!("<tr class=\"gateway\">{cells}</tr>\n")
 }
 
-fn cell(((label, class), (content, is_marked)): ((&str, &str), (String, bool))) -> String {
+fn cell(((label, class), (content, is_marked)): ((&str, &str), Cell)) -> String {
     // The name is what a screen reader says before each value of the row.
     let (open, close) = match class {
         "name" => ("th scope=\"row\"", "th"),
@@ -177,47 +170,47 @@ fn cell(((label, class), (content, is_marked)): ((&str, &str), (String, bool))) 
 
 fn state_cell(report: &GatewayReport, now: Timestamp) -> String {
     let since = |at: Option<Timestamp>| at.map(|at| lasting(at, now)).unwrap_or_default();
-    let (word, detail) = match (&report.outcome, report.state()) {
-        (Ok(Some(stats)), State::Connected) => ("Connected", since(stats.connected_at)),
-        (Ok(Some(stats)), _) => ("Disconnected", since(stats.disconnected_at)),
-        (Ok(None), _) => ("Disconnected", "over 48\u{a0}h, or never seen".into()),
-        (Err(error), _) => ("Unknown", error.reason.words().to_string()),
+    let (word, detail) = match &report.outcome {
+        Ok(Some(stats)) if stats.is_connected() => ("Connected", since(stats.connected_at)),
+        Ok(Some(stats)) => ("Disconnected", since(stats.disconnected_at)),
+        Ok(None) => ("Disconnected", "over 48\u{a0}h, or never seen".into()),
+        Err(error) => ("Unknown", error.reason.words().to_string()),
     };
     format!("<span class=\"pill\">{word}</span> <small>{detail}</small>")
 }
 
 fn name_cell(report: &GatewayReport) -> String {
-    let (id, name) = (&report.gateway.gateway_id, &report.gateway.name);
-    match isolated(name) {
-        none if none.is_empty() => format!("<b>{}</b>", isolated(id)),
-        name => format!("<b>{name}</b> <small>{}</small>", isolated(id)),
+    let [id, name] = [&report.gateway.gateway_id, &report.gateway.name].map(|s| isolated(s));
+    match name.is_empty() {
+        true => format!("<b>{id}</b>"),
+        false => format!("<b>{name}</b> <small>{id}</small>"),
     }
 }
 
-/// Only a connected gateway has a rate; "–" where there is none yet.
-fn rate_cell(report: &GatewayReport) -> String {
-    match report.state() {
-        State::Connected => per_hour(report.uplinks_per_hour),
-        State::Disconnected | State::Unknown => String::new(),
-    }
+fn seen_cell(report: &GatewayReport, now: Timestamp) -> Cell {
+    let seen_at = report.stats().and_then(ConnectionStats::last_seen);
+    let seen = seen_at.map(|at| ago(at, now));
+    let live = report.live_stats();
+    let is_marked = live.is_some_and(|stats| is_silent(stats, now));
+    (seen.unwrap_or_default(), is_marked)
 }
 
-fn round_trip_cell(live: Option<&ConnectionStats>, is_slow: bool) -> String {
+fn round_trip_cell(stats: &ConnectionStats, now: Timestamp) -> Option<Cell> {
+    let is_slow = is_slow(stats, now);
     let mark = if is_slow { " <small>slow</small>" } else { "" };
-    let times = live.and_then(|stats| stats.round_trip_times);
-    times
-        .map(|times| took(times.median) + mark)
-        .unwrap_or_default()
+    Some((took(stats.round_trip_times?.median) + mark, is_slow))
 }
 
-fn band_cell((band, load, is_full): (&SubBand, f64, bool)) -> String {
+fn band_cell(stats: &ConnectionStats, now: Timestamp) -> Option<Cell> {
+    let (band, load) = busiest(&stats.sub_bands)?;
+    let is_full = is_full(band, stats, now);
+    let (figures, edges) = (band_figures(band, is_full), band_edges(band));
     let width = (load * 100.0).clamp(0.0, 100.0);
-    format!(
-        "{} <small><svg viewBox=\"0 0 100 4\" preserveAspectRatio=\"none\" \
-         aria-hidden=\"true\"><rect width=\"{width:.1}\" height=\"4\"/></svg>{}</small>",
-        band_figures(band, is_full),
-        band_edges(band)
-    )
+    let bar = format!(
+        "<svg viewBox=\"0 0 100 4\" preserveAspectRatio=\"none\" aria-hidden=\"true\">\
+         <rect width=\"{width:.1}\" height=\"4\"/></svg>"
+    );
+    Some((format!("{figures} <small>{bar}{edges}</small>"), is_full))
 }
 
 /// "0.31 % of 1 %", or "0.31 %" where the band has no limit.
@@ -232,9 +225,9 @@ pub fn band_figures(band: &SubBand, is_full: bool) -> String {
 }
 
 fn cluster_cell(report: &GatewayReport) -> String {
-    let protocol = report.stats().map(|stats| isolated(&stats.protocol));
-    let protocol = protocol.unwrap_or_default();
-    format!("{protocol} <small>{}</small>", host(&report.cluster))
+    let protocol = report.stats().map_or("", |stats| &stats.protocol);
+    let (protocol, cluster) = (isolated(protocol), host(&report.cluster));
+    format!("{protocol} <small>{cluster}</small>")
 }
 
 #[cfg(test)]

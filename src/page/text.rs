@@ -46,21 +46,16 @@ pub fn host(name: &str) -> String {
 
 /// Terms and their descriptions, which are markup; nothing where there is no description.
 pub fn definitions(rows: &[(&str, String)]) -> String {
-    let rows = rows
-        .iter()
-        .filter(|(_, description)| !description.is_empty());
-    rows.map(|(term, description)| format!("<div><dt>{term}</dt><dd>{description}</dd></div>\n"))
+    let rows = rows.iter().filter(|(_, markup)| !markup.is_empty());
+    rows.map(|(term, markup)| format!("<div><dt>{term}</dt><dd>{markup}</dd></div>\n"))
         .collect()
 }
 
-/// A moment of this machine's clock, to the second.
+/// A moment of this machine's clock, to the second. Linux sets no clock before 1970.
 pub fn timestamp(time: SystemTime) -> Timestamp {
-    let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp {
-        seconds: match time.duration_since(UNIX_EPOCH) {
-            Ok(since) => seconds(since),
-            Err(before) => -seconds(before.duration()),
-        },
+        seconds: since_epoch.as_secs() as i64,
         nanoseconds: 0,
     }
 }
@@ -136,15 +131,10 @@ fn civil_date(days_since_epoch: i64) -> (i64, i64, i64) {
 
 /// A count with its thousands apart: "9,043".
 pub fn grouped(count: u64) -> String {
-    let digits = count.to_string();
-    let mut text = String::with_capacity(26);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
+    match count {
+        0..1_000 => count.to_string(),
+        _ => format!("{},{:03}", grouped(count / 1_000), count % 1_000),
     }
-    text
 }
 
 /// A count that may break after its commas, where there is little room.
@@ -288,7 +278,7 @@ mod tests {
         check(utc(at(4_107_542_400)), "2100-03-01 00:00:00 UTC");
         check(utc(at(1_735_689_599)), "2024-12-31 23:59:59 UTC");
         check(utc(at(253_402_300_799)), "9999-12-31 23:59:59 UTC");
-        check(timestamp(UNIX_EPOCH - Duration::from_secs(9)).seconds, "-9");
+        check(timestamp(UNIX_EPOCH + Duration::from_secs(9)).seconds, "9");
     }
 
     #[test]
