@@ -97,8 +97,10 @@ impl Given {
         let allowed = self.all("allow-host").iter();
         let allowed = allowed.map(|value| self.allowed_host(value));
         let hosts = KnownHosts::new(server.clone(), allowed.collect::<Result<_, _>>()?);
-        let password = self.last("password");
-        let warning = password.map(|_| "--password is ignored: it never had a use".to_owned());
+        let mut warnings = Vec::new();
+        if self.has("password") {
+            warnings.push("--password is ignored: it never had a use".to_owned());
+        }
         let scope = self.scope()?;
         Ok(Config {
             listen: self.listen()?,
@@ -115,7 +117,7 @@ impl Given {
             timeout: self.seconds("timeout", 0.1, 300.0)?,
             once: self.is_on("once"),
             verbose: self.is_on("verbose"),
-            warnings: warning.into_iter().collect(),
+            warnings,
         })
     }
 

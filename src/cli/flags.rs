@@ -2,9 +2,8 @@
 //! command line and the environment give them. Pure; it knows nothing of what a value means.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 /// A message fit for one line, or in its place another one if it holds an API key.
@@ -23,7 +22,7 @@ pub const KEY_PREFIX: &str = "NNSXS.";
 /// One flag of the command line.
 pub struct Flag {
     pub name: &'static str,
-    pub short: Option<&'static str>,
+    pub short: Option<char>,
     /// What its value is called; a switch has none.
     pub value: Option<&'static str>,
     pub variable: Option<&'static str>,
@@ -66,9 +65,9 @@ pub const FLAGS: [Flag; 22] = [
     Flag { name: "web-token-file", value: Some("FILE"), variable: Some("TTN_WEB_TOKEN_FILE"), help: "file with a token that clients must send: Authorization: Bearer TOKEN, or Basic with any user and TOKEN as the password", ..SWITCH },
     Flag { name: "once", help: "print the metrics to standard output and exit: 0 if everything was read, 1 if not", ..SWITCH },
     Flag { name: "print", value: Some("WHAT"), help: "print a built-in file: dashboard, alerts, scrape-config or unit", ..SWITCH },
-    Flag { name: "verbose", short: Some("-v"), help: "log every step, whatever RUST_LOG says", ..SWITCH },
-    Flag { name: "help", short: Some("-h"), help: "print this help", ..SWITCH },
-    Flag { name: "version", short: Some("-V"), help: "print the version", ..SWITCH },
+    Flag { name: "verbose", short: Some('v'), help: "log every step, whatever RUST_LOG says", ..SWITCH },
+    Flag { name: "help", short: Some('h'), help: "print this help", ..SWITCH },
+    Flag { name: "version", short: Some('V'), help: "print the version", ..SWITCH },
     Flag { name: "password", value: Some("PASSWORD"), help: "ignored; the Python script had it", ..SWITCH },
 ];
 
@@ -100,7 +99,7 @@ pub fn help() -> String {
 
 impl Flag {
     fn help_entry(&self) -> String {
-        let short = self.short.map_or("    ".into(), |s| format!("{s}, "));
+        let short = self.short.map_or("    ".into(), |c| format!("-{c}, "));
         let value = self.value.map_or(String::new(), |v| format!(" {v}"));
         let default = self.default.map(|default| format!("default {default}"));
         let variable = self.variable.map(|variable| format!("variable {variable}"));
@@ -138,29 +137,30 @@ pub struct Value {
 pub struct Given(BTreeMap<&'static str, Vec<Value>>);
 
 impl Given {
-    /// Reads `--flag value` and `--flag=value`; the value may begin with a dash.
     pub fn from_command_line(
         arguments: impl IntoIterator<Item = OsString>,
     ) -> Result<Given, String> {
         let mut given = Given(BTreeMap::new());
-        let mut arguments = arguments.into_iter();
-        while let Some(argument) = arguments.next() {
-            let mut parts = argument.as_bytes().splitn(2, |byte| *byte == b'=');
-            let option = String::from_utf8_lossy(parts.next().unwrap_or_default());
-            let value = parts.next().map(OsStr::from_bytes).map(OsStr::to_owned);
-            if option == "--" {
-                let further = arguments.next();
-                return further.map_or(Ok(given), |text| Err(unknown(&text.to_string_lossy())));
-            }
-            let (flag, is_on) = find(&option).ok_or_else(|| unknown(&option))?;
-            let source = format!("--{}", flag.name);
-            let missing = || format!("missing argument for option '{source}'");
-            let text = match flag.value {
-                Some(_) => value.or_else(|| arguments.next()).ok_or_else(missing)?,
-                None if is_on => value.unwrap_or("true".into()),
-                None if value.is_none() => "false".into(),
-                None => return Err(unknown(&option)),
+        let mut parser = lexopt::Parser::from_args(with_double_dashes(arguments));
+        while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
+            let found = match &argument {
+                lexopt::Arg::Long(name) => find(name),
+                lexopt::Arg::Short(letter) => {
+                    let mut flags = FLAGS.iter().map(|flag| (flag, true));
+                    flags.find(|(flag, _)| flag.short == Some(*letter))
+                }
+                lexopt::Arg::Value(value) => {
+                    let text = value.to_string_lossy().into_owned();
+                    return Err(format!("unexpected argument {text:?}"));
+                }
             };
+            let (flag, is_on) = found.ok_or_else(|| argument.unexpected().to_string())?;
+            let text = match flag.value {
+                Some(_) => parser.value().map_err(|error| error.to_string())?,
+                None if is_on => parser.optional_value().unwrap_or("true".into()),
+                None => "false".into(),
+            };
+            let source = format!("--{}", flag.name);
             given.add(flag, Value { source, text })?;
         }
         Ok(given)
@@ -215,12 +215,17 @@ impl Given {
         let own = [flag.name];
         let group = ALTERNATIVES.iter().find(|names| names.contains(&flag.name));
         let mut names = group.map_or(&own[..], |names| names).iter();
-        names.any(|name| self.0.contains_key(name))
+        names.any(|name| self.has(name))
     }
 
     /// Whether the switch is on.
     pub fn is_on(&self, name: &str) -> bool {
         self.last(name).is_some_and(|value| value.text == "true")
+    }
+
+    /// Whether the flag was given.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
     }
 
     /// The values of a flag, in order.
@@ -243,8 +248,9 @@ impl Given {
 impl Value {
     /// The value as text, which every value but a path has to be.
     pub fn as_str(&self) -> Result<&str, String> {
-        let problem = || self.problem("is not UTF-8");
-        self.text.to_str().ok_or_else(problem)
+        self.text
+            .to_str()
+            .ok_or_else(|| self.problem("is not UTF-8"))
     }
 
     /// The value as a path, which may be anything but empty.
@@ -258,12 +264,13 @@ impl Value {
     /// The parts of a list; a list that names nothing would not limit what it should limit.
     fn split_at_commas(&self) -> Result<Vec<Value>, String> {
         let parts = self.as_str()?.split(',').map(str::trim);
-        let value = |part: &str| Value {
-            source: self.source.clone(),
-            text: part.into(),
-        };
-        let parts = parts.filter(|part| !part.is_empty());
-        let values: Vec<Value> = parts.map(value).collect();
+        let values: Vec<Value> = parts
+            .filter(|part| !part.is_empty())
+            .map(|part| Value {
+                source: self.source.clone(),
+                text: part.into(),
+            })
+            .collect();
         match values.is_empty() {
             true => Err(self.problem("is set but names nothing")),
             false => Ok(values),
@@ -276,22 +283,33 @@ impl Value {
     }
 }
 
-/// The flag that this option names, and whether it turns a switch on. As absl did for the Python
-/// script, `-key` is `--key`, and `--noverbose` turns `--verbose` off.
-fn find(option: &str) -> Option<(&'static Flag, bool)> {
-    let name = option.strip_prefix('-')?;
-    let name = name.strip_prefix('-').unwrap_or(name);
+/// The flag of this name and whether a switch is turned on: absl has `--noverbose` too.
+fn find(name: &str) -> Option<(&'static Flag, bool)> {
     let flag = |name| FLAGS.iter().find(|flag| flag.name == name);
-    let short = || FLAGS.iter().find(|flag| flag.short == Some(option));
     let negated = || flag(name.strip_prefix("no")?).filter(|flag| flag.value.is_none());
-    let on = flag(name).or_else(short).map(|flag| (flag, true));
-    on.or_else(|| Some((negated()?, false)))
+    flag(name)
+        .map(|flag| (flag, true))
+        .or_else(|| Some((negated()?, false)))
 }
 
-/// Without the value that it may have: that can be a secret.
-fn unknown(option: &str) -> String {
-    match option.starts_with('-') {
-        true => format!("invalid option '{option}'"),
-        false => format!("unexpected argument {option:?}"),
-    }
+/// The Python script's absl took `-key=value` for `--key=value`: every argument with one dash
+/// and the name of a flag gets its second dash, unless it is the value of the flag before.
+fn with_double_dashes(
+    arguments: impl IntoIterator<Item = OsString>,
+) -> impl Iterator<Item = OsString> {
+    let mut is_value = false;
+    arguments.into_iter().map(move |argument| {
+        let text = argument.to_str().filter(|_| !is_value);
+        is_value = false;
+        let Some(name) = text.and_then(|text| text.strip_prefix('-')) else {
+            return argument;
+        };
+        let long = name.strip_prefix('-').unwrap_or(name);
+        let (name, value) = long.split_once('=').unzip();
+        let Some((flag, _)) = find(name.unwrap_or(long)) else {
+            return argument;
+        };
+        is_value = flag.value.is_some() && value.is_none();
+        format!("--{long}").into()
+    })
 }
