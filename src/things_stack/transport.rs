@@ -110,8 +110,23 @@ impl Answer {
 struct Host {
     /// When the connection that is kept was last used.
     kept_since: Option<Instant>,
-    /// How long answers take: the longest of late, which fades by a tenth with each answer.
-    usual_time: Duration,
+    /// How long answers to each kind of call take: the longest of late, which fades by a tenth
+    /// with each answer. A list may be slow where the stats are quick.
+    usual_times: BTreeMap<Endpoint, Duration>,
+}
+
+impl Host {
+    /// That of the slowest kind of call where this one was not made yet.
+    fn usual_time(&self, endpoint: Endpoint) -> Duration {
+        let own = self.usual_times.get(&endpoint);
+        let longest = self.usual_times.values().max();
+        own.or(longest).copied().unwrap_or_default()
+    }
+
+    fn note_time(&mut self, endpoint: Endpoint, took: Duration) {
+        let usual = self.usual_times.entry(endpoint).or_default();
+        *usual = took.max(*usual * 9 / 10);
+    }
 }
 
 /// A kept connection that may be used.
@@ -183,7 +198,7 @@ impl Transport {
         deadline: Instant,
     ) -> Result<Answer, FetchError> {
         let start = Instant::now();
-        let kept = self.kept(base, start, deadline);
+        let kept = self.kept(base, request.endpoint, start, deadline);
         let mut result = self.attempt(base, request, deadline.min(start + timeout), kept);
         let again = Instant::now();
         if let (Some(kept), Err(error)) = (kept, &result)
@@ -223,15 +238,21 @@ impl Transport {
         }
     }
 
-    /// The kept connection to this host, unless a NAT may have dropped it, or the host is so slow
-    /// that after waiting for it there would be no time for a second attempt.
-    fn kept(&self, base: &BaseUrl, now: Instant, deadline: Instant) -> Option<Kept> {
+    /// The kept connection to this host, unless a NAT may have dropped it, or this kind of call is
+    /// so slow that after waiting for it there would be no time for a second attempt.
+    fn kept(
+        &self,
+        base: &BaseUrl,
+        endpoint: Endpoint,
+        now: Instant,
+        deadline: Instant,
+    ) -> Option<Kept> {
         let host = self.hosts.get(base)?;
         let idle = now.saturating_duration_since(host.kept_since?);
         let nat = self.nat.filter(|(_, until)| now < *until);
         let idle_max = nat.map_or(IDLE_MAX, |(idle_max, _)| idle_max);
         let left = deadline.saturating_duration_since(now);
-        let silence_max = silence_max(host.usual_time, left)?;
+        let silence_max = silence_max(host.usual_time(endpoint), left)?;
         (idle < idle_max).then_some(Kept { idle, silence_max })
     }
 
@@ -260,7 +281,7 @@ impl Transport {
         // What did not come in time on a new connection would have taken longer still.
         let is_late = kept.is_none() && answer.as_ref().is_err_and(is_timeout);
         if answer.is_ok() || is_late {
-            host.usual_time = (now - start).max(host.usual_time * 9 / 10);
+            host.note_time(request.endpoint, now - start);
         }
         host.kept_since = answer.is_ok().then_some(now);
         answer
