@@ -25,44 +25,59 @@ use crate::things_stack::resolver::CachingResolver;
 
 /// A kept connection that is silent for less is not given up.
 const SILENCE_MIN: Duration = Duration::from_secs(1);
-/// With less time than this a request is not sent again.
-const RETRY_TIME_MIN: Duration = Duration::from_millis(50);
+/// With less time than this left, a request would only be cut off.
+pub const REQUEST_TIME_MIN: Duration = Duration::from_millis(50);
 /// How long it is remembered that connections are dropped silently.
 const NAT_TTL: Duration = Duration::from_secs(600);
 /// Kept between two answers: a batch is 260 kB where all 100 gateways tell everything.
 const SPARE_BYTES_MAX: usize = 512 * 1024;
 
-/// What to ask.
-pub struct Request {
+/// What to ask of which API, and until when.
+pub struct Request<'a> {
+    pub base: &'a BaseUrl,
     pub endpoint: Endpoint,
     /// Below `/api/v3`.
     pub path: String,
     /// For POST.
     body: Option<String>,
+    pub deadline: Instant,
 }
 
-impl Request {
-    pub fn get(endpoint: Endpoint, path: String) -> Request {
+impl<'a> Request<'a> {
+    pub fn get(
+        base: &'a BaseUrl,
+        endpoint: Endpoint,
+        path: String,
+        deadline: Instant,
+    ) -> Request<'a> {
         Request {
+            base,
             endpoint,
             path,
             body: None,
+            deadline,
         }
     }
 
     /// Identifiers and masks hold nothing that JSON would have to escape.
-    pub fn stats_batch(gateway_ids: &[&str], mask: &str) -> Request {
+    pub fn stats_batch(
+        base: &'a BaseUrl,
+        gateway_ids: &[&str],
+        mask: &str,
+        deadline: Instant,
+    ) -> Request<'a> {
         let ids = gateway_ids.iter();
         let ids: Vec<_> = ids
             .map(|id| format!(r#"{{"gateway_id":"{id}"}}"#))
             .collect();
         let ids = ids.join(",");
+        let body = format!(r#"{{"gateway_ids":[{ids}],"field_mask":"{mask}"}}"#);
         Request {
+            base,
             endpoint: Endpoint::StatsBatch,
             path: "/gs/gateways/connection/stats".to_owned(),
-            body: Some(format!(
-                r#"{{"gateway_ids":[{ids}],"field_mask":"{mask}"}}"#
-            )),
+            body: Some(body),
+            deadline,
         }
     }
 
@@ -183,31 +198,25 @@ impl Transport {
         self.authorization = authorization(key);
     }
 
-    /// Sends a request and reads its whole answer. `timeout` is for one attempt and `deadline`
-    /// for all: a kept connection may have been dropped by the peer, or silently by a NAT in
-    /// between. Then the request is sent again, on a fresh connection. Every call only reads,
-    /// so asking twice does no harm.
+    /// Sends a request and reads its whole answer. `timeout` is for one attempt, the deadline of
+    /// the request for all: a kept connection may have been dropped by the peer, or silently by a
+    /// NAT in between. Then the request is sent again, on a fresh connection. Every call only
+    /// reads, so asking twice does no harm.
     ///
     /// # Errors
     /// Whatever kept the answer from arriving whole. A status of 400 or 500 is an answer.
-    pub fn send(
-        &mut self,
-        base: &BaseUrl,
-        request: &Request,
-        timeout: Duration,
-        deadline: Instant,
-    ) -> Result<Answer, FetchError> {
-        let start = Instant::now();
-        let kept = self.kept(base, request.endpoint, start, deadline);
-        let mut result = self.attempt(base, request, deadline.min(start + timeout), kept);
+    pub fn send(&mut self, request: &Request, timeout: Duration) -> Result<Answer, FetchError> {
+        let base = request.base;
+        let kept = self.kept(request, Instant::now());
+        let mut result = self.attempt(request, timeout, kept);
         let again = Instant::now();
         if let (Some(kept), Err(error)) = (kept, &result)
             && (is_lost_connection(error) || is_timeout(error))
-            && again + RETRY_TIME_MIN < deadline
+            && again + REQUEST_TIME_MIN < request.deadline
         {
             log::debug!("{base}: the kept connection does not answer, sending again on a new one");
             let was_silent = is_timeout(error);
-            result = self.attempt(base, request, deadline.min(again + timeout), None);
+            result = self.attempt(request, timeout, None);
             if was_silent && result.is_ok() && again.elapsed() < kept.silence_max {
                 self.note_nat(kept.idle);
             }
@@ -240,19 +249,13 @@ impl Transport {
 
     /// The kept connection to this host, unless a NAT may have dropped it, or this kind of call is
     /// so slow that after waiting for it there would be no time for a second attempt.
-    fn kept(
-        &self,
-        base: &BaseUrl,
-        endpoint: Endpoint,
-        now: Instant,
-        deadline: Instant,
-    ) -> Option<Kept> {
-        let host = self.hosts.get(base)?;
+    fn kept(&self, request: &Request, now: Instant) -> Option<Kept> {
+        let host = self.hosts.get(request.base)?;
         let idle = now.saturating_duration_since(host.kept_since?);
         let nat = self.nat.filter(|(_, until)| now < *until);
         let idle_max = nat.map_or(IDLE_MAX, |(idle_max, _)| idle_max);
-        let left = deadline.saturating_duration_since(now);
-        let silence_max = silence_max(host.usual_time(endpoint), left)?;
+        let left = request.deadline.saturating_duration_since(now);
+        let silence_max = silence_max(host.usual_time(request.endpoint), left)?;
         (idle < idle_max).then_some(Kept { idle, silence_max })
     }
 
@@ -265,19 +268,19 @@ impl Transport {
     /// Sends the request once, on the kept connection or on a new one.
     fn attempt(
         &mut self,
-        base: &BaseUrl,
         request: &Request,
-        deadline: Instant,
+        timeout: Duration,
         kept: Option<Kept>,
     ) -> Result<Answer, ureq::Error> {
         let start = Instant::now();
-        let response = self.response(base, request, deadline - start, kept);
+        let left = request.deadline.saturating_duration_since(start);
+        let response = self.response(request, left.min(timeout), kept);
         let answer = response.and_then(|response| {
             let spare = mem::take(&mut self.spare);
             read_answer(response, request.answer_bytes_max(), spare)
         });
         let now = Instant::now();
-        let host = self.hosts.entry(base.clone()).or_default();
+        let host = self.hosts.entry(request.base.clone()).or_default();
         // What did not come in time on a new connection would have taken longer still.
         let is_late = kept.is_none() && answer.as_ref().is_err_and(is_timeout);
         if answer.is_ok() || is_late {
@@ -289,18 +292,17 @@ impl Transport {
 
     fn response(
         &self,
-        base: &BaseUrl,
         request: &Request,
-        left: Duration,
+        limit: Duration,
         kept: Option<Kept>,
     ) -> Result<Response<Body>, ureq::Error> {
+        let base = request.base;
         let url = format!("{base}/api/v3{}", request.path);
-        let agent = &self.agent;
         match &request.body {
-            None => self.prepared(agent.get(url), base, left, kept).call(),
+            None => self.prepared(self.agent.get(url), base, limit, kept).call(),
             Some(body) => {
-                let request = self.prepared(agent.post(url), base, left, kept);
-                request.content_type("application/json").send(body)
+                let post = self.prepared(self.agent.post(url), base, limit, kept);
+                post.content_type("application/json").send(body)
             }
         }
     }
@@ -308,17 +310,17 @@ impl Transport {
     /// With the key, the proxy and the limits.
     fn prepared<Any>(
         &self,
-        request: RequestBuilder<Any>,
+        builder: RequestBuilder<Any>,
         base: &BaseUrl,
-        left: Duration,
+        limit: Duration,
         kept: Option<Kept>,
     ) -> RequestBuilder<Any> {
-        request
+        builder
             .header(header::AUTHORIZATION, self.authorization.clone())
             .config()
             .proxy(self.proxy(base).cloned())
             // A limit of nothing would be no limit; the caller has checked that some time is left.
-            .timeout_global(Some(left.max(Duration::from_millis(1))))
+            .timeout_global(Some(limit.max(Duration::from_millis(1))))
             .timeout_per_read(kept.map(|kept| kept.silence_max))
             .max_idle_age(kept.map_or(Duration::ZERO, |_| IDLE_MAX))
             .build()
@@ -397,10 +399,10 @@ mod tests {
         let base = BaseUrl::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
         drop(listener);
         let mut transport = Transport::new(&Secret::new("key").unwrap(), None, None).unwrap();
-        let request = Request::get(Endpoint::List, "/".to_owned());
         let second = Duration::from_secs(1);
-        let answer = transport.send(&base, &request, second, Instant::now() + second);
-        assert!(answer.is_err());
+        let deadline = Instant::now() + second;
+        let request = Request::get(&base, Endpoint::List, "/".to_owned(), deadline);
+        assert!(transport.send(&request, second).is_err());
         assert!(transport.resolver.is_empty());
     }
 }
