@@ -87,7 +87,7 @@ impl Client {
         self
     }
 
-    /// What is counted of the calls; shared with whoever shows it.
+    /// What is counted of the calls, shared with the thread that shows it.
     pub fn counters(&self) -> Arc<Mutex<Counters>> {
         self.counters.clone()
     }
@@ -276,7 +276,7 @@ impl Client {
         log::debug!("{} {base}{}: {said}", endpoint.label(), request.path);
         let answer = result?;
         self.note_headers(request, &answer);
-        refusal::of(endpoint, base, &answer).map_or(Ok(answer), Err)
+        refusal::of(request, &answer).map_or(Ok(answer), Err)
     }
 
     fn check_is_possible(&self, request: &Request, left: Duration) -> Result<(), FetchError> {
@@ -310,7 +310,7 @@ impl Client {
             counters.rate_limits.insert(host.clone(), rate_limit);
         }
         if answer.status == 429 || available == Some(0) {
-            let until = Instant::now() + refusal::silence(answer);
+            let until = Instant::now() + refusal::wait_time(answer);
             let of_call = (host.clone(), request.endpoint);
             self.silenced.insert(of_call, until);
         }

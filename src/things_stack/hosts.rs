@@ -168,14 +168,10 @@ impl KnownHosts {
     /// other public clusters if it is one of the community network, and each of
     /// `--allow-host`. Each stands once; the order is the same for the same flags.
     pub fn candidates(&self) -> Vec<BaseUrl> {
-        let clusters = match is_community(&self.server.host) {
-            true => COMMUNITY_HOSTS.as_slice(),
-            false => &[],
-        };
-        let clusters = clusters
-            .iter()
-            .filter(|host| **host != self.server.host)
-            .map(|host| https((*host).to_owned()));
+        let server = &self.server.host;
+        let clusters = COMMUNITY_HOSTS.into_iter();
+        let clusters = clusters.filter(|host| is_community(server) && host != server);
+        let clusters = clusters.map(|host| https(host.to_owned()));
         let allowed = self.allowed.iter().map(|allowed| allowed.api.clone());
         let mut found = vec![self.server.clone()];
         for api in clusters.chain(allowed) {

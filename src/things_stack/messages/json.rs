@@ -87,12 +87,16 @@ impl<'r> Value<'r> {
         matches!(self.kind(), Kind::Null)
     }
 
-    pub fn is_array(self) -> bool {
-        matches!(self.kind(), Kind::Array)
-    }
-
     pub fn is_object(self) -> bool {
         matches!(self.kind(), Kind::Object)
+    }
+
+    pub fn as_object(self) -> Option<Value<'r>> {
+        self.is_object().then_some(self)
+    }
+
+    pub fn as_array(self) -> Option<Value<'r>> {
+        matches!(self.kind(), Kind::Array).then_some(self)
     }
 
     pub fn as_str(self) -> Option<&'r str> {
@@ -126,32 +130,20 @@ impl<'r> Value<'r> {
             false => &[],
         };
         std::iter::from_fn(move || {
-            let [
-                Node {
-                    kind: Kind::String(name),
-                    ..
-                },
-                value,
-                ..,
-            ] = rest
-            else {
-                return None;
-            };
-            let (value, after) = rest[1..].split_at(value.length);
+            let (name, parts) = rest.split_first()?;
+            let (value, after) = parts.split_at(parts.first()?.length);
             rest = after;
-            Some((name.as_ref(), Value(value)))
+            match &name.kind {
+                Kind::String(name) => Some((name.as_ref(), Value(value))),
+                _ => None,
+            }
         })
     }
 
     /// A member of an object. Of two with the same name the last counts.
     pub fn get(self, name: &str) -> Option<Value<'r>> {
-        let mut found = None;
-        for (key, value) in self.members() {
-            if key == name {
-                found = Some(value);
-            }
-        }
-        found
+        let found = self.members().filter(|(key, _)| *key == name);
+        found.last().map(|(_, value)| value)
     }
 }
 

@@ -60,8 +60,7 @@ pub fn each_member(
     read.map_err(|error| explain(text, &error))
 }
 
-/// A body as text: free where it is UTF-8, as it always should be; one bad byte spoils one text
-/// otherwise.
+/// A body as text, without a copy where it is UTF-8. Other bytes are replaced.
 pub fn text(body: &[u8]) -> Cow<'_, str> {
     // Looking for bad bytes alone takes a tenth of the time of copying around them.
     str::from_utf8(body).map_or_else(|_| String::from_utf8_lossy(body), Cow::Borrowed)
@@ -128,7 +127,7 @@ impl<'de, F: FnMut(String, Value<'_>)> Visitor<'de> for Outer<'_, 'de, F> {
                 outer.next_value::<IgnoredAny>()?;
             }
         }
-        // What something in between says of itself is no empty list of gateways.
+        // A proxy's own JSON is no empty list of gateways.
         if self.members.is_some() && !is_empty {
             return Err(A::Error::custom(format_args!("`{}` is missing", self.key)));
         }

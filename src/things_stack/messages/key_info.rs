@@ -69,7 +69,7 @@ fn lacks(key: Value<'_>, universal: Value<'_>, needed: &str) -> bool {
 }
 
 fn rights(holder: Value<'_>) -> impl Iterator<Item = &str> {
-    let rights = holder.get("rights").and_then(forms::array);
+    let rights = holder.get("rights").and_then(Value::as_array);
     rights
         .unwrap_or_default()
         .elements()
@@ -78,7 +78,7 @@ fn rights(holder: Value<'_>) -> impl Iterator<Item = &str> {
 
 /// A message within a message; null where there is none.
 fn member<'v>(object: Value<'v>, name: &str) -> Value<'v> {
-    let found = object.get(name).and_then(forms::object);
+    let found = object.get(name).and_then(Value::as_object);
     found.unwrap_or_default()
 }
 

@@ -135,8 +135,8 @@ pub fn api_error(body: &[u8]) -> Option<ApiError> {
     })
 }
 
-/// Whether these can be stats of the API, which always writes one of the two times. Something in
-/// between may speak of itself; taken for stats, that would be a gateway that is gone.
+/// Whether these can be stats of the API, which always writes one of the two times. A proxy's own
+/// JSON, taken for stats, would make its gateway disconnected.
 fn is_stats(object: Value<'_>) -> bool {
     let is_there = |field: &&str| object.get(field).is_some_and(|value| !value.is_null());
     object.is_object() && TIMES.iter().any(is_there)
@@ -163,9 +163,9 @@ fn named_in(message: &str) -> Option<&str> {
     Some(identifier.split_once(':')?.1)
 }
 
-/// That of the first of the details that names the error; others carry what caused it.
+/// That of the first of the details with a name; the others are its causes.
 fn error_name(body: Value<'_>) -> Option<&str> {
-    let details = body.get("details").and_then(forms::array)?;
+    let details = body.get("details").and_then(Value::as_array)?;
     let mut details = details.elements().take(MAX_ERROR_DETAILS);
     details.find_map(|detail| detail.get("name")?.as_str())
 }
