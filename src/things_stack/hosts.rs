@@ -96,9 +96,9 @@ impl AllowedHost {
     pub fn parse(text: &str) -> Result<AllowedHost, &'static str> {
         let text = text.trim();
         if let Some((name, url)) = text.split_once('=') {
-            let name = name.trim();
-            let bare = name.strip_prefix('[').and_then(|n| n.strip_suffix(']'));
-            let name = normalize(bare.unwrap_or(name)).ok_or("is no NAME=URL: NAME is no host")?;
+            // An IPv6 address may stand in brackets.
+            let name = normalize(name.trim().trim_matches(['[', ']']));
+            let name = name.ok_or("is no NAME=URL: NAME is no host")?;
             let api = BaseUrl::parse(url.trim())?;
             return Ok(AllowedHost { name, api });
         }
@@ -223,17 +223,16 @@ fn is_label(text: &str) -> bool {
 
 /// Splits `host[:port]`; the host of `[::1]:443` comes without its brackets.
 fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
-    if let Some(rest) = authority.strip_prefix('[') {
-        let (host, rest) = rest.split_once(']')?;
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => rest.split_once(']')?,
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    if authority.starts_with('[') {
         host.parse::<Ipv6Addr>().ok()?;
-        return match rest.strip_prefix(':') {
-            Some(port) => Some((host, Some(port.parse().ok()?))),
-            None => rest.is_empty().then_some((host, None)),
-        };
     }
-    match authority.split_once(':') {
-        Some((host, port)) => Some((host, Some(port.parse().ok()?))),
-        None => Some((authority, None)),
+    match port.strip_prefix(':') {
+        Some(port) => Some((host, Some(port.parse().ok()?))),
+        None => port.is_empty().then_some((host, None)),
     }
 }
 

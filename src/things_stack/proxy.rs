@@ -35,11 +35,8 @@ impl ProxyRule {
                 .filter_map(|name| Some((*name, variable(name)?)));
             found.find(|(_, value)| !value.is_empty())
         };
-        let exceptions = first(&EXCEPTION_VARIABLES).map(|(_, value)| value);
-        let exceptions = exceptions
-            .unwrap_or_default()
-            .to_string_lossy()
-            .to_lowercase();
+        let exceptions = first(&EXCEPTION_VARIABLES).unwrap_or_default().1;
+        let exceptions = exceptions.to_string_lossy().to_lowercase();
         if exceptions.trim() == "*" {
             return Ok(None);
         }

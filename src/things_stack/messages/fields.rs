@@ -201,7 +201,8 @@ impl<'a> Reader<'a> {
         self.read(object, field, forms::moment)
     }
 
-    /// A map of scalars, sorted by name. Names that are the same once they are cut are one.
+    /// A map of scalars, sorted by name. Of two names that are the same once they are cut, the
+    /// first counts.
     fn map<'v, T>(
         &mut self,
         object: Value<'v>,
@@ -210,20 +211,17 @@ impl<'a> Reader<'a> {
         form: Form<'v, T>,
     ) -> Vec<(String, T)> {
         let map = self.read(object, field, Value::as_object);
-        // Of two with one name the last counts.
-        let members: BTreeMap<&str, Value> = map.members().collect();
-        let mut entries: Vec<(String, T)> = Vec::with_capacity(members.len().min(limit));
-        for (name, value) in members.into_iter().filter(|(_, value)| !value.is_null()) {
+        let mut entries = BTreeMap::new();
+        for (name, value) in map.members().filter(|(_, value)| !value.is_null()) {
             if entries.len() == limit {
                 self.wrong(field, "too many");
                 break;
             }
             if let Some(value) = self.form(field, value, form) {
-                entries.push((forms::cut(name), value));
+                entries.entry(forms::cut(name)).or_insert(value);
             }
         }
-        entries.dedup_by(|later, earlier| later.0 == earlier.0);
-        entries
+        entries.into_iter().collect()
     }
 
     /// The elements of an array, each with its place.

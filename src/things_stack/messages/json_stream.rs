@@ -18,7 +18,6 @@ use crate::things_stack::messages::json::{Row, Value};
 
 /// How much of something foreign a message shows.
 const MAX_SHOWN_CHARACTERS: usize = 64;
-const MAX_MESSAGE_CHARACTERS: usize = 160;
 /// No answer of the API has these beside its members: such an object reports a failure
 /// (`google.rpc.Status`, or a proxy's own form).
 const ERROR_KEYS: [&str; 4] = ["code", "message", "details", "error"];
@@ -80,7 +79,7 @@ pub fn object(text: &str) -> Result<Row<'_>, FetchError> {
 
 /// An answer that is JSON, but not of the API's form.
 pub fn wrong_shape(what: &str) -> FetchError {
-    let what = printable(what, MAX_MESSAGE_CHARACTERS);
+    let what = printable(what, 160);
     let context = format!("the answer is not of the API's form: {what}");
     FetchError::new(Reason::Shape, context)
 }

@@ -38,8 +38,6 @@ const MAX_STATS: usize = 1_000;
 /// Those of errors (`google.rpc.Code`).
 const GRPC_CODES: RangeInclusive<u64> = 1..=16;
 const MAX_ERROR_DETAILS: usize = 16;
-const MAX_MESSAGE_CHARACTERS: usize = 200;
-const MAX_ERROR_NAME_CHARACTERS: usize = 64;
 /// The server always writes one of these for a gateway that it has stats of.
 const TIMES: [&str; 2] = ["connected_at", "disconnected_at"];
 
@@ -130,8 +128,8 @@ pub fn api_error(body: &[u8]) -> Option<ApiError> {
     let message = body.get("message")?.as_str()?;
     let name = error_name(body).or_else(|| named_in(message));
     GRPC_CODES.contains(&code).then(|| ApiError {
-        name: printable(name.unwrap_or_default(), MAX_ERROR_NAME_CHARACTERS),
-        message: printable(message, MAX_MESSAGE_CHARACTERS),
+        name: printable(name.unwrap_or_default(), 64),
+        message: printable(message, 200),
     })
 }
 
