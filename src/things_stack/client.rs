@@ -1,7 +1,6 @@
-//! The calls of The Things Stack: one method for each endpoint, with what is true of all of
-//! them: the limits that a server sets, what a refusal means, and the counting.
-//!
-//! It decides nothing about which gateways to ask for; `collect` does.
+//! The calls of The Things Stack: one method for each endpoint, and what they have in common:
+//! rate limits, the renewal of the key, counters and warnings. It does not decide which gateways
+//! to ask for.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,15 +29,13 @@ const LOCATIONS_STATS_MASK: &str = ",last_status.antenna_locations";
 /// Servers from 3.21.0 to 3.25.1 do not know these, and refuse a mask with them.
 const NEWER_STATS_MASK: &str = ",last_tx_acknowledgment_received_at,tx_acknowledgment_count";
 
-/// An answer that takes longer than this is late by itself, and not for want of time.
+/// A request that had this much time and got no answer failed because of the API.
 const FAIR_TIME: Duration = Duration::from_secs(1);
-/// Different warnings of a server that are logged and shown, each once.
+/// How many different warnings are logged and shown.
 const WARNINGS_MAX: usize = 32;
-/// Without that header, which every list of the API has.
 const NO_TOTAL_COUNT: &str = "the list has no X-Total-Count: the server does not take the API key \
     for a user's or an organization's. It may be the key of a gateway, which lists nothing and \
     needs --gateway, or of an application; or a proxy drops the Authorization header";
-
 /// How long a server is taken for one that does not know the newer fields.
 const OLD_SERVER_TTL: Duration = Duration::from_secs(3600);
 
@@ -47,7 +44,6 @@ pub struct Client {
     settings: Settings,
     counters: Arc<Mutex<Counters>>,
     key_file: Option<KeyFile>,
-    /// Grows with each new key.
     key_number: u64,
     /// Fields of an unexpected form since the last look.
     pub field_errors: FieldErrors,
@@ -116,7 +112,7 @@ impl Client {
         true
     }
 
-    /// Tells keys apart: it changes with each new one.
+    /// A number that changes with each new key.
     pub fn key_number(&self) -> u64 {
         self.key_number
     }
@@ -210,7 +206,7 @@ impl Client {
         Ok(stats)
     }
 
-    /// What the Identity Server tells of the API key.
+    /// What the Identity Server tells about the API key.
     pub fn key_info(
         &mut self,
         base: &BaseUrl,
@@ -299,8 +295,7 @@ impl Client {
         counters.request_duration[endpoint as usize] += took;
     }
 
-    /// Follows what the server says beside its answer: its rate limit and its warnings. A limit
-    /// belongs to one kind of call.
+    /// Keeps the rate limit, which belongs to one endpoint, and the warnings.
     fn note_headers(&mut self, request: &Request, answer: &Answer) {
         let host = &request.base.host;
         let available = answer.number("x-rate-limit-available");

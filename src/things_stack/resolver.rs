@@ -33,11 +33,6 @@ impl CachingResolver {
         self.addresses().clear();
     }
 
-    #[cfg(test)]
-    pub fn is_empty(&self) -> bool {
-        self.addresses().is_empty()
-    }
-
     fn addresses(&self) -> MutexGuard<'_, Addresses> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -103,6 +98,12 @@ fn in_order(mut ordered: ResolvedSocketAddrs, addresses: Vec<SocketAddr>) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl CachingResolver {
+        pub fn is_empty(&self) -> bool {
+            self.addresses().is_empty()
+        }
+    }
 
     #[test]
     fn the_families_take_turns_and_ipv4_begins() {

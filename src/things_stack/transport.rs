@@ -1,7 +1,6 @@
 //! One request to the API over HTTP: the key, time limits, body limits, and when a kept
-//! connection is used. With `agent`, `resolver` and `failure` the only file that knows ureq.
-//!
-//! It never follows a redirect, and it puts the key into the `Authorization` header alone.
+//! connection is used. It never follows a redirect, and it puts the key into the
+//! `Authorization` header alone.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -67,17 +66,13 @@ impl<'a> Request<'a> {
         deadline: Instant,
     ) -> Request<'a> {
         let ids = gateway_ids.iter();
-        let ids: Vec<_> = ids
-            .map(|id| format!(r#"{{"gateway_id":"{id}"}}"#))
-            .collect();
-        let ids = ids.join(",");
+        let ids = ids.map(|id| format!(r#"{{"gateway_id":"{id}"}}"#));
+        let ids = ids.collect::<Vec<_>>().join(",");
         let body = format!(r#"{{"gateway_ids":[{ids}],"field_mask":"{mask}"}}"#);
+        let path = "/gs/gateways/connection/stats".to_owned();
         Request {
-            base,
-            endpoint: Endpoint::StatsBatch,
-            path: "/gs/gateways/connection/stats".to_owned(),
             body: Some(body),
-            deadline,
+            ..Request::get(base, Endpoint::StatsBatch, path, deadline)
         }
     }
 
@@ -120,18 +115,18 @@ impl Answer {
     }
 }
 
-/// What is known of a host, as far as it decides how to ask next.
+/// What earlier requests tell about a host.
 #[derive(Default)]
 struct Host {
     /// When the connection that is kept was last used.
     kept_since: Option<Instant>,
-    /// How long answers to each kind of call take: the longest of late, which fades by a tenth
-    /// with each answer. A list may be slow where the stats are quick.
+    /// How long answers take: the longest recent time, which decays by a tenth with each answer.
+    /// By endpoint, since a list may be slow where the stats are quick.
     usual_times: BTreeMap<Endpoint, Duration>,
 }
 
 impl Host {
-    /// That of the slowest kind of call where this one was not made yet.
+    /// That of the slowest endpoint as long as there is no answer of this one.
     fn usual_time(&self, endpoint: Endpoint) -> Duration {
         let own = self.usual_times.get(&endpoint);
         let longest = self.usual_times.values().max();
@@ -147,7 +142,7 @@ impl Host {
 /// A kept connection that may be used.
 #[derive(Clone, Copy)]
 struct Kept {
-    /// For how long it was not used.
+    /// Since its last use.
     idle: Duration,
     /// The longest wait for the next bytes on it.
     silence_max: Duration,
@@ -159,11 +154,11 @@ pub struct Transport {
     resolver: CachingResolver,
     proxy: Option<ProxyRule>,
     hosts: BTreeMap<BaseUrl, Host>,
-    /// A NAT drops connections silently that are idle for so long; remembered until then. It
-    /// counts for all hosts: it is on this machine's side of the network.
+    /// The idle time after which a NAT drops connections silently, and until when it is remembered.
+    /// It counts for all hosts: the NAT is on this machine's side of the network.
     nat: Option<(Duration, Instant)>,
     authorization: HeaderValue,
-    /// Where the next answer goes: fresh memory for each would cost a tenth of a collection.
+    /// For the next answer: to allocate memory for each would cost a tenth of a collection.
     spare: Vec<u8>,
 }
 
@@ -259,7 +254,7 @@ impl Transport {
         (idle < idle_max).then_some(Kept { idle, silence_max })
     }
 
-    /// A connection that was idle for so long was silent, and a new one answered at once.
+    /// A connection that had been idle for so long got no answer, and a new one got it at once.
     fn note_nat(&mut self, idle: Duration) {
         log::debug!("connections are dropped silently after {idle:?}: none is kept so long");
         self.nat = Some((idle * 9 / 10, Instant::now() + NAT_TTL));

@@ -238,15 +238,14 @@ impl Serialize for Value<'_> {
 }
 
 #[cfg(test)]
-impl fmt::Display for Value<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(&serde_json::to_string(self).expect("nothing in it can fail"))
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
+
+    impl fmt::Display for Value<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str(&serde_json::to_string(self).expect("nothing in it can fail"))
+        }
+    }
 
     #[track_caller]
     fn check(row: &mut Row<'static>, json: &'static str, expected: &str) {
