@@ -1,5 +1,4 @@
-//! ureq's agent as the exporter uses it: TLS with its authorities, the size of the buffers,
-//! and how connections are kept.
+//! The settings of ureq's agent: TLS and its authorities, buffers, kept connections.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -17,7 +16,7 @@ pub const IDLE_MAX: Duration = Duration::from_secs(300);
 /// A file with every authority of a distribution has 230 kB.
 const CA_FILE_BYTES_MAX: u64 = 4 << 20;
 
-/// Its proxy is chosen for each request.
+/// The proxy is chosen for each request.
 pub fn agent(roots: RootCerts, resolver: CachingResolver) -> Agent {
     let tls = TlsConfig::builder()
         .root_certs(roots)

@@ -63,24 +63,19 @@ pub struct Settings {
 }
 
 impl Client {
-    pub fn new(transport: Transport, settings: Settings) -> Client {
+    /// `key_file` is the file that the key was read from, if it was.
+    pub fn new(transport: Transport, settings: Settings, key_file: Option<KeyFile>) -> Client {
         Client {
             transport,
             settings,
             counters: Arc::default(),
-            key_file: None,
+            key_file,
             key_number: 0,
             field_errors: FieldErrors::default(),
             silenced: BTreeMap::new(),
             old_servers: BTreeMap::new(),
             warnings: Vec::new(),
         }
-    }
-
-    /// Watches the file that the key was read from.
-    pub fn with_key_file(mut self, key_file: KeyFile) -> Client {
-        self.key_file = Some(key_file);
-        self
     }
 
     /// What is counted of the calls, shared with the thread that shows it.

@@ -113,13 +113,13 @@ impl AllowedHost {
         Ok(AllowedHost { name, api })
     }
 
-    /// `--allow-host HOST` for the host of `--server` adds nothing to it.
+    /// Whether it is the host of `--server` without a port, which adds nothing to `--server`.
     fn is_plainly(&self, server: &BaseUrl) -> bool {
         self.name == server.host && self.api.host == server.host && self.api.port.is_none()
     }
 }
 
-/// The rule of where the key may go.
+/// Where the key may go.
 #[derive(Clone, Debug)]
 pub struct KnownHosts {
     server: BaseUrl,
@@ -141,9 +141,9 @@ impl KnownHosts {
     /// The API that has the stats of a gateway with this `gateway_server_address`; that of
     /// `--server` for an empty one.
     ///
-    /// The scheme and port in it belong to the radio protocol (`mqtts://…:8883`), so they are
-    /// ignored: `--server` is meant where its host stands, the API that `--allow-host` gives
-    /// for the hosts named there, `https` on the usual port elsewhere.
+    /// The scheme and port in it belong to the gateway's protocol (`mqtts://…:8883`) and are
+    /// ignored. The API is the one that `--allow-host` gives for this host, `--server` for its own
+    /// host, and `https` on the usual port for others.
     ///
     /// # Errors
     /// The host, cut to what fits into a log line, if the key must not go there.
@@ -164,9 +164,9 @@ impl KnownHosts {
         }
     }
 
-    /// Every API where a gateway may be found whose address does not tell: `--server`, the
-    /// other public clusters if it is one of the community network, and each of
-    /// `--allow-host`. Each stands once; the order is the same for the same flags.
+    /// Every API that may have the stats of a gateway whose address names none: `--server`, the
+    /// other public clusters if it is one of the community network, and those of `--allow-host`.
+    /// Each once, always in the same order.
     pub fn candidates(&self) -> Vec<BaseUrl> {
         let server = &self.server.host;
         let clusters = COMMUNITY_HOSTS.into_iter();

@@ -76,7 +76,7 @@ pub fn of(request: &Request, answer: &Answer) -> Option<CallError> {
         _ => Reason::ServerError,
     };
     let details = messages::api_error(&answer.body);
-    let said = match (&details, answer.header("location")) {
+    let said = match (&details, answer.headers("location").next()) {
         (Some(details), _) => format!(": {}", details.message),
         (None, Some(location)) if reason == Reason::Redirect => {
             format!(" to {}", printable(&location, 100))

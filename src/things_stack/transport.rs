@@ -94,13 +94,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// A header as text, with replacement characters for what is not UTF-8; the first one where
-    /// there are several.
-    pub fn header(&self, name: &str) -> Option<String> {
-        self.headers(name).next()
-    }
-
-    /// Every header of this name.
+    /// The values of a header, with replacement characters for what is not UTF-8.
     pub fn headers(&self, name: &str) -> impl Iterator<Item = String> {
         let values = self.headers.get_all(name).into_iter();
         values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())

@@ -1,5 +1,5 @@
-//! The fields of one gateway, read from its JSON: which of them the exporter uses,
-//! how many it keeps of each, and what of the rest an error in one of them costs.
+//! The fields of one gateway, read from its JSON: which of them the exporter uses, how many
+//! elements it keeps of each, and what an error in one of them costs.
 
 use std::collections::BTreeMap;
 
@@ -201,8 +201,7 @@ impl<'a> Reader<'a> {
         self.read(object, field, forms::moment)
     }
 
-    /// A map of scalars, sorted by name. Of two names that are the same once they are cut, the
-    /// first counts.
+    /// A map of scalars, sorted by name. Names that are the same once they are cut are one.
     fn map<'v, T>(
         &mut self,
         object: Value<'v>,
@@ -211,17 +210,21 @@ impl<'a> Reader<'a> {
         form: Form<'v, T>,
     ) -> Vec<(String, T)> {
         let map = self.read(object, field, Value::as_object);
-        let mut entries = BTreeMap::new();
-        for (name, value) in map.members().filter(|(_, value)| !value.is_null()) {
+        // Sorted before the limit: the server's order may change. Of two with one name the last
+        // counts.
+        let members: BTreeMap<&str, Value> = map.members().collect();
+        let mut entries: Vec<(String, T)> = Vec::with_capacity(members.len().min(limit));
+        for (name, value) in members.into_iter().filter(|(_, value)| !value.is_null()) {
             if entries.len() == limit {
                 self.wrong(field, "too many");
                 break;
             }
             if let Some(value) = self.form(field, value, form) {
-                entries.entry(forms::cut(name)).or_insert(value);
+                entries.push((forms::cut(name), value));
             }
         }
-        entries.into_iter().collect()
+        entries.dedup_by(|later, earlier| later.0 == earlier.0);
+        entries
     }
 
     /// The elements of an array, each with its place.

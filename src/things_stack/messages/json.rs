@@ -26,8 +26,8 @@ struct Node<'a> {
 
 enum Kind<'a> {
     Null,
-    /// Also stands for what no value can hold. No field of the API that is read is a truth
-    /// value, so whichever field it stands in has an unexpected form.
+    /// Also stands for a value that cannot be read: no field that is read is a Boolean, so it has
+    /// an unexpected form in any field.
     Bool(bool),
     Number(Number),
     String(Cow<'a, str>),

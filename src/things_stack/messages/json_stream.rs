@@ -34,9 +34,9 @@ pub enum Holder {
 /// empty object has no members; one with other keys alone is none of the API's. Members seen
 /// before an error have been handed out.
 ///
-/// As a rule no member holds anything that cannot be read, and each is read as it comes. After
-/// the first that cannot (a number beyond all floats, half of a surrogate pair), all start again,
-/// raw first, so that it costs itself alone.
+/// Members are read as they come. If one cannot be read (a number beyond all floats, half of a
+/// surrogate pair), the body is read again with each member as raw text first, so that only that
+/// one is lost.
 pub fn each_member(
     text: &str,
     key: &'static str,
@@ -99,10 +99,10 @@ fn explain(text: &str, error: &serde_json::Error) -> FetchError {
     FetchError::new(Reason::NotJson, context)
 }
 
-/// The outer object; all but one of its members are skipped without being built.
+/// The outer object, of which all but one member is skipped.
 struct Outer<'m, 'a, F> {
     key: &'static str,
-    /// Taken when the key is met: it may stand there once.
+    /// Taken at the key, which may come once.
     members: Option<&'m mut Members<'a, F>>,
 }
 

@@ -60,9 +60,8 @@ pub fn key_info(body: &[u8], needs_list: bool) -> Result<KeyInfo, FetchError> {
     })
 }
 
-/// Whether the rights of the key, and those that its owner has in the whole network, certainly do
-/// not cover this one. Rights that end in `_ALL` stand for others, and a key without any known
-/// right is not understood.
+/// Whether the rights of the key, and its owner's universal ones, certainly do not cover this one.
+/// Rights that end in `_ALL` stand for others. A key without any known right may have them all.
 fn lacks(key: Value<'_>, universal: Value<'_>, needed: &str) -> bool {
     let covers = |right: &str| right == needed || right.ends_with("_ALL");
     rights(key).next().is_some() && !rights(key).chain(rights(universal)).any(covers)
