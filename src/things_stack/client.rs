@@ -15,7 +15,7 @@ use crate::things_stack::refusal::{self, CallError};
 use crate::things_stack::transport::{Answer, REQUEST_TIME_MIN, Request, Transport};
 
 /// The most gateways that a page of the list holds (`limit` of ListGatewaysRequest).
-pub const PAGE_GATEWAYS_MAX: usize = 1000;
+const PAGE_GATEWAYS_MAX: usize = 1000;
 
 const LIST_MASK: &str = "name,frequency_plan_ids,gateway_server_address";
 /// Left out with `--no-locations`, like `LOCATIONS_STATS_MASK`.

@@ -8,9 +8,9 @@ use crate::model::Endpoint;
 use crate::things_stack::messages::{self, printable};
 use crate::things_stack::transport::{Answer, Request};
 
-const WAIT_MAX: Duration = Duration::from_secs(3600);
+const WAIT_SECONDS_MAX: u64 = 3600;
 /// Where the server names no time.
-const WAIT_DEFAULT: Duration = Duration::from_secs(10);
+const WAIT_SECONDS_DEFAULT: u64 = 10;
 /// Clusters of the community network without an Identity Server.
 const REGIONAL_HOSTS: [&str; 2] = [
     "nam1.cloud.thethings.network",
@@ -56,9 +56,8 @@ pub fn wait_time(answer: &Answer) -> Duration {
         _ => ["x-rate-limit-reset", "x-rate-limit-retry", "retry-after"],
     };
     let seconds = named.into_iter().find_map(|name| answer.number(name));
-    seconds.map_or(WAIT_DEFAULT, |seconds| {
-        Duration::from_secs(seconds.max(1)).min(WAIT_MAX)
-    })
+    let seconds = seconds.unwrap_or(WAIT_SECONDS_DEFAULT);
+    Duration::from_secs(seconds.clamp(1, WAIT_SECONDS_MAX))
 }
 
 /// Why an answer is not what was asked for; `None` for a status with which the API answers.
