@@ -264,10 +264,7 @@ impl Transport {
         let start = Instant::now();
         let left = request.deadline.saturating_duration_since(start);
         let response = self.response(request, left.min(timeout), kept);
-        let answer = response.and_then(|response| {
-            let spare = mem::take(&mut self.spare);
-            read_answer(response, request.answer_bytes_max(), spare)
-        });
+        let answer = response.and_then(|response| self.read(response, request.answer_bytes_max()));
         let now = Instant::now();
         let host = self.hosts.entry(request.base.clone()).or_default();
         // What did not come in time on a new connection would have taken longer still.
@@ -314,6 +311,19 @@ impl Transport {
             .max_idle_age(kept.map_or(Duration::ZERO, |_| IDLE_MAX))
             .build()
     }
+
+    fn read(&mut self, response: Response<Body>, bytes_max: u64) -> Result<Answer, ureq::Error> {
+        let (head, mut sent) = response.into_parts();
+        let mut body = mem::take(&mut self.spare);
+        body.clear();
+        let mut reader = sent.with_config().limit(bytes_max).reader();
+        reader.read_to_end(&mut body)?;
+        Ok(Answer {
+            status: head.status.as_u16(),
+            body,
+            headers: head.headers,
+        })
+    }
 }
 
 fn is_timeout(error: &ureq::Error) -> bool {
@@ -336,22 +346,6 @@ fn authorization(key: &Secret) -> HeaderValue {
     let mut bearer = bearer.expect("a secret is visible ASCII");
     bearer.set_sensitive(true);
     bearer
-}
-
-fn read_answer(
-    response: Response<Body>,
-    bytes_max: u64,
-    mut body: Vec<u8>,
-) -> Result<Answer, ureq::Error> {
-    let (head, mut sent) = response.into_parts();
-    body.clear();
-    let mut reader = sent.with_config().limit(bytes_max).reader();
-    reader.read_to_end(&mut body)?;
-    Ok(Answer {
-        status: head.status.as_u16(),
-        body,
-        headers: head.headers,
-    })
 }
 
 #[cfg(test)]
