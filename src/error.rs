@@ -131,8 +131,8 @@ impl Reason {
             Reason::Timeout => "The API or the link to it is slow; --timeout allows more time.",
             Reason::ConnectionLost => "The API or something in between ended the connection.",
             Reason::Unauthorized => {
-                "Make a new one in the console, under API keys of its owner; a key file is read \
-                 without a restart."
+                "Make a new one in the console, under API keys of its owner, and give it to this \
+                 exporter; a service or container has to be restarted."
             }
             Reason::Forbidden => {
                 "Grant it in the console, under API keys, and to the key's owner as a collaborator."

@@ -109,10 +109,11 @@ fn collector(config: &mut Config, transport: Transport, key: Secret) -> Collecto
         timeout: config.timeout,
         with_locations: config.locations,
     };
-    let mut client = Client::new(transport, settings);
-    if let KeySource::File(path) = &config.key {
-        client = client.with_key_file(KeyFile::new(path.clone(), key));
-    }
+    let key_file = match &config.key {
+        KeySource::File(path) => Some(KeyFile::new(path.clone(), key)),
+        KeySource::Given(_) => None,
+    };
+    let client = Client::new(transport, settings, key_file);
     let scope = std::mem::replace(&mut config.scope, Scope::Key);
     let list = GatewayList::new(
         scope,

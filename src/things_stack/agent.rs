@@ -1,5 +1,4 @@
-//! ureq's agent as the exporter uses it: TLS with its authorities, the size of the buffers,
-//! and how connections are kept.
+//! The settings of ureq's agent: TLS and its authorities, buffers, kept connections.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -14,14 +13,10 @@ use crate::things_stack::tls;
 
 /// A server closes a kept connection after a minute or a few; scrapes come every minute.
 pub const IDLE_MAX: Duration = Duration::from_secs(300);
-/// Read at once from a connection; it stays allocated while the connection is kept.
-const INPUT_BUFFER_BYTES: usize = 32 * 1024;
-const OUTPUT_BUFFER_BYTES: usize = 8 * 1024;
-const RESPONSE_HEADER_BYTES_MAX: usize = 16 * 1024;
 /// A file with every authority of a distribution has 230 kB.
 const CA_FILE_BYTES_MAX: u64 = 4 << 20;
 
-/// Its proxy is chosen for each request.
+/// The proxy is chosen for each request.
 pub fn agent(roots: RootCerts, resolver: CachingResolver) -> Agent {
     let tls = TlsConfig::builder()
         .root_certs(roots)
@@ -36,9 +31,10 @@ pub fn agent(roots: RootCerts, resolver: CachingResolver) -> Agent {
         .max_idle_age(IDLE_MAX)
         .max_idle_connections(64)
         .max_idle_connections_per_host(1)
-        .input_buffer_size(INPUT_BUFFER_BYTES)
-        .output_buffer_size(OUTPUT_BUFFER_BYTES)
-        .max_response_header_size(RESPONSE_HEADER_BYTES_MAX)
+        // In bytes; these two stay allocated while the connection is kept.
+        .input_buffer_size(32 * 1024)
+        .output_buffer_size(8 * 1024)
+        .max_response_header_size(16 * 1024)
         .tls_config(tls)
         .build();
     Agent::with_parts(config, DefaultConnector::default(), resolver)

@@ -1,7 +1,6 @@
-//! The calls of The Things Stack: one method for each endpoint, with what is true of all of
-//! them: the limits that a server sets, what a refusal means, and the counting.
-//!
-//! It decides nothing about which gateways to ask for; `collect` does.
+//! The calls of The Things Stack: one method for each endpoint, and what they have in common:
+//! rate limits, the renewal of the key, counters and warnings. It does not decide which gateways
+//! to ask for.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,10 +12,10 @@ use crate::things_stack::hosts::BaseUrl;
 use crate::things_stack::key_file::KeyFile;
 use crate::things_stack::messages::{self, FieldErrors, ListPage, printable};
 use crate::things_stack::refusal::{self, CallError};
-use crate::things_stack::transport::{Answer, Request, Transport};
+use crate::things_stack::transport::{Answer, REQUEST_TIME_MIN, Request, Transport};
 
 /// The most gateways that a page of the list holds (`limit` of ListGatewaysRequest).
-pub const PAGE_GATEWAYS_MAX: usize = 1000;
+const PAGE_GATEWAYS_MAX: usize = 1000;
 
 const LIST_MASK: &str = "name,frequency_plan_ids,gateway_server_address";
 /// Left out with `--no-locations`, like `LOCATIONS_STATS_MASK`.
@@ -30,12 +29,13 @@ const LOCATIONS_STATS_MASK: &str = ",last_status.antenna_locations";
 /// Servers from 3.21.0 to 3.25.1 do not know these, and refuse a mask with them.
 const NEWER_STATS_MASK: &str = ",last_tx_acknowledgment_received_at,tx_acknowledgment_count";
 
-/// With less time than this left, a request would only be cut off.
-const REQUEST_TIME_MIN: Duration = Duration::from_millis(50);
-/// An answer that takes longer than this is late by itself, and not for want of time.
+/// A request that had this much time and got no answer failed because of the API.
 const FAIR_TIME: Duration = Duration::from_secs(1);
-/// Different warnings of a server that are logged and shown, each once.
+/// How many different warnings are logged and shown.
 const WARNINGS_MAX: usize = 32;
+const NO_TOTAL_COUNT: &str = "the list has no X-Total-Count: the server does not take the API key \
+    for a user's or an organization's. It may be the key of a gateway, which lists nothing and \
+    needs --gateway, or of an application; or a proxy drops the Authorization header";
 /// How long a server is taken for one that does not know the newer fields.
 const OLD_SERVER_TTL: Duration = Duration::from_secs(3600);
 
@@ -44,7 +44,6 @@ pub struct Client {
     settings: Settings,
     counters: Arc<Mutex<Counters>>,
     key_file: Option<KeyFile>,
-    /// Grows with each new key.
     key_number: u64,
     /// Fields of an unexpected form since the last look.
     pub field_errors: FieldErrors,
@@ -64,12 +63,13 @@ pub struct Settings {
 }
 
 impl Client {
-    pub fn new(transport: Transport, settings: Settings) -> Client {
+    /// `key_file` is the file that the key was read from, if it was.
+    pub fn new(transport: Transport, settings: Settings, key_file: Option<KeyFile>) -> Client {
         Client {
             transport,
             settings,
             counters: Arc::default(),
-            key_file: None,
+            key_file,
             key_number: 0,
             field_errors: FieldErrors::default(),
             silenced: BTreeMap::new(),
@@ -78,13 +78,7 @@ impl Client {
         }
     }
 
-    /// Watches the file that the key was read from.
-    pub fn with_key_file(mut self, key_file: KeyFile) -> Client {
-        self.key_file = Some(key_file);
-        self
-    }
-
-    /// What is counted of the calls; shared with whoever shows it.
+    /// What is counted of the calls, shared with the thread that shows it.
     pub fn counters(&self) -> Arc<Mutex<Counters>> {
         self.counters.clone()
     }
@@ -113,7 +107,7 @@ impl Client {
         true
     }
 
-    /// Tells keys apart: it changes with each new one.
+    /// A number that changes with each new key.
     pub fn key_number(&self) -> u64 {
         self.key_number
     }
@@ -132,20 +126,13 @@ impl Client {
              &limit={PAGE_GATEWAYS_MAX}&page={page}",
             self.mask(LIST_MASK, LOCATIONS_LIST_MASK)
         );
-        let answer = self.call(base, &Request::get(Endpoint::List, path), deadline)?;
-        let total = answer.number("x-total-count");
-        let page = self.decode(base, answer, messages::gateway_list)?;
-        let total = total.ok_or_else(|| {
-            let context = format!(
-                "{}: the list has no X-Total-Count: the server does not take the API key for a \
-                 user's or an organization's. It may be the key of a gateway, which lists \
-                 nothing and needs --gateway, or of an application; or a proxy drops the \
-                 Authorization header",
-                base.host
-            );
-            FetchError::new(Reason::Shape, context)
-        })?;
-        Ok((page, total))
+        let request = Request::get(base, Endpoint::List, path, deadline);
+        self.ask(&request, |answer, field_errors| {
+            let page = messages::gateway_list(&answer.body, field_errors)?;
+            let total = answer.number("x-total-count");
+            let no_total = || FetchError::new(Reason::Shape, NO_TOTAL_COUNT);
+            Ok((page, total.ok_or_else(no_total)?))
+        })
     }
 
     /// The registration of one gateway.
@@ -157,8 +144,10 @@ impl Client {
     ) -> Result<Gateway, CallError> {
         let mask = self.mask(LIST_MASK, LOCATIONS_LIST_MASK);
         let path = format!("/gateways/{gateway_id}?field_mask={mask}");
-        let answer = self.call(base, &Request::get(Endpoint::Gateway, path), deadline)?;
-        self.decode(base, answer, messages::gateway)
+        let request = Request::get(base, Endpoint::Gateway, path, deadline);
+        self.ask(&request, |answer, field_errors| {
+            messages::gateway(&answer.body, field_errors)
+        })
     }
 
     /// The stats of 1 to 100 gateways; those that are not connected are missing. A server that
@@ -172,17 +161,23 @@ impl Client {
         let older = self.mask(STATS_MASK, LOCATIONS_STATS_MASK);
         let since = self.old_servers.get(&base.host);
         let is_old = since.is_some_and(|since| since.elapsed() < OLD_SERVER_TTL);
+        let mut ask = |mask: &str| {
+            let request = Request::stats_batch(base, gateway_ids, mask, deadline);
+            self.ask(&request, |answer, field_errors| {
+                messages::stats_batch(&answer.body, field_errors)
+            })
+        };
         if !is_old {
-            let newer = [&older, NEWER_STATS_MASK].concat();
-            match self.call(base, &Request::stats_batch(gateway_ids, &newer), deadline) {
-                Err(refused) if refused.is_about_field_mask() => {
-                    self.old_servers.insert(base.host.clone(), Instant::now());
-                }
-                result => return self.decode(base, result?, messages::stats_batch),
+            match ask(&[&older, NEWER_STATS_MASK].concat()) {
+                Err(refused) if refused.is_about_field_mask() => {}
+                result => return result,
             }
         }
-        let answer = self.call(base, &Request::stats_batch(gateway_ids, &older), deadline)?;
-        self.decode(base, answer, messages::stats_batch)
+        let result = ask(&older);
+        if !is_old {
+            self.old_servers.insert(base.host.clone(), Instant::now());
+        }
+        result
     }
 
     /// The stats of one gateway. A gateway that is not connected is the error `not_connected`.
@@ -194,9 +189,9 @@ impl Client {
     ) -> Result<ConnectionStats, CallError> {
         // Without a mask everything comes, so that no server refuses it.
         let path = format!("/gs/gateways/{gateway_id}/connection/stats");
-        let answer = self.call(base, &Request::get(Endpoint::Stats, path), deadline)?;
-        let mut stats = self.decode(base, answer, |body, field_errors| {
-            messages::stats(gateway_id, body, field_errors)
+        let request = Request::get(base, Endpoint::Stats, path, deadline);
+        let mut stats = self.ask(&request, |answer, field_errors| {
+            messages::stats(gateway_id, &answer.body, field_errors)
         })?;
         if !self.settings.with_locations
             && let Some(status) = &mut stats.last_status
@@ -206,16 +201,18 @@ impl Client {
         Ok(stats)
     }
 
-    /// What the Identity Server tells of the API key.
+    /// What the Identity Server tells about the API key.
     pub fn key_info(
         &mut self,
         base: &BaseUrl,
         needs_list: bool,
         deadline: Instant,
     ) -> Result<KeyInfo, CallError> {
-        let request = Request::get(Endpoint::AuthInfo, "/auth_info".to_owned());
-        let answer = self.call(base, &request, deadline)?;
-        self.decode(base, answer, |body, _| messages::key_info(body, needs_list))
+        let path = "/auth_info".to_owned();
+        let request = Request::get(base, Endpoint::AuthInfo, path, deadline);
+        self.ask(&request, |answer, _| {
+            messages::key_info(&answer.body, needs_list)
+        })
     }
 
     fn mask(&self, fields: &str, locations: &str) -> String {
@@ -225,83 +222,65 @@ impl Client {
         }
     }
 
-    /// Decodes an answer, whose memory is then free for the next. An error names the host.
-    fn decode<T>(
+    /// Makes a call and decodes its answer. An error names the host.
+    fn ask<T>(
         &mut self,
-        base: &BaseUrl,
-        answer: Answer,
-        decode: impl FnOnce(&[u8], &mut FieldErrors) -> Result<T, FetchError>,
+        request: &Request,
+        decode: impl FnOnce(&Answer, &mut FieldErrors) -> Result<T, FetchError>,
     ) -> Result<T, CallError> {
-        let decoded = decode(&answer.body, &mut self.field_errors);
+        let answer = self.call(request)?;
+        let decoded = decode(&answer, &mut self.field_errors);
         self.transport.reuse(answer.body);
         decoded.map_err(|mut error| {
-            error.context = format!("{}: {}", base.host, error.context);
+            error.context = format!("{}: {}", request.base.host, error.context);
             error.into()
         })
     }
 
     /// Makes one request, and once more where the API key is refused and its file has a new one.
-    fn call(
-        &mut self,
-        base: &BaseUrl,
-        request: &Request,
-        deadline: Instant,
-    ) -> Result<Answer, CallError> {
-        match self.call_once(base, request, deadline) {
+    fn call(&mut self, request: &Request) -> Result<Answer, CallError> {
+        match self.call_once(request) {
             Err(refused) if refused.status == Some(401) && self.reload_key() => {
-                self.call_once(base, request, deadline)
+                self.call_once(request)
             }
             result => result,
         }
     }
 
     /// Makes one request, if its rate limit allows it and some time is left.
-    fn call_once(
-        &mut self,
-        base: &BaseUrl,
-        request: &Request,
-        deadline: Instant,
-    ) -> Result<Answer, CallError> {
-        let endpoint = request.endpoint;
+    fn call_once(&mut self, request: &Request) -> Result<Answer, CallError> {
+        let Request { base, endpoint, .. } = *request;
         let start = Instant::now();
-        self.check_is_possible(endpoint, base, start, deadline)?;
+        let left = request.deadline.saturating_duration_since(start);
+        self.check_is_possible(request, left)?;
         let timeout = self.settings.timeout;
-        let result = self.transport.send(base, request, timeout, deadline);
-        let result = result.map_err(|error| self.as_budget(error, start, deadline));
+        let result = self.transport.send(request, timeout).map_err(|mut error| {
+            // A request that a short scrape has cut off says nothing about the API.
+            if error.reason == Reason::Timeout && left < timeout.min(FAIR_TIME) {
+                error.reason = Reason::Budget;
+            }
+            error
+        });
         let status = result.as_ref().ok().map(|answer| answer.status);
         self.count(endpoint, status, start.elapsed());
         let said = status.map_or("no answer".to_owned(), |status| status.to_string());
         log::debug!("{} {base}{}: {said}", endpoint.label(), request.path);
         let answer = result?;
-        self.note_headers(endpoint, base, &answer, Instant::now());
-        refusal::of(endpoint, base, &answer).map_or(Ok(answer), Err)
+        self.note_headers(request, &answer);
+        refusal::of(request, &answer).map_or(Ok(answer), Err)
     }
 
-    fn check_is_possible(
-        &self,
-        endpoint: Endpoint,
-        base: &BaseUrl,
-        now: Instant,
-        deadline: Instant,
-    ) -> Result<(), FetchError> {
-        if self.silenced_until(endpoint, base).is_some() {
+    fn check_is_possible(&self, request: &Request, left: Duration) -> Result<(), FetchError> {
+        let base = request.base;
+        if self.silenced_until(request.endpoint, base).is_some() {
             let context = format!("{}: waiting until its rate limit allows more", base.host);
             return Err(FetchError::new(Reason::RateLimited, context));
         }
-        if deadline.saturating_duration_since(now) < REQUEST_TIME_MIN {
+        if left < REQUEST_TIME_MIN {
             let context = format!("{}: the time of the scrape was used up", base.host);
             return Err(FetchError::new(Reason::Budget, context));
         }
         Ok(())
-    }
-
-    /// A request that was cut off by a scrape in a hurry says nothing about the API.
-    fn as_budget(&self, mut error: FetchError, start: Instant, deadline: Instant) -> FetchError {
-        let fair = self.settings.timeout.min(FAIR_TIME);
-        if error.reason == Reason::Timeout && deadline.saturating_duration_since(start) < fair {
-            error.reason = Reason::Budget;
-        }
-        error
     }
 
     fn count(&self, endpoint: Endpoint, status: Option<u16>, took: Duration) {
@@ -311,21 +290,22 @@ impl Client {
         counters.request_duration[endpoint as usize] += took;
     }
 
-    /// Follows what the server says beside its answer: its rate limit and its warnings. A limit
-    /// belongs to one kind of call.
-    fn note_headers(&mut self, endpoint: Endpoint, base: &BaseUrl, answer: &Answer, now: Instant) {
+    /// Keeps the rate limit, which belongs to one endpoint, and the warnings.
+    fn note_headers(&mut self, request: &Request, answer: &Answer) {
+        let host = &request.base.host;
         let available = answer.number("x-rate-limit-available");
         if let (Some(limit), Some(available)) = (answer.number("x-rate-limit-limit"), available) {
             let rate_limit = RateLimit { limit, available };
             let mut counters = lock(&self.counters);
-            counters.rate_limits.insert(base.host.clone(), rate_limit);
+            counters.rate_limits.insert(host.clone(), rate_limit);
         }
         if answer.status == 429 || available == Some(0) {
-            let until = now + refusal::silence(answer);
-            self.silenced.insert((base.host.clone(), endpoint), until);
+            let until = Instant::now() + refusal::wait_time(answer);
+            let of_call = (host.clone(), request.endpoint);
+            self.silenced.insert(of_call, until);
         }
         for warning in answer.headers("x-warning") {
-            let warning = format!("{}: {}", base.host, printable(&warning, 200));
+            let warning = format!("{host}: {}", printable(&warning, 200));
             if self.warnings.len() < WARNINGS_MAX && !self.warnings.contains(&warning) {
                 log::warn!("{warning}");
                 self.warnings.push(warning);

@@ -2,17 +2,7 @@
 
 use std::io::{self, ErrorKind};
 
-use rustls::CertificateError;
-
 use crate::error::Reason;
-
-fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
-    match error {
-        ureq::Error::Rustls(error) => Some(error),
-        ureq::Error::Io(error) => error.get_ref()?.downcast_ref(),
-        _ => None,
-    }
-}
 
 /// How a connection ends on which nothing more can come, though its host may be well. A machine
 /// that was suspended interrupts every wait with a limit (signal(7)).
@@ -62,6 +52,14 @@ pub fn classify(error: &ureq::Error) -> (Reason, String) {
     }
 }
 
+fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
+    match error {
+        ureq::Error::Rustls(error) => Some(error),
+        ureq::Error::Io(error) => error.get_ref()?.downcast_ref(),
+        _ => None,
+    }
+}
+
 fn classify_io(error: &io::Error) -> (Reason, String) {
     let (reason, what) = match error.kind() {
         ErrorKind::TimedOut => (Reason::Timeout, "no whole answer in time"),
@@ -78,27 +76,28 @@ fn classify_io(error: &io::Error) -> (Reason, String) {
 /// A Pi without a network has the time of its last shutdown, or 1970: then every certificate
 /// looks expired or not yet valid, and the clock has to be named.
 fn describe_tls(error: &rustls::Error) -> String {
+    use rustls::CertificateError::*;
     use rustls::Error::InvalidCertificate;
     let what = match error {
-        InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
-            "the server's certificate has expired, or this machine's clock is wrong"
+        InvalidCertificate(Expired | ExpiredContext { .. }) => {
+            "has expired, or this machine's clock is wrong"
         }
-        InvalidCertificate(
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
-        ) => "the server's certificate is not valid yet: is this machine's clock right?",
-        InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => "the server's certificate is for another host name",
-        InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "the server's certificate is from an unknown authority: see --ca-file"
+        InvalidCertificate(NotValidYet | NotValidYetContext { .. }) => {
+            "is not valid yet: is this machine's clock right?"
         }
+        InvalidCertificate(NotValidForName | NotValidForNameContext { .. }) => {
+            "is for another host name"
+        }
+        InvalidCertificate(UnknownIssuer) => "is from an unknown authority: see --ca-file",
         _ => return format!("no TLS session: {error}"),
     };
-    what.to_owned()
+    format!("the server's certificate {what}")
 }
 
 #[cfg(test)]
 mod tests {
+    use rustls::CertificateError;
+
     use super::*;
 
     #[track_caller]

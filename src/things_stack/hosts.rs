@@ -96,9 +96,9 @@ impl AllowedHost {
     pub fn parse(text: &str) -> Result<AllowedHost, &'static str> {
         let text = text.trim();
         if let Some((name, url)) = text.split_once('=') {
-            let name = name.trim();
-            let bare = name.strip_prefix('[').and_then(|n| n.strip_suffix(']'));
-            let name = normalize(bare.unwrap_or(name)).ok_or("is no NAME=URL: NAME is no host")?;
+            // An IPv6 address may stand in brackets.
+            let name = normalize(name.trim().trim_matches(['[', ']']));
+            let name = name.ok_or("is no NAME=URL: NAME is no host")?;
             let api = BaseUrl::parse(url.trim())?;
             return Ok(AllowedHost { name, api });
         }
@@ -113,13 +113,13 @@ impl AllowedHost {
         Ok(AllowedHost { name, api })
     }
 
-    /// `--allow-host HOST` for the host of `--server` adds nothing to it.
+    /// Whether it is the host of `--server` without a port, which adds nothing to `--server`.
     fn is_plainly(&self, server: &BaseUrl) -> bool {
         self.name == server.host && self.api.host == server.host && self.api.port.is_none()
     }
 }
 
-/// The rule of where the key may go.
+/// Where the key may go.
 #[derive(Clone, Debug)]
 pub struct KnownHosts {
     server: BaseUrl,
@@ -141,9 +141,9 @@ impl KnownHosts {
     /// The API that has the stats of a gateway with this `gateway_server_address`; that of
     /// `--server` for an empty one.
     ///
-    /// The scheme and port in it belong to the radio protocol (`mqtts://…:8883`), so they are
-    /// ignored: `--server` is meant where its host stands, the API that `--allow-host` gives
-    /// for the hosts named there, `https` on the usual port elsewhere.
+    /// The scheme and port in it belong to the gateway's protocol (`mqtts://…:8883`) and are
+    /// ignored. The API is the one that `--allow-host` gives for this host, `--server` for its own
+    /// host, and `https` on the usual port for others.
     ///
     /// # Errors
     /// The host, cut to what fits into a log line, if the key must not go there.
@@ -164,18 +164,14 @@ impl KnownHosts {
         }
     }
 
-    /// Every API where a gateway may be found whose address does not tell: `--server`, the
-    /// other public clusters if it is one of the community network, and each of
-    /// `--allow-host`. Each stands once; the order is the same for the same flags.
+    /// Every API that may have the stats of a gateway whose address names none: `--server`, the
+    /// other public clusters if it is one of the community network, and those of `--allow-host`.
+    /// Each once, always in the same order.
     pub fn candidates(&self) -> Vec<BaseUrl> {
-        let clusters = match is_community(&self.server.host) {
-            true => COMMUNITY_HOSTS.as_slice(),
-            false => &[],
-        };
-        let clusters = clusters
-            .iter()
-            .filter(|host| **host != self.server.host)
-            .map(|host| https((*host).to_owned()));
+        let server = &self.server.host;
+        let clusters = COMMUNITY_HOSTS.into_iter();
+        let clusters = clusters.filter(|host| is_community(server) && host != server);
+        let clusters = clusters.map(|host| https(host.to_owned()));
         let allowed = self.allowed.iter().map(|allowed| allowed.api.clone());
         let mut found = vec![self.server.clone()];
         for api in clusters.chain(allowed) {
@@ -227,17 +223,16 @@ fn is_label(text: &str) -> bool {
 
 /// Splits `host[:port]`; the host of `[::1]:443` comes without its brackets.
 fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
-    if let Some(rest) = authority.strip_prefix('[') {
-        let (host, rest) = rest.split_once(']')?;
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => rest.split_once(']')?,
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    if authority.starts_with('[') {
         host.parse::<Ipv6Addr>().ok()?;
-        return match rest.strip_prefix(':') {
-            Some(port) => Some((host, Some(port.parse().ok()?))),
-            None => rest.is_empty().then_some((host, None)),
-        };
     }
-    match authority.split_once(':') {
-        Some((host, port)) => Some((host, Some(port.parse().ok()?))),
-        None => Some((authority, None)),
+    match port.strip_prefix(':') {
+        Some(port) => Some((host, Some(port.parse().ok()?))),
+        None => port.is_empty().then_some((host, None)),
     }
 }
 

@@ -35,11 +35,8 @@ impl ProxyRule {
                 .filter_map(|name| Some((*name, variable(name)?)));
             found.find(|(_, value)| !value.is_empty())
         };
-        let exceptions = first(&EXCEPTION_VARIABLES).map(|(_, value)| value);
-        let exceptions = exceptions
-            .unwrap_or_default()
-            .to_string_lossy()
-            .to_lowercase();
+        let exceptions = first(&EXCEPTION_VARIABLES).unwrap_or_default().1;
+        let exceptions = exceptions.to_string_lossy().to_lowercase();
         if exceptions.trim() == "*" {
             return Ok(None);
         }
@@ -47,11 +44,13 @@ impl ProxyRule {
             return Ok(None);
         };
         let proxy = value.to_str().ok_or("is not UTF-8").and_then(read_proxy);
-        let exceptions = exceptions.split([',', ' ', '\t']).map(bare);
+        // `.example.com` and `[::1]` are other spellings of the same without these signs.
+        let entries = exceptions.split([',', ' ', '\t']);
+        let entries = entries.map(|entry| entry.trim_matches(['[', ']', '.']));
         Ok(Some(ProxyRule {
             proxy: proxy.map_err(|problem| format!("the proxy of {name} {problem}"))?,
-            exceptions: exceptions
-                .filter(|e| !e.is_empty())
+            exceptions: entries
+                .filter(|entry| !entry.is_empty())
                 .map(str::to_owned)
                 .collect(),
         }))
@@ -68,14 +67,6 @@ impl ProxyRule {
                 .is_some_and(|front| front.is_empty() || front.ends_with('.')),
         })
     }
-}
-
-/// An entry of the list of exceptions without the signs around it that mean nothing.
-fn bare(entry: &str) -> &str {
-    let bare = entry.strip_prefix('[').and_then(|e| e.strip_suffix(']'));
-    let entry = bare.unwrap_or(entry);
-    let entry = entry.strip_prefix('.').unwrap_or(entry);
-    entry.strip_suffix('.').unwrap_or(entry)
 }
 
 /// A network is `ADDRESS` or `ADDRESS/BITS`.

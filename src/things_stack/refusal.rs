@@ -1,18 +1,21 @@
-//! What a refusal of the API means: its reason, the server's words, and what an operator has
-//! to know to mend it; and for how long a server wants to hear nothing. Pure.
+//! What a refusal of the API means: its reason, the server's message and a hint for the
+//! operator; and how long the server asks to wait. Pure.
 
 use std::time::Duration;
 
 use crate::error::{FetchError, Reason};
 use crate::model::Endpoint;
-use crate::things_stack::hosts::BaseUrl;
-use crate::things_stack::messages;
-use crate::things_stack::messages::printable;
-use crate::things_stack::transport::Answer;
+use crate::things_stack::messages::{self, printable};
+use crate::things_stack::transport::{Answer, Request};
 
-/// How long a server may silence the exporter, and for how long it does where it names no time.
-pub const SILENCE_MAX: Duration = Duration::from_secs(3600);
-const SILENCE_DEFAULT: Duration = Duration::from_secs(10);
+const WAIT_SECONDS_MAX: u64 = 3600;
+/// Where the server names no time.
+const WAIT_SECONDS_DEFAULT: u64 = 10;
+/// Clusters of the community network without an Identity Server.
+const REGIONAL_HOSTS: [&str; 2] = [
+    "nam1.cloud.thethings.network",
+    "au1.cloud.thethings.network",
+];
 
 /// Why a call failed, with what decides how to go on.
 #[derive(Debug)]
@@ -46,23 +49,21 @@ impl From<FetchError> for CallError {
     }
 }
 
-/// How long the server wants to hear nothing.
-pub fn silence(answer: &Answer) -> Duration {
+/// How long the server asks to wait before the next call of this kind.
+pub fn wait_time(answer: &Answer) -> Duration {
     let named = match answer.status {
         429 => ["x-rate-limit-retry", "retry-after", "x-rate-limit-reset"],
         _ => ["x-rate-limit-reset", "x-rate-limit-retry", "retry-after"],
     };
     let seconds = named.into_iter().find_map(|name| answer.number(name));
-    seconds.map_or(SILENCE_DEFAULT, |seconds| {
-        Duration::from_secs(seconds.max(1)).min(SILENCE_MAX)
-    })
+    let seconds = seconds.unwrap_or(WAIT_SECONDS_DEFAULT);
+    Duration::from_secs(seconds.clamp(1, WAIT_SECONDS_MAX))
 }
 
-/// Why an answer is not what was asked for; nothing for a status with which the API
-/// answers.
-pub fn of(endpoint: Endpoint, base: &BaseUrl, answer: &Answer) -> Option<CallError> {
+/// Why an answer is not what was asked for; `None` for a status with which the API answers.
+pub fn of(request: &Request, answer: &Answer) -> Option<CallError> {
     let reason = match answer.status {
-        // 203: a proxy has changed the frame of it.
+        // 203: a proxy has changed its headers.
         200 | 203 => return None,
         201..300 => Reason::Shape,
         300..400 => Reason::Redirect,
@@ -74,15 +75,16 @@ pub fn of(endpoint: Endpoint, base: &BaseUrl, answer: &Answer) -> Option<CallErr
         _ => Reason::ServerError,
     };
     let details = messages::api_error(&answer.body);
-    let said = match (&details, answer.header("location")) {
+    let said = match (&details, answer.headers("location").next()) {
         (Some(details), _) => format!(": {}", details.message),
         (None, Some(location)) if reason == Reason::Redirect => {
             format!(" to {}", printable(&location, 100))
         }
         _ => " without The Things Stack's error message".to_owned(),
     };
-    let hint = hint(endpoint, base, reason, answer.status);
-    let context = format!("{}: HTTP {}{said}{hint}", base.host, answer.status);
+    let host = &request.base.host;
+    let hint = hint(request.endpoint, host, reason, answer.status);
+    let context = format!("{host}: HTTP {}{said}{hint}", answer.status);
     Some(CallError {
         error: FetchError::new(reason, context),
         status: Some(answer.status),
@@ -91,8 +93,8 @@ pub fn of(endpoint: Endpoint, base: &BaseUrl, answer: &Answer) -> Option<CallErr
     })
 }
 
-/// What an operator has to know to mend a refusal: the missing right as the console calls it.
-fn hint(endpoint: Endpoint, base: &BaseUrl, reason: Reason, status: u16) -> &'static str {
+/// What an operator has to know to end a refusal, such as the missing right in the console's words.
+fn hint(endpoint: Endpoint, host: &str, reason: Reason, status: u16) -> &'static str {
     match (reason, endpoint) {
         (Reason::Unauthorized, _) => "; the API key is wrong, expired or revoked",
         (Reason::Forbidden, Endpoint::List) => {
@@ -106,18 +108,10 @@ fn hint(endpoint: Endpoint, base: &BaseUrl, reason: Reason, status: u16) -> &'st
              refused alike"
         }
         (Reason::ClientError, _) if status == 400 => "; an API key that is not whole is refused so",
-        (_, Endpoint::List) if is_regional(&base.host) => {
+        (_, Endpoint::List) if REGIONAL_HOSTS.contains(&host) => {
             "; gateways are listed at eu1.cloud.thethings.network alone, \
              from where the stats of every cluster are found"
         }
         _ => "",
     }
-}
-
-/// Clusters of the community network without an Identity Server.
-fn is_regional(host: &str) -> bool {
-    matches!(
-        host,
-        "nam1.cloud.thethings.network" | "au1.cloud.thethings.network"
-    )
 }

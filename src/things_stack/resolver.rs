@@ -33,11 +33,6 @@ impl CachingResolver {
         self.addresses().clear();
     }
 
-    #[cfg(test)]
-    pub fn is_empty(&self) -> bool {
-        self.addresses().is_empty()
-    }
-
     fn addresses(&self) -> MutexGuard<'_, Addresses> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -89,9 +84,8 @@ fn look_up(name: String, time: Duration) -> Result<Vec<SocketAddr>, Error> {
     }
 }
 
-/// IPv4 and IPv6 in turns, IPv4 first: ureq gives each further address half the time of the
-/// one before, so a family that leads nowhere must not stand twice before the other. It takes
-/// no more than so many.
+/// IPv4 and IPv6 alternately, IPv4 first: ureq gives each further address half the time of the
+/// one before, so a family that leads nowhere must not stand twice before the other.
 fn in_order(mut ordered: ResolvedSocketAddrs, addresses: Vec<SocketAddr>) -> ResolvedSocketAddrs {
     let (v4, v6): (Vec<_>, Vec<_>) = addresses.into_iter().partition(SocketAddr::is_ipv4);
     let pairs = (0..v4.len().max(v6.len())).flat_map(|place| [v4.get(place), v6.get(place)]);
@@ -104,6 +98,12 @@ fn in_order(mut ordered: ResolvedSocketAddrs, addresses: Vec<SocketAddr>) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl CachingResolver {
+        pub fn is_empty(&self) -> bool {
+            self.addresses().is_empty()
+        }
+    }
 
     #[test]
     fn the_families_take_turns_and_ipv4_begins() {

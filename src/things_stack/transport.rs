@@ -1,7 +1,6 @@
 //! One request to the API over HTTP: the key, time limits, body limits, and when a kept
-//! connection is used. With `agent`, `resolver` and `failure` the only file that knows ureq.
-//!
-//! It never follows a redirect, and it puts the key into the `Authorization` header alone.
+//! connection is used. It never follows a redirect, and it puts the key into the
+//! `Authorization` header alone.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -25,44 +24,55 @@ use crate::things_stack::resolver::CachingResolver;
 
 /// A kept connection that is silent for less is not given up.
 const SILENCE_MIN: Duration = Duration::from_secs(1);
-/// With less time than this a request is not sent again.
-const RETRY_TIME_MIN: Duration = Duration::from_millis(50);
+/// With less time than this left, a request would only be cut off.
+pub const REQUEST_TIME_MIN: Duration = Duration::from_millis(50);
 /// How long it is remembered that connections are dropped silently.
 const NAT_TTL: Duration = Duration::from_secs(600);
 /// Kept between two answers: a batch is 260 kB where all 100 gateways tell everything.
 const SPARE_BYTES_MAX: usize = 512 * 1024;
 
-/// What to ask.
-pub struct Request {
+/// What to ask of which API, and until when.
+pub struct Request<'a> {
+    pub base: &'a BaseUrl,
     pub endpoint: Endpoint,
     /// Below `/api/v3`.
     pub path: String,
     /// For POST.
     body: Option<String>,
+    pub deadline: Instant,
 }
 
-impl Request {
-    pub fn get(endpoint: Endpoint, path: String) -> Request {
+impl<'a> Request<'a> {
+    pub fn get(
+        base: &'a BaseUrl,
+        endpoint: Endpoint,
+        path: String,
+        deadline: Instant,
+    ) -> Request<'a> {
         Request {
+            base,
             endpoint,
             path,
             body: None,
+            deadline,
         }
     }
 
     /// Identifiers and masks hold nothing that JSON would have to escape.
-    pub fn stats_batch(gateway_ids: &[&str], mask: &str) -> Request {
+    pub fn stats_batch(
+        base: &'a BaseUrl,
+        gateway_ids: &[&str],
+        mask: &str,
+        deadline: Instant,
+    ) -> Request<'a> {
         let ids = gateway_ids.iter();
-        let ids: Vec<_> = ids
-            .map(|id| format!(r#"{{"gateway_id":"{id}"}}"#))
-            .collect();
-        let ids = ids.join(",");
+        let ids = ids.map(|id| format!(r#"{{"gateway_id":"{id}"}}"#));
+        let ids = ids.collect::<Vec<_>>().join(",");
+        let body = format!(r#"{{"gateway_ids":[{ids}],"field_mask":"{mask}"}}"#);
+        let path = "/gs/gateways/connection/stats".to_owned();
         Request {
-            endpoint: Endpoint::StatsBatch,
-            path: "/gs/gateways/connection/stats".to_owned(),
-            body: Some(format!(
-                r#"{{"gateway_ids":[{ids}],"field_mask":"{mask}"}}"#
-            )),
+            body: Some(body),
+            ..Request::get(base, Endpoint::StatsBatch, path, deadline)
         }
     }
 
@@ -84,13 +94,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// A header as text, with replacement characters for what is not UTF-8; the first one where
-    /// there are several.
-    pub fn header(&self, name: &str) -> Option<String> {
-        self.headers(name).next()
-    }
-
-    /// Every header of this name.
+    /// The values of a header, with replacement characters for what is not UTF-8.
     pub fn headers(&self, name: &str) -> impl Iterator<Item = String> {
         let values = self.headers.get_all(name).into_iter();
         values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
@@ -105,19 +109,34 @@ impl Answer {
     }
 }
 
-/// What is known of a host, as far as it decides how to ask next.
+/// What earlier requests tell about a host.
 #[derive(Default)]
 struct Host {
     /// When the connection that is kept was last used.
     kept_since: Option<Instant>,
-    /// How long answers take: the longest of late, which fades by a tenth with each answer.
-    usual_time: Duration,
+    /// How long answers take: the longest recent time, which decays by a tenth with each answer.
+    /// By endpoint, since a list may be slow where the stats are quick.
+    usual_times: BTreeMap<Endpoint, Duration>,
+}
+
+impl Host {
+    /// That of the slowest endpoint as long as there is no answer of this one.
+    fn usual_time(&self, endpoint: Endpoint) -> Duration {
+        let own = self.usual_times.get(&endpoint);
+        let longest = self.usual_times.values().max();
+        own.or(longest).copied().unwrap_or_default()
+    }
+
+    fn note_time(&mut self, endpoint: Endpoint, took: Duration) {
+        let usual = self.usual_times.entry(endpoint).or_default();
+        *usual = took.max(*usual * 9 / 10);
+    }
 }
 
 /// A kept connection that may be used.
 #[derive(Clone, Copy)]
 struct Kept {
-    /// For how long it was not used.
+    /// Since its last use.
     idle: Duration,
     /// The longest wait for the next bytes on it.
     silence_max: Duration,
@@ -129,11 +148,11 @@ pub struct Transport {
     resolver: CachingResolver,
     proxy: Option<ProxyRule>,
     hosts: BTreeMap<BaseUrl, Host>,
-    /// A NAT drops connections silently that are idle for so long; remembered until then. It
-    /// counts for all hosts: it is on this machine's side of the network.
+    /// The idle time after which a NAT drops connections silently, and until when it is remembered.
+    /// It counts for all hosts: the NAT is on this machine's side of the network.
     nat: Option<(Duration, Instant)>,
     authorization: HeaderValue,
-    /// Where the next answer goes: fresh memory for each would cost a tenth of a collection.
+    /// For the next answer: to allocate memory for each would cost a tenth of a collection.
     spare: Vec<u8>,
 }
 
@@ -168,31 +187,25 @@ impl Transport {
         self.authorization = authorization(key);
     }
 
-    /// Sends a request and reads its whole answer. `timeout` is for one attempt and `deadline`
-    /// for all: a kept connection may have been dropped by the peer, or silently by a NAT in
-    /// between. Then the request is sent again, on a fresh connection. Every call only reads,
-    /// so asking twice does no harm.
+    /// Sends a request and reads its whole answer. `timeout` is for one attempt, the deadline of
+    /// the request for all: a kept connection may have been dropped by the peer, or silently by a
+    /// NAT in between. Then the request is sent again, on a fresh connection. Every call only
+    /// reads, so asking twice does no harm.
     ///
     /// # Errors
     /// Whatever kept the answer from arriving whole. A status of 400 or 500 is an answer.
-    pub fn send(
-        &mut self,
-        base: &BaseUrl,
-        request: &Request,
-        timeout: Duration,
-        deadline: Instant,
-    ) -> Result<Answer, FetchError> {
-        let start = Instant::now();
-        let kept = self.kept(base, start, deadline);
-        let mut result = self.attempt(base, request, deadline.min(start + timeout), kept);
+    pub fn send(&mut self, request: &Request, timeout: Duration) -> Result<Answer, FetchError> {
+        let base = request.base;
+        let kept = self.kept(request, Instant::now());
+        let mut result = self.attempt(request, timeout, kept);
         let again = Instant::now();
         if let (Some(kept), Err(error)) = (kept, &result)
             && (is_lost_connection(error) || is_timeout(error))
-            && again + RETRY_TIME_MIN < deadline
+            && again + REQUEST_TIME_MIN < request.deadline
         {
             log::debug!("{base}: the kept connection does not answer, sending again on a new one");
             let was_silent = is_timeout(error);
-            result = self.attempt(base, request, deadline.min(again + timeout), None);
+            result = self.attempt(request, timeout, None);
             if was_silent && result.is_ok() && again.elapsed() < kept.silence_max {
                 self.note_nat(kept.idle);
             }
@@ -223,19 +236,19 @@ impl Transport {
         }
     }
 
-    /// The kept connection to this host, unless a NAT may have dropped it, or the host is so slow
-    /// that after waiting for it there would be no time for a second attempt.
-    fn kept(&self, base: &BaseUrl, now: Instant, deadline: Instant) -> Option<Kept> {
-        let host = self.hosts.get(base)?;
+    /// The kept connection to this host, unless a NAT may have dropped it, or this kind of call is
+    /// so slow that after waiting for it there would be no time for a second attempt.
+    fn kept(&self, request: &Request, now: Instant) -> Option<Kept> {
+        let host = self.hosts.get(request.base)?;
         let idle = now.saturating_duration_since(host.kept_since?);
         let nat = self.nat.filter(|(_, until)| now < *until);
         let idle_max = nat.map_or(IDLE_MAX, |(idle_max, _)| idle_max);
-        let left = deadline.saturating_duration_since(now);
-        let silence_max = silence_max(host.usual_time, left)?;
+        let left = request.deadline.saturating_duration_since(now);
+        let silence_max = silence_max(host.usual_time(request.endpoint), left)?;
         (idle < idle_max).then_some(Kept { idle, silence_max })
     }
 
-    /// A connection that was idle for so long was silent, and a new one answered at once.
+    /// A connection that had been idle for so long got no answer, and a new one got it at once.
     fn note_nat(&mut self, idle: Duration) {
         log::debug!("connections are dropped silently after {idle:?}: none is kept so long");
         self.nat = Some((idle * 9 / 10, Instant::now() + NAT_TTL));
@@ -244,23 +257,20 @@ impl Transport {
     /// Sends the request once, on the kept connection or on a new one.
     fn attempt(
         &mut self,
-        base: &BaseUrl,
         request: &Request,
-        deadline: Instant,
+        timeout: Duration,
         kept: Option<Kept>,
     ) -> Result<Answer, ureq::Error> {
         let start = Instant::now();
-        let response = self.response(base, request, deadline - start, kept);
-        let answer = response.and_then(|response| {
-            let spare = mem::take(&mut self.spare);
-            read_answer(response, request.answer_bytes_max(), spare)
-        });
+        let left = request.deadline.saturating_duration_since(start);
+        let response = self.response(request, left.min(timeout), kept);
+        let answer = response.and_then(|response| self.read(response, request.answer_bytes_max()));
         let now = Instant::now();
-        let host = self.hosts.entry(base.clone()).or_default();
+        let host = self.hosts.entry(request.base.clone()).or_default();
         // What did not come in time on a new connection would have taken longer still.
         let is_late = kept.is_none() && answer.as_ref().is_err_and(is_timeout);
         if answer.is_ok() || is_late {
-            host.usual_time = (now - start).max(host.usual_time * 9 / 10);
+            host.note_time(request.endpoint, now - start);
         }
         host.kept_since = answer.is_ok().then_some(now);
         answer
@@ -268,18 +278,17 @@ impl Transport {
 
     fn response(
         &self,
-        base: &BaseUrl,
         request: &Request,
-        left: Duration,
+        limit: Duration,
         kept: Option<Kept>,
     ) -> Result<Response<Body>, ureq::Error> {
+        let base = request.base;
         let url = format!("{base}/api/v3{}", request.path);
-        let agent = &self.agent;
         match &request.body {
-            None => self.prepared(agent.get(url), base, left, kept).call(),
+            None => self.prepared(self.agent.get(url), base, limit, kept).call(),
             Some(body) => {
-                let request = self.prepared(agent.post(url), base, left, kept);
-                request.content_type("application/json").send(body)
+                let post = self.prepared(self.agent.post(url), base, limit, kept);
+                post.content_type("application/json").send(body)
             }
         }
     }
@@ -287,20 +296,33 @@ impl Transport {
     /// With the key, the proxy and the limits.
     fn prepared<Any>(
         &self,
-        request: RequestBuilder<Any>,
+        builder: RequestBuilder<Any>,
         base: &BaseUrl,
-        left: Duration,
+        limit: Duration,
         kept: Option<Kept>,
     ) -> RequestBuilder<Any> {
-        request
+        builder
             .header(header::AUTHORIZATION, self.authorization.clone())
             .config()
             .proxy(self.proxy(base).cloned())
             // A limit of nothing would be no limit; the caller has checked that some time is left.
-            .timeout_global(Some(left.max(Duration::from_millis(1))))
+            .timeout_global(Some(limit.max(Duration::from_millis(1))))
             .timeout_per_read(kept.map(|kept| kept.silence_max))
             .max_idle_age(kept.map_or(Duration::ZERO, |_| IDLE_MAX))
             .build()
+    }
+
+    fn read(&mut self, response: Response<Body>, bytes_max: u64) -> Result<Answer, ureq::Error> {
+        let (head, mut sent) = response.into_parts();
+        let mut body = mem::take(&mut self.spare);
+        body.clear();
+        let mut reader = sent.with_config().limit(bytes_max).reader();
+        reader.read_to_end(&mut body)?;
+        Ok(Answer {
+            status: head.status.as_u16(),
+            body,
+            headers: head.headers,
+        })
     }
 }
 
@@ -324,22 +346,6 @@ fn authorization(key: &Secret) -> HeaderValue {
     let mut bearer = bearer.expect("a secret is visible ASCII");
     bearer.set_sensitive(true);
     bearer
-}
-
-fn read_answer(
-    response: Response<Body>,
-    bytes_max: u64,
-    mut body: Vec<u8>,
-) -> Result<Answer, ureq::Error> {
-    let (head, mut sent) = response.into_parts();
-    body.clear();
-    let mut reader = sent.with_config().limit(bytes_max).reader();
-    reader.read_to_end(&mut body)?;
-    Ok(Answer {
-        status: head.status.as_u16(),
-        body,
-        headers: head.headers,
-    })
 }
 
 #[cfg(test)]
@@ -376,10 +382,10 @@ mod tests {
         let base = BaseUrl::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
         drop(listener);
         let mut transport = Transport::new(&Secret::new("key").unwrap(), None, None).unwrap();
-        let request = Request::get(Endpoint::List, "/".to_owned());
         let second = Duration::from_secs(1);
-        let answer = transport.send(&base, &request, second, Instant::now() + second);
-        assert!(answer.is_err());
+        let deadline = Instant::now() + second;
+        let request = Request::get(&base, Endpoint::List, "/".to_owned(), deadline);
+        assert!(transport.send(&request, second).is_err());
         assert!(transport.resolver.is_empty());
     }
 }

@@ -139,7 +139,7 @@ fn a_file_that_still_holds_the_refused_key_costs_no_second_request() {
     let (exporter, _path) = start(&fake, "0.1");
     exporter.scrape().assert_value("ttn_up", 0.0);
     assert_eq!(fake.request_count(), 1, "{exporter}");
-    exporter.wait_for_log("without a restart");
+    exporter.wait_for_log("a service or container has to be restarted");
 }
 
 #[test]

@@ -230,3 +230,19 @@ fn a_silent_server_is_not_asked_again_and_again() {
     let requests = fake.count(Endpoint::StatsBatch);
     assert!(requests <= 2, "{requests} requests: {exporter}");
 }
+
+/// Ten batches follow each list: as quick as they are, they say nothing about the next list.
+#[test]
+fn a_slow_list_after_quick_batches_is_asked_for_once() {
+    let fake = Fake::start(Fleet::generated(1_000));
+    let delay = Misbehaviour::Delay(Duration::from_millis(2_200));
+    fake.script(Endpoint::List, delay);
+    let arguments = ["--ttl", "0.1", "--list-ttl", "0.1", "--timeout", "5"];
+    let exporter = Setup::against(&fake).args(arguments).start();
+    for scrapes in 1..=3 {
+        scrape_for(&exporter, Some("5")).assert_value("ttn_up", 1.0);
+        assert_eq!(fake.count(Endpoint::StatsBatch), 10 * scrapes);
+        assert_eq!(fake.count(Endpoint::List), scrapes, "{exporter}");
+        thread::sleep(TTL * 2);
+    }
+}

@@ -1,5 +1,5 @@
-//! The fields of one gateway, read from its JSON: which of them the exporter uses,
-//! how many it keeps of each, and what of the rest an error in one of them costs.
+//! The fields of one gateway, read from its JSON: which of them the exporter uses, how many
+//! elements it keeps of each, and what an error in one of them costs.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ impl<'a> Reader<'a> {
     /// `ttn.lorawan.v3.Gateway`; `None` without a valid id.
     pub fn gateway(object: Value<'_>, field_errors: &mut FieldErrors) -> Option<Gateway> {
         let mut reader = Reader::new("", field_errors);
-        let ids = reader.try_read(object, "ids", forms::object)?;
+        let ids = reader.try_read(object, "ids", Value::as_object)?;
         let gateway_id = reader.try_read(ids, "ids.gateway_id", forms::gateway_id)?;
         if gateway_id.is_empty() {
             reader.wrong("ids.gateway_id", Value::default());
@@ -53,10 +53,23 @@ impl<'a> Reader<'a> {
         field_errors: &mut FieldErrors,
     ) -> ConnectionStats {
         let mut reader = Reader::new(gateway_id, field_errors);
-        let stats = reader.connection_stats(object);
         ConnectionStats {
+            connected_at: reader.moment(object, "connected_at"),
+            disconnected_at: reader.moment(object, "disconnected_at"),
+            protocol: reader.read(object, "protocol", forms::text),
+            last_status_received_at: reader.moment(object, "last_status_received_at"),
+            last_uplink_received_at: reader.moment(object, "last_uplink_received_at"),
+            last_downlink_received_at: reader.moment(object, "last_downlink_received_at"),
+            last_tx_acknowledgment_received_at: reader
+                .moment(object, "last_tx_acknowledgment_received_at"),
+            uplink_count: reader.read(object, "uplink_count", forms::count),
+            downlink_count: reader.read(object, "downlink_count", forms::count),
+            tx_acknowledgment_count: reader.read(object, "tx_acknowledgment_count", forms::count),
+            round_trip_times: reader.round_trip_times(object),
+            sub_bands: reader.sub_bands(object),
+            last_status: reader.last_status(object),
+            remote_ip: reader.remote_ip(object),
             unreadable: reader.unreadable,
-            ..stats
         }
     }
 
@@ -64,27 +77,6 @@ impl<'a> Reader<'a> {
         Reader {
             gateway_id,
             field_errors,
-            unreadable: Vec::new(),
-        }
-    }
-
-    fn connection_stats(&mut self, object: Value<'_>) -> ConnectionStats {
-        ConnectionStats {
-            connected_at: self.moment(object, "connected_at"),
-            disconnected_at: self.moment(object, "disconnected_at"),
-            protocol: self.read(object, "protocol", forms::text),
-            last_status_received_at: self.moment(object, "last_status_received_at"),
-            last_uplink_received_at: self.moment(object, "last_uplink_received_at"),
-            last_downlink_received_at: self.moment(object, "last_downlink_received_at"),
-            last_tx_acknowledgment_received_at: self
-                .moment(object, "last_tx_acknowledgment_received_at"),
-            uplink_count: self.read(object, "uplink_count", forms::count),
-            downlink_count: self.read(object, "downlink_count", forms::count),
-            tx_acknowledgment_count: self.read(object, "tx_acknowledgment_count", forms::count),
-            round_trip_times: self.round_trip_times(object),
-            sub_bands: self.sub_bands(object),
-            last_status: self.last_status(object),
-            remote_ip: self.remote_ip(object),
             unreadable: Vec::new(),
         }
     }
@@ -105,8 +97,8 @@ impl<'a> Reader<'a> {
         let field = "antennas.location";
         let antennas = self.elements(object, "antennas", MAX_ANTENNAS);
         let locations = antennas.filter_map(|(antenna, element)| {
-            let object = self.form("antennas", element, forms::object)?;
-            let location = self.try_read(object, field, forms::object)?;
+            let object = self.form("antennas", element, Value::as_object)?;
+            let location = self.try_read(object, field, Value::as_object)?;
             self.location(antenna, location, field, "registry")
         });
         locations.collect()
@@ -116,7 +108,7 @@ impl<'a> Reader<'a> {
         let field = "last_status.antenna_locations";
         let elements = self.elements(object, field, MAX_ANTENNAS);
         let locations = elements.filter_map(|(antenna, element)| {
-            let location = self.form(field, element, forms::object)?;
+            let location = self.form(field, element, Value::as_object)?;
             self.location(antenna, location, field, "unknown")
         });
         locations.collect()
@@ -149,7 +141,7 @@ impl<'a> Reader<'a> {
     }
 
     fn round_trip_times(&mut self, object: Value<'_>) -> Option<RoundTripTimes> {
-        let object = self.read(object, "round_trip_times", forms::object);
+        let object = self.read(object, "round_trip_times", Value::as_object);
         let times = RoundTripTimes {
             min: self.try_read(object, "round_trip_times.min", forms::duration)?,
             max: self.try_read(object, "round_trip_times.max", forms::duration)?,
@@ -163,7 +155,7 @@ impl<'a> Reader<'a> {
         let field = "sub_bands";
         let mut kept: Vec<SubBand> = Vec::new();
         for (_, element) in self.elements(object, field, MAX_SUB_BANDS) {
-            let object = self.form(field, element, forms::object);
+            let object = self.form(field, element, Value::as_object);
             let Some(band) = object.and_then(|object| self.sub_band(object)) else {
                 continue;
             };
@@ -187,7 +179,7 @@ impl<'a> Reader<'a> {
     }
 
     fn last_status(&mut self, object: Value<'_>) -> Option<GatewayStatus> {
-        let object = self.read(object, "last_status", forms::object);
+        let object = self.read(object, "last_status", Value::as_object);
         if object.is_null() {
             return None;
         }
@@ -201,7 +193,7 @@ impl<'a> Reader<'a> {
     }
 
     fn remote_ip(&mut self, object: Value<'_>) -> String {
-        let address = self.read(object, "gateway_remote_address", forms::object);
+        let address = self.read(object, "gateway_remote_address", Value::as_object);
         self.read(address, "gateway_remote_address.ip", forms::ip)
     }
 
@@ -217,8 +209,9 @@ impl<'a> Reader<'a> {
         limit: usize,
         form: Form<'v, T>,
     ) -> Vec<(String, T)> {
-        let map = self.read(object, field, forms::object);
-        // Of two with one name the last counts.
+        let map = self.read(object, field, Value::as_object);
+        // Sorted before the limit: the server's order may change. Of two with one name the last
+        // counts.
         let members: BTreeMap<&str, Value> = map.members().collect();
         let mut entries: Vec<(String, T)> = Vec::with_capacity(members.len().min(limit));
         for (name, value) in members.into_iter().filter(|(_, value)| !value.is_null()) {
@@ -241,7 +234,7 @@ impl<'a> Reader<'a> {
         field: &'static str,
         limit: usize,
     ) -> impl Iterator<Item = (usize, Value<'v>)> + use<'v> {
-        let array = self.read(object, field, forms::array);
+        let array = self.read(object, field, Value::as_array);
         if array.elements().nth(limit).is_some() {
             self.wrong(field, "too many");
         }

@@ -22,14 +22,6 @@ pub fn is_gateway_id(text: &str) -> bool {
     (2..=36).contains(&text.len()) && text.bytes().all(is_allowed)
 }
 
-pub fn object(value: Value<'_>) -> Option<Value<'_>> {
-    value.is_object().then_some(value)
-}
-
-pub fn array(value: Value<'_>) -> Option<Value<'_>> {
-    value.is_array().then_some(value)
-}
-
 /// Any text, cut where it is too long.
 pub fn text(value: Value<'_>) -> Option<String> {
     value.as_str().map(cut)

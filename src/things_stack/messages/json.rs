@@ -26,8 +26,8 @@ struct Node<'a> {
 
 enum Kind<'a> {
     Null,
-    /// Also stands for what no value can hold. No field of the API that is read is a truth
-    /// value, so whichever field it stands in has an unexpected form.
+    /// Also stands for a value that cannot be read: no field that is read is a Boolean, so it has
+    /// an unexpected form in any field.
     Bool(bool),
     Number(Number),
     String(Cow<'a, str>),
@@ -60,11 +60,20 @@ impl<'a> Row<'a> {
     /// For a value that comes next from a deserializer, and can be read whole.
     pub fn seed(&mut self) -> impl DeserializeSeed<'a, Value = ()> {
         self.0.clear();
-        Part(&mut self.0)
+        self
     }
 
     pub fn value(&self) -> Value<'_> {
         Value(&self.0)
+    }
+
+    /// The parts of a value are pushed after it.
+    fn push<E: Error>(&mut self, kind: Kind<'a>) -> Result<(), E> {
+        if self.0.len() >= MAX_NODES {
+            return Err(E::custom("too many parts"));
+        }
+        self.0.push(Node::new(kind));
+        Ok(())
     }
 }
 
@@ -87,12 +96,16 @@ impl<'r> Value<'r> {
         matches!(self.kind(), Kind::Null)
     }
 
-    pub fn is_array(self) -> bool {
-        matches!(self.kind(), Kind::Array)
-    }
-
     pub fn is_object(self) -> bool {
         matches!(self.kind(), Kind::Object)
+    }
+
+    pub fn as_object(self) -> Option<Value<'r>> {
+        self.is_object().then_some(self)
+    }
+
+    pub fn as_array(self) -> Option<Value<'r>> {
+        matches!(self.kind(), Kind::Array).then_some(self)
     }
 
     pub fn as_str(self) -> Option<&'r str> {
@@ -126,50 +139,25 @@ impl<'r> Value<'r> {
             false => &[],
         };
         std::iter::from_fn(move || {
-            let [
-                Node {
-                    kind: Kind::String(name),
-                    ..
-                },
-                value,
-                ..,
-            ] = rest
-            else {
-                return None;
-            };
-            let (value, after) = rest[1..].split_at(value.length);
+            let (name, parts) = rest.split_first()?;
+            let (value, after) = parts.split_at(parts.first()?.length);
             rest = after;
-            Some((name.as_ref(), Value(value)))
+            match &name.kind {
+                Kind::String(name) => Some((name.as_ref(), Value(value))),
+                _ => None,
+            }
         })
     }
 
     /// A member of an object. Of two with the same name the last counts.
     pub fn get(self, name: &str) -> Option<Value<'r>> {
-        let mut found = None;
-        for (key, value) in self.members() {
-            if key == name {
-                found = Some(value);
-            }
-        }
-        found
+        let found = self.members().filter(|(key, _)| *key == name);
+        found.last().map(|(_, value)| value)
     }
 }
 
-/// Where the next name or value goes.
-struct Part<'n, 'a>(&'n mut Vec<Node<'a>>);
-
-impl<'n, 'a> Part<'n, 'a> {
-    /// Adds a value; its parts go where it went.
-    fn push<E: Error>(self, kind: Kind<'a>) -> Result<&'n mut Vec<Node<'a>>, E> {
-        if self.0.len() >= MAX_NODES {
-            return Err(E::custom("too many parts"));
-        }
-        self.0.push(Node::new(kind));
-        Ok(self.0)
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Part<'_, 'de> {
+/// Adds the value, or the name, that comes next.
+impl<'de> DeserializeSeed<'de> for &mut Row<'de> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -177,7 +165,7 @@ impl<'de> DeserializeSeed<'de> for Part<'_, 'de> {
     }
 }
 
-impl<'de> Visitor<'de> for Part<'_, 'de> {
+impl<'de> Visitor<'de> for &mut Row<'de> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -185,52 +173,52 @@ impl<'de> Visitor<'de> for Part<'_, 'de> {
     }
 
     fn visit_unit<E: Error>(self) -> Result<(), E> {
-        self.push(Kind::Null).map(drop)
+        self.push(Kind::Null)
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
-        self.push(Kind::Bool(value)).map(drop)
+        self.push(Kind::Bool(value))
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
-        self.push(Kind::Number(value.into())).map(drop)
+        self.push(Kind::Number(value.into()))
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
-        self.push(Kind::Number(value.into())).map(drop)
+        self.push(Kind::Number(value.into()))
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
         // JSON has no number that is not finite.
         let number = Number::from_f64(value).map_or(UNREADABLE, Kind::Number);
-        self.push(number).map(drop)
+        self.push(number)
     }
 
     fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<(), E> {
-        self.push(Kind::String(Cow::Borrowed(text))).map(drop)
+        self.push(Kind::String(Cow::Borrowed(text)))
     }
 
     /// With escapes in it, it does not stand in the answer as it is.
     fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
         let text = Cow::Owned(text.to_owned());
-        self.push(Kind::String(text)).map(drop)
+        self.push(Kind::String(text))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<(), A::Error> {
         let start = self.0.len();
-        let nodes = self.push(Kind::Array)?;
-        while array.next_element_seed(Part(nodes))?.is_some() {}
-        nodes[start].length = nodes.len() - start;
+        self.push(Kind::Array)?;
+        while array.next_element_seed(&mut *self)?.is_some() {}
+        self.0[start].length = self.0.len() - start;
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let start = self.0.len();
-        let nodes = self.push(Kind::Object)?;
-        while map.next_key_seed(Part(nodes))?.is_some() {
-            map.next_value_seed(Part(nodes))?;
+        self.push(Kind::Object)?;
+        while map.next_key_seed(&mut *self)?.is_some() {
+            map.next_value_seed(&mut *self)?;
         }
-        nodes[start].length = nodes.len() - start;
+        self.0[start].length = self.0.len() - start;
         Ok(())
     }
 }
@@ -250,15 +238,14 @@ impl Serialize for Value<'_> {
 }
 
 #[cfg(test)]
-impl fmt::Display for Value<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(&serde_json::to_string(self).expect("nothing in it can fail"))
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
+
+    impl fmt::Display for Value<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str(&serde_json::to_string(self).expect("nothing in it can fail"))
+        }
+    }
 
     #[track_caller]
     fn check(row: &mut Row<'static>, json: &'static str, expected: &str) {

@@ -18,7 +18,6 @@ use crate::things_stack::messages::json::{Row, Value};
 
 /// How much of something foreign a message shows.
 const MAX_SHOWN_CHARACTERS: usize = 64;
-const MAX_MESSAGE_CHARACTERS: usize = 160;
 /// No answer of the API has these beside its members: such an object reports a failure
 /// (`google.rpc.Status`, or a proxy's own form).
 const ERROR_KEYS: [&str; 4] = ["code", "message", "details", "error"];
@@ -35,9 +34,9 @@ pub enum Holder {
 /// empty object has no members; one with other keys alone is none of the API's. Members seen
 /// before an error have been handed out.
 ///
-/// As a rule no member holds anything that cannot be read, and each is read as it comes. After
-/// the first that cannot (a number beyond all floats, half of a surrogate pair), all start again,
-/// raw first, so that it costs itself alone.
+/// Members are read as they come. If one cannot be read (a number beyond all floats, half of a
+/// surrogate pair), the body is read again with each member as raw text first, so that only that
+/// one is lost.
 pub fn each_member(
     text: &str,
     key: &'static str,
@@ -60,8 +59,7 @@ pub fn each_member(
     read.map_err(|error| explain(text, &error))
 }
 
-/// A body as text: free where it is UTF-8, as it always should be; one bad byte spoils one text
-/// otherwise.
+/// A body as text, without a copy where it is UTF-8. Other bytes are replaced.
 pub fn text(body: &[u8]) -> Cow<'_, str> {
     // Looking for bad bytes alone takes a tenth of the time of copying around them.
     str::from_utf8(body).map_or_else(|_| String::from_utf8_lossy(body), Cow::Borrowed)
@@ -81,7 +79,7 @@ pub fn object(text: &str) -> Result<Row<'_>, FetchError> {
 
 /// An answer that is JSON, but not of the API's form.
 pub fn wrong_shape(what: &str) -> FetchError {
-    let what = printable(what, MAX_MESSAGE_CHARACTERS);
+    let what = printable(what, 160);
     let context = format!("the answer is not of the API's form: {what}");
     FetchError::new(Reason::Shape, context)
 }
@@ -101,10 +99,10 @@ fn explain(text: &str, error: &serde_json::Error) -> FetchError {
     FetchError::new(Reason::NotJson, context)
 }
 
-/// The outer object; all but one of its members are skipped without being built.
+/// The outer object, of which all but one member is skipped.
 struct Outer<'m, 'a, F> {
     key: &'static str,
-    /// Taken when the key is met: it may stand there once.
+    /// Taken at the key, which may come once.
     members: Option<&'m mut Members<'a, F>>,
 }
 
@@ -128,7 +126,7 @@ impl<'de, F: FnMut(String, Value<'_>)> Visitor<'de> for Outer<'_, 'de, F> {
                 outer.next_value::<IgnoredAny>()?;
             }
         }
-        // What something in between says of itself is no empty list of gateways.
+        // A proxy's own JSON is no empty list of gateways.
         if self.members.is_some() && !is_empty {
             return Err(A::Error::custom(format_args!("`{}` is missing", self.key)));
         }

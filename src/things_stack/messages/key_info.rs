@@ -6,6 +6,7 @@ use crate::things_stack::messages::forms;
 use crate::things_stack::messages::json::Value;
 use crate::things_stack::messages::json_stream::{object, text, wrong_shape};
 
+/// Those of the message: other JSON is none of the API's.
 const FIELDS: [&str; 6] = [
     "api_key",
     "oauth_access_token",
@@ -18,24 +19,15 @@ const FIELDS: [&str; 6] = [
 /// A right, as the API and as the console name it.
 type Right = (&'static str, &'static str);
 
-const STATUS_RIGHT: Right = ("RIGHT_GATEWAY_STATUS_READ", "view gateway status");
-/// What a list takes, by the owner of the key. The key of a gateway lists nothing.
-const LIST_RIGHTS: [(&str, Right); 2] = [
-    (
-        "user_ids",
-        (
-            "RIGHT_USER_GATEWAYS_LIST",
-            "list gateways the user is a collaborator of",
-        ),
-    ),
-    (
-        "organization_ids",
-        (
-            "RIGHT_ORGANIZATION_GATEWAYS_LIST",
-            "list gateways the organization is a collaborator of",
-        ),
-    ),
-];
+const VIEW_STATUS: Right = ("RIGHT_GATEWAY_STATUS_READ", "view gateway status");
+const LIST_OF_USER: Right = (
+    "RIGHT_USER_GATEWAYS_LIST",
+    "list gateways the user is a collaborator of",
+);
+const LIST_OF_ORGANIZATION: Right = (
+    "RIGHT_ORGANIZATION_GATEWAYS_LIST",
+    "list gateways the organization is a collaborator of",
+);
 
 /// `GET /auth_info`. `needs_list` where the gateways come from a list (without `--gateway`).
 pub fn key_info(body: &[u8], needs_list: bool) -> Result<KeyInfo, FetchError> {
@@ -49,27 +41,32 @@ pub fn key_info(body: &[u8], needs_list: bool) -> Result<KeyInfo, FetchError> {
     let access = member(answer, "api_key");
     let key = member(access, "api_key");
     let owner = member(access, "entity_ids");
-    let of_owner = |(ids, _): &&(&str, Right)| needs_list && !member(owner, ids).is_null();
-    let list = LIST_RIGHTS.iter().filter(of_owner).map(|(_, right)| *right);
-    let missing = list.chain([STATUS_RIGHT]);
-    let missing =
-        missing.filter(|(right, _)| lacks(key, member(answer, "universal_rights"), right));
+    let is_of = |owner_ids| !member(owner, owner_ids).is_null();
+    let mut missing = Vec::new();
+    // The key of a gateway lists nothing.
+    if needs_list && is_of("user_ids") {
+        missing.push(LIST_OF_USER);
+    } else if needs_list && is_of("organization_ids") {
+        missing.push(LIST_OF_ORGANIZATION);
+    }
+    missing.push(VIEW_STATUS);
+    let universal = member(answer, "universal_rights");
+    missing.retain(|(right, _)| lacks(key, universal, right));
     Ok(KeyInfo {
         expires_at: key.get("expires_at").and_then(forms::moment).flatten(),
-        missing_rights: missing.map(|(_, words)| words).collect(),
+        missing_rights: missing.into_iter().map(|(_, words)| words).collect(),
     })
 }
 
-/// Whether the rights of the key, and those that its owner has in the whole network, certainly do
-/// not cover this one. Rights that end in `_ALL` stand for others, and a key without any known
-/// right is not understood.
+/// Whether the rights of the key, and its owner's universal ones, certainly do not cover this one.
+/// Rights that end in `_ALL` stand for others. A key without any known right may have them all.
 fn lacks(key: Value<'_>, universal: Value<'_>, needed: &str) -> bool {
     let covers = |right: &str| right == needed || right.ends_with("_ALL");
     rights(key).next().is_some() && !rights(key).chain(rights(universal)).any(covers)
 }
 
 fn rights(holder: Value<'_>) -> impl Iterator<Item = &str> {
-    let rights = holder.get("rights").and_then(forms::array);
+    let rights = holder.get("rights").and_then(Value::as_array);
     rights
         .unwrap_or_default()
         .elements()
@@ -78,7 +75,7 @@ fn rights(holder: Value<'_>) -> impl Iterator<Item = &str> {
 
 /// A message within a message; null where there is none.
 fn member<'v>(object: Value<'v>, name: &str) -> Value<'v> {
-    let found = object.get(name).and_then(forms::object);
+    let found = object.get(name).and_then(Value::as_object);
     found.unwrap_or_default()
 }
 

@@ -38,8 +38,6 @@ const MAX_STATS: usize = 1_000;
 /// Those of errors (`google.rpc.Code`).
 const GRPC_CODES: RangeInclusive<u64> = 1..=16;
 const MAX_ERROR_DETAILS: usize = 16;
-const MAX_MESSAGE_CHARACTERS: usize = 200;
-const MAX_ERROR_NAME_CHARACTERS: usize = 64;
 /// The server always writes one of these for a gateway that it has stats of.
 const TIMES: [&str; 2] = ["connected_at", "disconnected_at"];
 
@@ -130,13 +128,13 @@ pub fn api_error(body: &[u8]) -> Option<ApiError> {
     let message = body.get("message")?.as_str()?;
     let name = error_name(body).or_else(|| named_in(message));
     GRPC_CODES.contains(&code).then(|| ApiError {
-        name: printable(name.unwrap_or_default(), MAX_ERROR_NAME_CHARACTERS),
-        message: printable(message, MAX_MESSAGE_CHARACTERS),
+        name: printable(name.unwrap_or_default(), 64),
+        message: printable(message, 200),
     })
 }
 
-/// Whether these can be stats of the API, which always writes one of the two times. Something in
-/// between may speak of itself; taken for stats, that would be a gateway that is gone.
+/// Whether these can be stats of the API, which always writes one of the two times. A proxy's own
+/// JSON, taken for stats, would make its gateway disconnected.
 fn is_stats(object: Value<'_>) -> bool {
     let is_there = |field: &&str| object.get(field).is_some_and(|value| !value.is_null());
     object.is_object() && TIMES.iter().any(is_there)
@@ -163,9 +161,9 @@ fn named_in(message: &str) -> Option<&str> {
     Some(identifier.split_once(':')?.1)
 }
 
-/// That of the first of the details that names the error; others carry what caused it.
+/// That of the first of the details with a name; the others are its causes.
 fn error_name(body: Value<'_>) -> Option<&str> {
-    let details = body.get("details").and_then(forms::array)?;
+    let details = body.get("details").and_then(Value::as_array)?;
     let mut details = details.elements().take(MAX_ERROR_DETAILS);
     details.find_map(|detail| detail.get("name")?.as_str())
 }
