@@ -9,10 +9,10 @@ use crate::collect::clusters::{Cluster, Clusters, Home};
 use crate::collect::collector::{FAILURE_TTL_MAX, Scrape};
 use crate::collect::gateway_list::GatewayList;
 use crate::collect::known::Known;
-use crate::collect::stats::{BatchLimits, Question, read_stats};
+use crate::collect::stats::{BatchLimits, Progress, StatsReader};
 use crate::collect::target::{Memory, Target};
 use crate::error::Reason;
-use crate::model::{Gateway, Outcome};
+use crate::model::Gateway;
 use crate::things_stack::Client;
 
 /// Finds out states, with what was learnt for the next time.
@@ -99,29 +99,30 @@ impl StateReader {
         let (known, now) = (collection.known, collection.scrape.now);
         let deadline = collection.deadline;
         let left = deadline.saturating_duration_since(Instant::now());
-        let question = Question {
+        let host: Arc<str> = cluster.host.as_str().into();
+        let expiry = now + self.ttl;
+        let mut reader = StatsReader {
+            client: collection.client,
+            limits: &mut self.batch_limits,
             cluster,
             server: &self.clusters.server,
             now,
             deadline,
             request_time_max: left / shares as u32,
+            found: &mut |target, outcome| match outcome {
+                Ok(Some(stats)) if stats.is_connected() => {
+                    target.found(cluster, now);
+                    known.insert(target.id(), host.clone(), Ok(Some(stats)), expiry);
+                }
+                Ok(stats) => target.denied(cluster, stats, now),
+                Err(error) => {
+                    let is_cut = error.reason == Reason::Timeout && Instant::now() >= deadline;
+                    target.fail(host.clone(), error, is_cut);
+                }
+            },
+            progress: Progress::default(),
         };
-        let host: Arc<str> = cluster.host.as_str().into();
-        let expiry = now + self.ttl;
-        let found = &mut |target: &mut Target, outcome: Outcome| match outcome {
-            Ok(Some(stats)) if stats.is_connected() => {
-                target.found(cluster, now);
-                let id = &target.gateway.gateway_id;
-                known.insert(id, host.clone(), Ok(Some(stats)), expiry);
-            }
-            Ok(stats) => target.denied(cluster, stats, now),
-            Err(error) => {
-                let is_cut = error.reason == Reason::Timeout && Instant::now() >= deadline;
-                target.fail(host.clone(), error, is_cut);
-            }
-        };
-        let limits = &mut self.batch_limits;
-        read_stats(limits, collection.client, &question, &mut wanted, found);
+        reader.read(&mut wanted);
     }
 
     /// Keeps what is certain of a gateway that no cluster has connected, and counts a failure.

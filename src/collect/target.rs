@@ -92,13 +92,19 @@ impl Target {
         &self.gateway.gateway_id
     }
 
+    /// Whether and why it is left out of the batches of this cluster.
+    pub fn left_out(&self, cluster: &Cluster) -> Option<&LeftOut> {
+        let mut left_out = self.memory.left_out.iter();
+        left_out.find(|left_out| left_out.cluster == *cluster)
+    }
+
     pub fn leave_out(
         &mut self,
         cluster: &Cluster,
         refusal: Option<Arc<FetchError>>,
         until: Instant,
     ) {
-        self.take_left_out(cluster);
+        self.take_back(cluster);
         self.memory.left_out.push(LeftOut {
             cluster: cluster.clone(),
             until,
@@ -106,13 +112,10 @@ impl Target {
         });
     }
 
-    /// Whether and why it was left out of the batches of this cluster; from now on it is not.
-    pub fn take_left_out(&mut self, cluster: &Cluster) -> Option<LeftOut> {
+    /// It is no longer left out of the batches of this cluster.
+    pub fn take_back(&mut self, cluster: &Cluster) {
         let left_out = &mut self.memory.left_out;
-        let at = left_out
-            .iter()
-            .position(|left_out| left_out.cluster == *cluster)?;
-        Some(left_out.swap_remove(at))
+        left_out.retain(|left_out| left_out.cluster != *cluster);
     }
 
     /// The cluster to ask before all others.
