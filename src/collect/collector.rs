@@ -148,9 +148,7 @@ impl Collector {
     fn set_key_info(&mut self, info: KeyInfo) {
         let info = Arc::new(info);
         let new = info.clone();
-        let mut old = None;
-        self.known
-            .change_about(|about| old = about.key.replace(new));
+        let old = self.known.change_about(|about| about.key.replace(new));
         let is_said = old.is_some_and(|old| old.missing_rights == info.missing_rights);
         if !info.missing_rights.is_empty() && !is_said {
             let rights = info.missing_rights.join("\" and \"");
@@ -190,9 +188,8 @@ impl Collector {
             .count(|counters| counters.cache_misses += missing.len() as u64);
         let collection = Collection {
             client: &mut self.client,
-            list: &self.list,
             known: &self.known,
-            scrape,
+            now: scrape.now,
             deadline,
         };
         self.states.read(missing, collection);

@@ -53,23 +53,16 @@ pub struct GatewayList {
     pub obtained_at: Option<SystemTime>,
     /// Why the list is missing, incomplete or an older one.
     pub error: Option<Arc<FetchError>>,
-    last_try: LastTry,
-    /// How long the last try took that obtained it.
+    /// When the last try ended; none where it was cut off and is to be continued.
+    tried: Option<Instant>,
+    /// When the next try is due.
+    next: Instant,
+    /// How long it took to obtain it; for ever where the last try was cut off.
     time: Duration,
     /// What was read of a list that is not whole yet.
     pages: Option<ListPages>,
     /// The gateways named on the command line whose registration is still to be read.
     unread: Vec<String>,
-}
-
-enum LastTry {
-    None,
-    /// It ran out of time.
-    CutOff,
-    Ended {
-        at: Instant,
-        next: Instant,
-    },
 }
 
 impl GatewayList {
@@ -93,7 +86,8 @@ impl GatewayList {
             gateways: unread.iter().map(nameless).collect(),
             obtained_at: None,
             error: None,
-            last_try: LastTry::None,
+            tried: None,
+            next: Instant::now(),
             time: Duration::ZERO,
             pages: None,
             unread,
@@ -111,8 +105,7 @@ impl GatewayList {
 
     /// Whether reading it takes longer than this, though one is at hand: then stats come first.
     pub fn is_slower_than(&self, time: Duration) -> bool {
-        let is_slow = matches!(self.last_try, LastTry::CutOff) || self.time > time;
-        is_slow && !self.gateways.is_empty()
+        self.time > time && !self.gateways.is_empty()
     }
 
     /// Whether gateways come from a list call.
@@ -122,10 +115,8 @@ impl GatewayList {
 
     /// Whether it is time to read it: what was tried after the scrape arrived is new enough.
     pub fn is_due(&self, scrape: &Scrape) -> bool {
-        match self.last_try {
-            LastTry::None | LastTry::CutOff => true,
-            LastTry::Ended { at, next } => scrape.now >= next && at < scrape.arrived,
-        }
+        let is_new = |tried| scrape.now < self.next || tried >= scrape.arrived;
+        !self.tried.is_some_and(is_new)
     }
 
     /// Reads on until the list is whole, something fails, or the deadline comes.
@@ -143,8 +134,7 @@ impl GatewayList {
             self.unread.clear();
         }
         if let Some(until) = self.may_wait_until(client, server) {
-            let (at, next) = (start, until);
-            self.last_try = LastTry::Ended { at, next };
+            (self.tried, self.next) = (Some(start), until);
             return;
         }
         let result = match self.scope.owner() {
@@ -154,21 +144,16 @@ impl GatewayList {
         let ended = Instant::now();
         let is_cut = deadline.saturating_duration_since(ended) < CUT_MARGIN;
         self.error = result.err().map(Arc::new);
-        self.last_try = match &self.error {
+        self.tried = Some(ended);
+        match &self.error {
             // The next collection continues.
-            Some(_) if is_cut => LastTry::CutOff,
-            Some(_) => LastTry::Ended {
-                at: ended,
-                next: ended + self.retry_after,
-            },
-            None => LastTry::Ended {
-                at: ended,
-                next: start + self.ttl,
-            },
-        };
-        if self.error.is_none() {
-            self.time = ended - start;
-            self.obtained_at = Some(at);
+            Some(_) if is_cut => (self.tried, self.time) = (None, Duration::MAX),
+            Some(_) => self.next = ended + self.retry_after,
+            None => {
+                self.next = start + self.ttl;
+                self.time = ended - start;
+                self.obtained_at = Some(at);
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::collect::Scrape;
 use crate::collect::clusters::Home;
+use crate::collect::stats::is_refusal;
 use crate::collect::target::Target;
 use crate::collect::uplink_rate::UplinkRate;
 use crate::error::{FetchError, Reason};
@@ -116,9 +117,8 @@ impl Known {
         state.gateways = watched.collect();
     }
 
-    pub(super) fn change_about(&self, change: impl FnOnce(&mut About)) {
-        let mut state = self.changed();
-        change(&mut state.about);
+    pub(super) fn change_about<T>(&self, change: impl FnOnce(&mut About) -> T) -> T {
+        change(&mut self.changed().about)
     }
 
     /// Keeps what became of asking for a gateway, if that is still watched.
@@ -142,14 +142,12 @@ impl Known {
     /// Those of which nothing is known come first: an earlier scrape had no time for them.
     pub(super) fn missing(&self, scrape: &Scrape) -> (Vec<Target>, usize) {
         let state = self.state();
-        let of_kind = |was_known: bool| {
-            let gateways = state.gateways.iter();
-            gateways.filter(move |watched| watched.fetched.is_some() == was_known)
-        };
-        let in_order = of_kind(false).chain(of_kind(true));
-        let missing = in_order.filter(|watched| watched.fetched_for(scrape).is_none());
+        let all = state.gateways.iter();
+        let missing = all.filter(|watched| watched.fetched_for(scrape).is_none());
+        let (new, old): (Vec<_>, Vec<_>) = missing.partition(|watched| watched.fetched.is_none());
         let target = |watched: &Watched| Target::new(watched.gateway.clone(), watched.home.clone());
-        (missing.map(target).collect(), state.gateways.len())
+        let targets = new.into_iter().chain(old).map(target).collect();
+        (targets, state.gateways.len())
     }
 
     /// For a change: a snapshot that was made before is over.
@@ -229,13 +227,11 @@ fn budget(what: &str) -> Arc<FetchError> {
 /// Whether the API answered for all gateways: what concerns single ones does not count, unless
 /// the key can read none.
 fn is_api_up(gateways: &[GatewayReport]) -> bool {
-    let mut errors = gateways
-        .iter()
-        .filter_map(|report| report.outcome.as_ref().err());
-    let is_refused =
-        |error: &Arc<FetchError>| matches!(error.reason, Reason::Forbidden | Reason::NotFound);
     let is_any_readable = gateways.iter().any(|report| report.outcome.is_ok());
-    errors.clone().all(|error| error.is_of_gateway) && (is_any_readable || !errors.any(is_refused))
+    gateways.iter().all(|report| match &report.outcome {
+        Ok(_) => true,
+        Err(error) => error.is_of_gateway && (is_any_readable || !is_refusal(error)),
+    })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::collect::clusters::{Cluster, Clusters, Home};
-use crate::collect::collector::{FAILURE_TTL_MAX, Scrape};
+use crate::collect::collector::FAILURE_TTL_MAX;
 use crate::collect::gateway_list::GatewayList;
 use crate::collect::known::Known;
 use crate::collect::stats::{BatchLimits, Progress, StatsReader};
@@ -27,9 +27,8 @@ pub struct StateReader {
 /// What a collection has at hand.
 pub struct Collection<'a> {
     pub client: &'a mut Client,
-    pub list: &'a GatewayList,
     pub known: &'a Known,
-    pub scrape: &'a Scrape,
+    pub now: Instant,
     pub deadline: Instant,
 }
 
@@ -46,7 +45,7 @@ impl StateReader {
     /// Takes over the list, and gives each gateway its home.
     pub fn set_gateways(&mut self, list: &GatewayList) -> Vec<(Arc<Gateway>, Arc<Home>)> {
         self.memories.retain(|id, _| list.gateways.contains_key(id));
-        self.clusters.set_gateways(list.gateways.values())
+        self.clusters.set_gateways(list)
     }
 
     /// What the old key was refused says nothing about a new one.
@@ -59,20 +58,20 @@ impl StateReader {
 
     /// Finds out what can be found out within the time. What is certain is known at once.
     pub fn read(&mut self, mut targets: Vec<Target>, mut collection: Collection<'_>) {
-        let now = collection.scrape.now;
+        let now = collection.now;
         for target in &mut targets {
             let memory = self.memories.remove(target.id());
             target.memory = memory.unwrap_or_default();
         }
-        let firsts = firsts(&targets);
+        let mut firsts = firsts(&targets);
         // A cluster that hangs must leave time for the others, and for the search.
         let reserve = usize::from(firsts.len() > 1);
-        for (index, cluster) in firsts.iter().enumerate() {
-            let wanted = targets
-                .iter_mut()
-                .filter(|target| target.first() == cluster);
-            let shares = firsts.len() - index + reserve;
-            self.ask(cluster, wanted.collect(), shares, &mut collection);
+        // The small ones before the large ones, which need more of the time.
+        while let Some(at) = (0..firsts.len()).min_by_key(|at| &firsts[*at]) {
+            let shares = firsts.len() + reserve;
+            let (_, cluster) = firsts.swap_remove(at);
+            let wanted = targets.iter_mut().filter(|t| *t.first() == cluster);
+            self.ask(&cluster, wanted.collect(), shares, &mut collection);
         }
         let candidates = self.clusters.candidates.clone();
         for (index, cluster) in candidates.iter().enumerate() {
@@ -96,7 +95,7 @@ impl StateReader {
         if wanted.is_empty() {
             return;
         }
-        let (known, now) = (collection.known, collection.scrape.now);
+        let (known, now) = (collection.known, collection.now);
         let deadline = collection.deadline;
         let left = deadline.saturating_duration_since(Instant::now());
         let host: Arc<str> = cluster.host.as_str().into();
@@ -127,14 +126,8 @@ impl StateReader {
 
     /// Keeps what is certain of a gateway that no cluster has connected, and counts a failure.
     fn conclude(&mut self, target: Target, collection: &Collection<'_>) {
-        let (known, id) = (collection.known, &target.gateway.gateway_id);
-        let list_error = collection.list.error_of_registration(id);
-        let now = collection.scrape.now;
-        let verdict = match target.is_connected {
-            true => None,
-            false => target.verdict(&self.clusters.candidates, list_error, now),
-        };
-        if let Some((host, outcome)) = verdict {
+        let (known, now) = (collection.known, collection.now);
+        if let Some((host, outcome)) = target.verdict(&self.clusters.candidates, now) {
             let expiry = match &outcome {
                 Ok(_) => now + self.ttl,
                 Err(_) => Instant::now() + self.ttl.min(FAILURE_TTL_MAX),
@@ -144,29 +137,23 @@ impl StateReader {
             if let Some(reason) = failure.filter(|reason| *reason != Reason::Field) {
                 known.count(|counters| counters.count_error(reason));
             }
-            known.insert(id, host, outcome, expiry);
+            known.insert(target.id(), host, outcome, expiry);
         }
         if !target.memory.is_empty() {
-            self.memories.insert(id.clone(), target.memory);
+            self.memories.insert(target.id().to_owned(), target.memory);
         }
     }
 }
 
-/// The clusters to ask first, the small ones before the large ones, which need more of the time.
-fn firsts(targets: &[Target]) -> Vec<Cluster> {
-    let mut clusters: Vec<(usize, &Cluster)> = Vec::new();
+/// The clusters to ask first, each with the number of its gateways.
+fn firsts(targets: &[Target]) -> Vec<(usize, Cluster)> {
+    let mut firsts: Vec<(usize, Cluster)> = Vec::new();
     for target in targets {
-        match clusters
-            .iter_mut()
-            .find(|(_, cluster)| *cluster == target.first())
-        {
+        let first = target.first();
+        match firsts.iter_mut().find(|(_, cluster)| cluster == first) {
             Some((size, _)) => *size += 1,
-            None => clusters.push((1, target.first())),
+            None => firsts.push((1, first.clone())),
         }
     }
-    let mut ordered = Vec::with_capacity(clusters.len());
-    while let Some(at) = (0..clusters.len()).min_by_key(|at| clusters[*at]) {
-        ordered.push(clusters.swap_remove(at).1.clone());
-    }
-    ordered
+    firsts
 }

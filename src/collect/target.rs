@@ -29,6 +29,8 @@ pub struct Memory {
     found_at: Option<Cluster>,
     /// What each cluster said last.
     denials: Vec<Denial>,
+    /// It has been connected since: when it leaves, it may have gone to one of those clusters.
+    are_denials_old: bool,
     left_out: Vec<LeftOut>,
 }
 
@@ -36,8 +38,6 @@ pub struct Memory {
 struct Denial {
     cluster: Cluster,
     at: Instant,
-    /// It has been connected elsewhere since: when it leaves there, it may have come here.
-    is_outdated: bool,
     /// What it still has of an earlier connection.
     stats: Option<Arc<ConnectionStats>>,
 }
@@ -60,14 +60,9 @@ impl Memory {
         self.left_out.clear();
     }
 
-    /// What was said lately, and holds.
-    fn denials(&self, now: Instant) -> impl Iterator<Item = &Denial> {
-        let holds = move |denial: &&Denial| denial.is_recent(now) && !denial.is_outdated;
-        self.denials.iter().filter(holds)
-    }
-
     fn is_denied(&self, cluster: &Cluster, now: Instant) -> bool {
-        self.denials(now).any(|denial| denial.cluster == *cluster)
+        let is_of_cluster = |denial: &Denial| denial.cluster == *cluster && denial.is_recent(now);
+        self.denials.iter().any(is_of_cluster)
     }
 }
 
@@ -129,16 +124,10 @@ impl Target {
     /// at all. The cluster of the registration is always worth a question.
     pub fn is_wanted_at(&self, cluster: &Cluster, now: Instant) -> bool {
         let is_refused = matches!(&self.failure, Some((_, error)) if is_refusal(error));
-        // While it is not known to have left, an outdated denial saves a question, too.
-        let has_left = self.memory.is_denied(self.first(), now);
-        let mut denials = self.memory.denials.iter();
-        let is_denied = denials.any(|denial| {
-            denial.cluster == *cluster && denial.is_recent(now) && !(has_left && denial.is_outdated)
-        });
         !self.is_connected
             && !is_refused
             && self.first() != cluster
-            && (self.home.cluster == *cluster || !is_denied)
+            && (self.home.cluster == *cluster || !self.memory.is_denied(cluster, now))
     }
 
     /// It is connected at this cluster.
@@ -148,19 +137,20 @@ impl Target {
         self.memory.found_at = is_elsewhere.then(|| cluster.clone());
         let denials = &mut self.memory.denials;
         denials.retain(|denial| denial.is_recent(now) && denial.cluster != *cluster);
-        for denial in denials {
-            denial.is_outdated = true;
-        }
+        self.memory.are_denials_old = true;
     }
 
     /// This cluster says that the gateway is not connected there.
     pub fn denied(&mut self, cluster: &Cluster, stats: Option<Arc<ConnectionStats>>, at: Instant) {
+        if self.memory.are_denials_old && self.first() == cluster {
+            self.memory.denials.clear();
+            self.memory.are_denials_old = false;
+        }
         let denials = &mut self.memory.denials;
         denials.retain(|denial| denial.cluster != *cluster);
         denials.push(Denial {
             cluster: cluster.clone(),
             at,
-            is_outdated: false,
             stats,
         });
     }
@@ -174,15 +164,12 @@ impl Target {
         self.failure.get_or_insert((host, error));
     }
 
-    /// What is certain of a gateway that no cluster has connected, and the host that it comes
-    /// from: it is disconnected only if every cluster where it may be said so. None where the
-    /// time was over before.
-    pub fn verdict(
-        &self,
-        candidates: &[Cluster],
-        list_error: Option<&Arc<FetchError>>,
-        now: Instant,
-    ) -> Option<(Arc<str>, Outcome)> {
+    /// What is certain if it is not connected, and the host that says so: it is disconnected only
+    /// if every cluster where it may be said so. None where the time was over before.
+    pub fn verdict(&self, candidates: &[Cluster], now: Instant) -> Option<(Arc<str>, Outcome)> {
+        if self.is_connected {
+            return None;
+        }
         let home = &self.home;
         if let Some((host, error)) = &self.failure {
             let is_certain = error.reason != Reason::Budget;
@@ -192,10 +179,10 @@ impl Target {
         if !clusters.all(|cluster| self.memory.is_denied(cluster, now)) {
             return None;
         }
-        if let Some(error) = home.unknown_host.as_ref().or(list_error) {
+        if let Some(error) = &home.error {
             return Some((home.host.clone(), Err(error.clone())));
         }
-        let denials = self.memory.denials(now);
+        let denials = self.memory.denials.iter().filter(|d| d.is_recent(now));
         let remembered = denials.filter_map(|denial| Some((denial, denial.stats.as_ref()?)));
         let newest =
             remembered.max_by_key(|(_, stats)| stats.disconnected_at.max(stats.last_seen()));
@@ -231,7 +218,7 @@ mod tests {
     #[test]
     fn a_gateway_is_disconnected_when_its_home_and_all_candidates_say_so() {
         let (mut target, now) = (target("nam1"), Instant::now());
-        let verdict = |target: &Target| target.verdict(&[cluster("eu1")], None, now);
+        let verdict = |target: &Target| target.verdict(&[cluster("eu1")], now);
         target.denied(&cluster("eu1"), None, now);
         assert_eq!(verdict(&target), None);
         target.denied(&cluster("nam1"), None, now);
@@ -268,6 +255,6 @@ mod tests {
             target.denied(&cluster(host), stats, now);
         }
         let expected = Some(("b".into(), Ok(left_at(3))));
-        assert_eq!(target.verdict(&[], None, now), expected);
+        assert_eq!(target.verdict(&[], now), expected);
     }
 }
