@@ -1,7 +1,7 @@
 //! Which gateways there are: the list of the key, of an organization or of a user, or the
 //! registrations of the gateways named on the command line.
 //!
-//! The list at hand stays until another one was read whole. A reading that runs out of time is
+//! A list stays in use until the next one was read whole. A reading that runs out of time is
 //! continued by the next collection, with the pages and registrations that it has.
 
 use std::collections::BTreeSet;
@@ -57,7 +57,7 @@ pub struct GatewayList {
     tried: Option<Instant>,
     /// When the next try is due.
     next: Instant,
-    /// How long it took to obtain it; for ever where the last try was cut off.
+    /// How long it took to obtain the list; `MAX` after a try that was cut off.
     time: Duration,
     /// What was read of a list that is not whole yet.
     pages: Option<ListPages>,
@@ -103,7 +103,7 @@ impl GatewayList {
             .filter(|_| is_unread && self.obtained_at.is_none())
     }
 
-    /// Whether reading it takes longer than this, though one is at hand: then stats come first.
+    /// Whether reading it takes longer than this, while there is one to use: then stats come first.
     pub fn is_slower_than(&self, time: Duration) -> bool {
         self.time > time && !self.gateways.is_empty()
     }
@@ -113,7 +113,7 @@ impl GatewayList {
         !matches!(self.scope, Scope::Gateways(_))
     }
 
-    /// Whether it is time to read it: what was tried after the scrape arrived is new enough.
+    /// Whether it is time to read it. A try after the scrape arrived is new enough.
     pub fn is_due(&self, scrape: &Scrape) -> bool {
         let is_new = |tried| scrape.now < self.next || tried >= scrape.arrived;
         !self.tried.is_some_and(is_new)
@@ -129,7 +129,7 @@ impl GatewayList {
     ) {
         let start = Instant::now();
         if client.reload_key() {
-            // What the old key was shown and refused says nothing about the new one.
+            // What the old key could read says nothing about the new one.
             self.pages = None;
             self.unread.clear();
         }
@@ -157,7 +157,7 @@ impl GatewayList {
         }
     }
 
-    /// A list that is good enough waits for the rate limit.
+    /// Until when the rate limit forbids a try that is not urgent: the list was obtained.
     fn may_wait_until(&self, client: &Client, server: &BaseUrl) -> Option<Instant> {
         let endpoint = match self.is_listed() {
             true => Endpoint::List,
@@ -167,8 +167,7 @@ impl GatewayList {
         client.silenced_until(endpoint, server).filter(|_| is_good)
     }
 
-    /// The list at hand becomes what was read where that is whole; a first list becomes whatever
-    /// there is.
+    /// Takes over a list that was read whole. Of a first list it takes over what there is.
     fn read_pages(
         &mut self,
         client: &mut Client,
@@ -195,8 +194,8 @@ impl GatewayList {
         result
     }
 
-    /// Reads what is registered of the gateways named on the command line. Their key may well
-    /// not be allowed to read it: then they are watched without a name.
+    /// Reads the registrations of the gateways named on the command line. If the key may not read
+    /// one, its gateway is watched without a name.
     fn read_registrations(
         &mut self,
         client: &mut Client,
@@ -232,8 +231,8 @@ fn nameless(id: &str) -> Arc<Gateway> {
     })
 }
 
-/// Whether asking again for a registration will bring the same: the key has no right to it,
-/// or the server keeps no registrations.
+/// Whether the next request for this registration will be refused as well: the key has no right to
+/// it, or the server keeps no registrations.
 fn is_final(refused: &CallError) -> bool {
     match refused.status {
         Some(401 | 429) | None => false,

@@ -33,12 +33,12 @@ struct Watched {
     fetched: Option<Fetched>,
 }
 
-/// What became of asking for one gateway.
+/// What the API last said of one gateway, or why it did not.
 struct Fetched {
     outcome: Outcome,
     /// The host where it was found, or looked for.
     cluster: Arc<str>,
-    /// Whoever arrived before this has no use for something newer.
+    /// When it was obtained: for a scrape that arrived before, it is new enough.
     ended: Instant,
     expiry: Instant,
     uplink_rate: UplinkRate,
@@ -64,8 +64,8 @@ struct Made {
 }
 
 impl Made {
-    /// What is missing is missing for whoever came later, too. What is not fresh serves those
-    /// who arrived together.
+    /// A scrape that arrived later lacks what this one lacks. Something that was not fresh any more
+    /// serves only scrapes that arrived together.
     fn serves(&self, scrape: &Scrape) -> bool {
         let is_fresh = self.fresh_until.is_none_or(|until| scrape.now < until);
         scrape.arrived == self.arrived || (is_fresh && scrape.arrived > self.arrived)
@@ -78,8 +78,8 @@ impl Known {
         Known { state, counters }
     }
 
-    /// What is known and fresh for this scrape; the rest is unknown (`budget`). It waits for
-    /// nothing and asks nobody. The same `Arc` comes again as long as nothing has changed.
+    /// What is known and fresh for this scrape; the rest is unknown (`budget`). It makes no
+    /// request. The same `Arc` comes again as long as nothing has changed.
     pub fn snapshot(&self, scrape: &Scrape) -> Arc<Snapshot> {
         let mut state = self.state();
         if let Some(last) = &state.last
@@ -104,7 +104,7 @@ impl Known {
         change(&mut self.counters.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes over the list, which is sorted by id: what is no longer in it is forgotten.
+    /// Takes over the list, which is sorted by id. A gateway that is not in it is forgotten.
     pub(super) fn set_gateways(&self, gateways: Vec<(Arc<Gateway>, Arc<Home>)>) {
         let mut state = self.changed();
         let watched = gateways.into_iter().map(|(gateway, home)| Watched {
@@ -121,7 +121,7 @@ impl Known {
         change(&mut self.changed().about)
     }
 
-    /// Keeps what became of asking for a gateway, if that is still watched.
+    /// Keeps the outcome of a gateway, if it is still in the list.
     pub(super) fn insert(&self, id: &str, cluster: Arc<str>, outcome: Outcome, expiry: Instant) {
         let mut state = self.changed();
         let Some(watched) = state.watched(id) else {
@@ -138,8 +138,8 @@ impl Known {
         });
     }
 
-    /// The gateways of which too little is known for this scrape, and how many there are in all.
-    /// Those of which nothing is known come first: an earlier scrape had no time for them.
+    /// The gateways to ask for in this scrape, and how many there are in all. Those that were never
+    /// asked for come first: an earlier scrape had no time for them.
     pub(super) fn missing(&self, scrape: &Scrape) -> (Vec<Target>, usize) {
         let state = self.state();
         let all = state.gateways.iter();
@@ -150,21 +150,21 @@ impl Known {
         (targets, state.gateways.len())
     }
 
-    /// For a change: a snapshot that was made before is over.
+    /// For a change: the last snapshot is no longer true.
     fn changed(&self) -> MutexGuard<'_, State> {
         let mut state = self.state();
         state.last = None;
         state
     }
 
-    /// Whoever panicked with it left plain data behind, valid at each step.
+    /// A panic leaves plain data behind, valid at each step.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Watched {
-    /// What is known and can be used: it is fresh, or newer than the scrape.
+    /// What this scrape can use: it is fresh, or newer than the scrape.
     fn fetched_for(&self, scrape: &Scrape) -> Option<&Fetched> {
         let is_usable = |f: &&Fetched| scrape.now < f.expiry || f.ended >= scrape.arrived;
         self.fetched.as_ref().filter(is_usable)
@@ -224,8 +224,8 @@ fn budget(what: &str) -> Arc<FetchError> {
     Arc::new(FetchError::new(Reason::Budget, what))
 }
 
-/// Whether the API answered for all gateways: what concerns single ones does not count, unless
-/// the key can read none.
+/// Whether the API answered for all gateways. Errors of single gateways do not count, unless the
+/// key can read none.
 fn is_api_up(gateways: &[GatewayReport]) -> bool {
     let is_any_readable = gateways.iter().any(|report| report.outcome.is_ok());
     gateways.iter().all(|report| match &report.outcome {

@@ -10,11 +10,11 @@ use crate::error::{FetchError, Reason};
 use crate::model::Gateway;
 use crate::things_stack::{BaseUrl, Client};
 
-/// A hundred thousand gateways: a server that never ends its list has another fault.
+/// A hundred thousand gateways: a longer list is taken for one that never ends.
 const PAGES_MAX: usize = 100;
 /// How often a list that changes between two pages is begun anew.
 const RESTARTS_MAX: usize = 3;
-/// Pages that are older than this are not continued.
+/// A reading that began longer ago than this is not continued.
 const AGE_MAX: Duration = Duration::from_secs(900);
 
 pub type Gateways = BTreeMap<String, Arc<Gateway>>;
@@ -28,7 +28,7 @@ pub struct ListPages {
     entries: u64,
     /// `X-Total-Count` of the first page.
     total: Option<u64>,
-    /// Whether they can all be of one list: no gateway twice, one total, no end before it.
+    /// Whether they can all be of one list: no gateway twice, one total, and no end before it.
     do_fit: bool,
     restarts: usize,
 }

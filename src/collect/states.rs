@@ -1,5 +1,5 @@
-//! The states of gateways: each is asked for where it should be, and whoever is not connected
-//! there is looked for at the other clusters where it may be.
+//! The states of gateways: each is asked for where it should be. One that is not connected there
+//! is looked for at the other clusters where it may be.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use crate::error::Reason;
 use crate::model::Gateway;
 use crate::things_stack::Client;
 
-/// Finds out states, with what was learnt for the next time.
+/// Reads states, and remembers what helps the next time.
 pub struct StateReader {
     pub clusters: Clusters,
     ttl: Duration,
     batch_limits: BatchLimits,
-    /// By id, of those gateways of which there is anything to remember.
+    /// By gateway id; none where there is nothing to remember.
     memories: BTreeMap<String, Memory>,
 }
 
-/// What a collection has at hand.
+/// What a collection works with.
 pub struct Collection<'a> {
     pub client: &'a mut Client,
     pub known: &'a Known,
@@ -56,12 +56,12 @@ impl StateReader {
         }
     }
 
-    /// Finds out what can be found out within the time. What is certain is known at once.
+    /// Asks for these gateways within the time. What is certain goes into [`Known`] at once.
     pub fn read(&mut self, mut targets: Vec<Target>, mut collection: Collection<'_>) {
-        let now = collection.now;
         for target in &mut targets {
-            let memory = self.memories.remove(target.id());
-            target.memory = memory.unwrap_or_default();
+            if let Some(memory) = self.memories.remove(target.id()) {
+                target.remember(memory, collection.now);
+            }
         }
         let mut firsts = firsts(&targets);
         // A cluster that hangs must leave time for the others, and for the search.
@@ -75,7 +75,7 @@ impl StateReader {
         }
         let candidates = self.clusters.candidates.clone();
         for (index, cluster) in candidates.iter().enumerate() {
-            let wanted = targets.iter_mut().filter(|t| t.is_wanted_at(cluster, now));
+            let wanted = targets.iter_mut().filter(|t| t.is_wanted_at(cluster));
             let shares = candidates.len() - index;
             self.ask(cluster, wanted.collect(), shares, &mut collection);
         }
@@ -84,7 +84,7 @@ impl StateReader {
         }
     }
 
-    /// Asks one cluster for these. One request takes an equal share of the time at most.
+    /// Asks one cluster for these gateways. One request takes at most one share of the time left.
     fn ask(
         &mut self,
         cluster: &Cluster,
@@ -110,7 +110,7 @@ impl StateReader {
             request_time_max: left / shares as u32,
             found: &mut |target, outcome| match outcome {
                 Ok(Some(stats)) if stats.is_connected() => {
-                    target.found(cluster, now);
+                    target.found(cluster);
                     known.insert(target.id(), host.clone(), Ok(Some(stats)), expiry);
                 }
                 Ok(stats) => target.denied(cluster, stats, now),
@@ -124,15 +124,15 @@ impl StateReader {
         reader.read(&mut wanted);
     }
 
-    /// Keeps what is certain of a gateway that no cluster has connected, and counts a failure.
+    /// Keeps what is certain of a gateway that was not found connected, and counts its error.
     fn conclude(&mut self, target: Target, collection: &Collection<'_>) {
-        let (known, now) = (collection.known, collection.now);
-        if let Some((host, outcome)) = target.verdict(&self.clusters.candidates, now) {
+        let known = collection.known;
+        if let Some((host, outcome)) = target.verdict(&self.clusters.candidates) {
             let expiry = match &outcome {
-                Ok(_) => now + self.ttl,
+                Ok(_) => collection.now + self.ttl,
                 Err(_) => Instant::now() + self.ttl.min(FAILURE_TTL_MAX),
             };
-            // Fields are counted one by one.
+            // Field errors are counted one by one.
             let failure = outcome.as_ref().err().map(|error| error.reason);
             if let Some(reason) = failure.filter(|reason| *reason != Reason::Field) {
                 known.count(|counters| counters.count_error(reason));

@@ -1,10 +1,10 @@
-//! Which requests bring the stats of many gateways of one cluster: batches of 100, and what
-//! to do where a server refuses them.
+//! The stats of many gateways at one cluster: batches of 100, and smaller ones or single calls
+//! where a server refuses them.
 //!
-//! A batch is refused as a whole for the sake of one gateway, for the sake of its size, for
-//! the kind of key, or because the server is too old for batches. A refused batch is halved
-//! until the gateway at fault stands alone, and what was learnt is remembered for a while. Only
-//! a refusal by the API itself counts: a page of a proxy is a failure.
+//! A batch is refused as a whole because of one gateway, its size, the kind of key, or because the
+//! server is too old for batches. A refused batch is halved until the gateway at fault is alone,
+//! and the result is remembered for a while. Only a refusal by the API itself counts: a page of a
+//! proxy is a failure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,8 +28,8 @@ const ALONE_TTL: Duration = Duration::from_secs(3600);
 const REFUSAL_TTL: Duration = Duration::from_secs(300);
 /// After so many answers that are too long, and none that can be read, nothing more is asked.
 const OVERSIZED_MAX: usize = 16;
-/// After so many gateways that cannot be read, and none that can, the key itself is looked at;
-/// and after so many that only the single call can read, batches are given up.
+/// After so many gateways that were refused, and none that could be read, the rights of the key are
+/// asked for. After so many that only the single call could read, batches are given up.
 const SUSPICIOUS_GATEWAYS: usize = 4;
 
 /// By host: the largest batch that it takes, until when; 1 where only single calls work.
@@ -67,7 +67,7 @@ pub struct Progress {
 }
 
 impl StatsReader<'_> {
-    /// Finds out the state of each of these gateways.
+    /// Reads the state of each of these gateways.
     pub fn read(&mut self, targets: &mut [&mut Target]) {
         let [mut together, mut alone] = self.sort(targets);
         match together.as_mut_slice() {
@@ -77,7 +77,7 @@ impl StatsReader<'_> {
         for target in &mut alone {
             self.single(target);
         }
-        // A limit under which nothing could be read either was not the cure.
+        // A limit that did not help is not kept.
         if !self.progress.is_any_readable {
             self.limits.remove(&self.cluster.host);
         }
@@ -92,13 +92,8 @@ impl StatsReader<'_> {
                 together.push(&mut **target);
                 continue;
             };
-            let (refusal, is_over) = (left_out.refusal.clone(), left_out.until <= self.now);
-            if is_over {
-                target.take_back(self.cluster);
-            }
-            match refusal {
-                Some(error) if !is_over => (self.found)(target, Err(error)),
-                None if is_over => together.push(&mut **target),
+            match left_out.refusal.clone() {
+                Some(error) if self.now < left_out.until => (self.found)(target, Err(error)),
                 _ => alone.push(&mut **target),
             }
         }
@@ -130,7 +125,7 @@ impl StatsReader<'_> {
         self.limits.insert(host, (limit, self.now + ttl));
     }
 
-    /// Of the next request.
+    /// When the next request has to end.
     fn request_deadline(&self) -> Instant {
         self.deadline.min(Instant::now() + self.request_time_max)
     }
@@ -160,27 +155,22 @@ impl StatsReader<'_> {
         }
     }
 
-    /// Asks for the same gateways again, under what was learnt from the refusal. That ends, since
-    /// each refusal makes the batches smaller, or is the only one that is repeated.
+    /// Learns from the refusal, and asks for the same gateways again. That ends: each refusal makes
+    /// the batches smaller or ends all requests, and one alone is repeated as it is.
     fn after_refusal(&mut self, batch: &mut [&mut Target], refused: CallError) {
+        let progress = &mut self.progress;
+        progress.oversized += usize::from(refused.error.reason == Reason::TooLarge);
+        let is_hopeless = progress.oversized > OVERSIZED_MAX && !progress.is_any_readable;
         match refused.status {
-            _ if is_of_gateway(&refused) && self.progress.oversized < OVERSIZED_MAX => {
-                let is_oversized = refused.error.reason == Reason::TooLarge;
-                let is_first = !self.progress.is_any_readable;
-                self.progress.oversized += usize::from(is_oversized && is_first);
-                return self.halve(batch);
-            }
-            // What a proxy answers once, it need not answer twice; and a server that seems to
-            // know no batches is asked again.
-            Some(status)
-                if is_about_path(status, refused.is_of_api) && !self.progress.has_repeated =>
-            {
-                self.progress.has_repeated = true;
+            _ if is_of_gateway(&refused) && !is_hopeless => return self.halve(batch),
+            // A page of a proxy may be a stray one, and so may a sign that there are no batches.
+            Some(status) if is_about_path(status, refused.is_of_api) && !progress.has_repeated => {
+                progress.has_repeated = true;
             }
             Some(413) => self.limit_batches(batch.len() / 2),
             Some(400) if refused.is_of_api => self.limit_batches(batch.len() / 2),
             Some(404 | 405 | 501) if refused.is_of_api => self.limit_batches(1),
-            _ => self.progress.halted = Some(Arc::new(refused.error)),
+            _ => progress.halted = Some(Arc::new(refused.error)),
         }
         self.in_batches(batch);
     }
@@ -208,10 +198,12 @@ impl StatsReader<'_> {
             None => self.ask_alone(target.id()),
         };
         let is_readable = outcome.is_ok();
-        if let Err(error) = &outcome
-            && is_refusal(error)
-        {
-            target.leave_out(self.cluster, Some(error.clone()), self.now + REFUSAL_TTL);
+        match &outcome {
+            Ok(_) => target.end_refusal(self.cluster),
+            Err(error) if is_refusal(error) => {
+                target.leave_out(self.cluster, Some(error.clone()), self.now + REFUSAL_TTL);
+            }
+            Err(_) => {}
         }
         (self.found)(target, outcome);
         is_readable
@@ -233,16 +225,16 @@ impl StatsReader<'_> {
         outcome
     }
 
-    /// The error of one gateway. Where the key lacks the right as such, that is the error of all
-    /// of them, without a request for each.
+    /// The error of one gateway. Where the key lacks the right to read any gateway, the others get
+    /// the same error without a request.
     fn refused(&mut self, error: FetchError) -> Arc<FetchError> {
         if error.reason == Reason::TooLarge {
             return Arc::new(error);
         }
         let error = Arc::new(error.of_gateway());
-        self.progress.refused += 1;
-        let is_suspicious =
-            self.progress.refused == SUSPICIOUS_GATEWAYS && !self.progress.is_any_readable;
+        let progress = &mut self.progress;
+        progress.refused += 1;
+        let is_suspicious = progress.refused == SUSPICIOUS_GATEWAYS && !progress.is_any_readable;
         if is_suspicious && error.reason == Reason::Forbidden {
             let info = self
                 .client
@@ -255,7 +247,7 @@ impl StatsReader<'_> {
     }
 }
 
-/// Stats whose decisive times cannot be read say nothing about the gateway.
+/// Stats say nothing about the gateway if their times of connection cannot be read.
 fn outcome_of(stats: ConnectionStats) -> Outcome {
     match stats.tells_state() {
         true => Ok(Some(Arc::new(stats))),
