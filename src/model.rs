@@ -170,8 +170,8 @@ pub enum State {
 }
 
 impl State {
-    /// As a person who has to act needs them: that a gateway is disconnected is certain, and there
-    /// is something to do.
+    /// For a person who has to act: that a gateway is disconnected is certain, and there is
+    /// something to do.
     pub const WORST_FIRST: [State; 3] = [State::Disconnected, State::Unknown, State::Connected];
 
     /// The value of the label `state`, and of the parameter `state` of the status page.
@@ -197,13 +197,18 @@ pub struct GatewayReport {
 }
 
 impl GatewayReport {
-    /// Stats that cannot tell it never come this far: the collector makes them an error.
+    /// Stats that cannot tell it are no outcome: `collect` makes them an error.
     pub fn state(&self) -> State {
         match &self.outcome {
             Ok(Some(stats)) if stats.is_connected() => State::Connected,
             Ok(_) => State::Disconnected,
             Err(_) => State::Unknown,
         }
+    }
+
+    /// Why its state is unknown, if it is.
+    pub fn error(&self) -> Option<&Arc<FetchError>> {
+        self.outcome.as_ref().err()
     }
 
     /// The stats, where there are any.
@@ -268,12 +273,9 @@ impl Snapshot {
         self.list_error.is_none() && self.count(State::Unknown) == 0
     }
 
-    /// What to tell of first where something is missing: the list, then a gateway.
+    /// The first error: that of the list, then that of a gateway.
     pub fn first_error(&self) -> Option<&Arc<FetchError>> {
-        let of_gateways = self
-            .gateways
-            .iter()
-            .filter_map(|g| g.outcome.as_ref().err());
+        let of_gateways = self.gateways.iter().filter_map(GatewayReport::error);
         self.list_error.iter().chain(of_gateways).next()
     }
 

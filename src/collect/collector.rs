@@ -12,7 +12,7 @@ use crate::collect::outage_log::OutageLog;
 use crate::collect::states::{Collection, StateReader};
 use crate::collect::target::Target;
 use crate::error::Reason;
-use crate::model::{KeyInfo, Snapshot};
+use crate::model::{GatewayReport, KeyInfo, Snapshot};
 use crate::things_stack::{BaseUrl, Client, KnownHosts};
 
 /// A collection gets at least this long. A client with less time is answered before, and the next
@@ -205,10 +205,7 @@ impl Collector {
         });
         let snapshot = self.known.snapshot(scrape);
         let of_list = snapshot.list_error.iter().filter(|_| has_read_list);
-        let errors = snapshot
-            .gateways
-            .iter()
-            .filter_map(|report| report.outcome.as_ref().err());
+        let errors = snapshot.gateways.iter().filter_map(GatewayReport::error);
         // Other errors of gateways were counted when they came.
         let of_gateways = errors.filter(|error| error.reason == Reason::Budget);
         let field_errors = std::mem::take(&mut self.client.field_errors);

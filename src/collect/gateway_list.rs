@@ -77,13 +77,12 @@ impl GatewayList {
             Scope::Gateways(ids) => ids.clone(),
             _ => Vec::new(),
         };
-        let nameless = |id: &String| (id.clone(), nameless(id));
         GatewayList {
             scope,
             exclude,
             ttl,
             retry_after: retry_after.min(ttl),
-            gateways: unread.iter().map(nameless).collect(),
+            gateways: unread.iter().map(|id| (id.clone(), nameless(id))).collect(),
             obtained_at: None,
             error: None,
             tried: None,
@@ -97,10 +96,9 @@ impl GatewayList {
     /// Why the registration of a gateway named on the command line was never read nor refused:
     /// it may name a cluster that is not known yet.
     pub fn error_of_registration(&self, gateway_id: &str) -> Option<&Arc<FetchError>> {
-        let is_unread = self.unread.iter().any(|id| id == gateway_id);
-        self.error
-            .as_ref()
-            .filter(|_| is_unread && self.obtained_at.is_none())
+        let was_obtained = self.obtained_at.is_some();
+        let is_unread = !was_obtained && self.unread.iter().any(|id| id == gateway_id);
+        self.error.as_ref().filter(|_| is_unread)
     }
 
     /// Whether reading it takes longer than this, while there is one to use: then stats come first.

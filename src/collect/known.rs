@@ -228,10 +228,8 @@ fn budget(what: &str) -> Arc<FetchError> {
 /// key can read none.
 fn is_api_up(gateways: &[GatewayReport]) -> bool {
     let is_any_readable = gateways.iter().any(|report| report.outcome.is_ok());
-    gateways.iter().all(|report| match &report.outcome {
-        Ok(_) => true,
-        Err(error) => error.is_of_gateway && (is_any_readable || !is_refusal(error)),
-    })
+    let mut errors = gateways.iter().filter_map(GatewayReport::error);
+    errors.all(|error| error.is_of_gateway && (is_any_readable || !is_refusal(error)))
 }
 
 #[cfg(test)]

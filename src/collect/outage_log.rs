@@ -70,7 +70,7 @@ fn outages_of(collection: &Snapshot) -> BTreeMap<(String, Reason), Outage<'_>> {
         outages.insert(about, Outage { error, gateways });
     }
     for report in &collection.gateways {
-        let Err(error) = &report.outcome else {
+        let Some(error) = report.error() else {
             continue;
         };
         let gateways = Vec::new();

@@ -63,7 +63,7 @@ impl StateReader {
                 target.remember(memory, collection.now);
             }
         }
-        let mut firsts = firsts(&targets);
+        let mut firsts = first_clusters(&targets);
         // A cluster that hangs must leave time for the others, and for the search.
         let reserve = usize::from(firsts.len() > 1);
         // The small ones before the large ones, which need more of the time.
@@ -146,14 +146,14 @@ impl StateReader {
 }
 
 /// The clusters to ask first, each with the number of its gateways.
-fn firsts(targets: &[Target]) -> Vec<(usize, Cluster)> {
-    let mut firsts: Vec<(usize, Cluster)> = Vec::new();
+fn first_clusters(targets: &[Target]) -> Vec<(usize, Cluster)> {
+    let mut clusters: Vec<(usize, Cluster)> = Vec::new();
     for target in targets {
         let first = target.first();
-        match firsts.iter_mut().find(|(_, cluster)| cluster == first) {
+        match clusters.iter_mut().find(|(_, cluster)| cluster == first) {
             Some((size, _)) => *size += 1,
-            None => firsts.push((1, first.clone())),
+            None => clusters.push((1, first.clone())),
         }
     }
-    firsts
+    clusters
 }

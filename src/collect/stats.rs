@@ -69,13 +69,13 @@ pub struct Progress {
 impl StatsReader<'_> {
     /// Reads the state of each of these gateways.
     pub fn read(&mut self, targets: &mut [&mut Target]) {
-        let [mut together, mut alone] = self.sort(targets);
-        match together.as_mut_slice() {
-            [target] => drop(self.single(target)),
-            together => self.in_batches(together),
+        let [mut together, mut alone] = self.split(targets);
+        if together.len() == 1 {
+            alone.append(&mut together);
         }
+        self.read_batches(&mut together);
         for target in &mut alone {
-            self.single(target);
+            self.read_alone(target);
         }
         // A limit that did not help is not kept.
         if !self.progress.is_any_readable {
@@ -85,7 +85,7 @@ impl StatsReader<'_> {
 
     /// The gateways that may share a batch, and those to ask alone. Those that were refused
     /// lately keep that outcome.
-    fn sort<'t>(&mut self, targets: &'t mut [&mut Target]) -> [Vec<&'t mut Target>; 2] {
+    fn split<'t>(&mut self, targets: &'t mut [&mut Target]) -> [Vec<&'t mut Target>; 2] {
         let [mut together, mut alone] = [Vec::new(), Vec::new()];
         for target in targets {
             let Some(left_out) = target.left_out(self.cluster) else {
@@ -100,11 +100,11 @@ impl StatsReader<'_> {
         [together, alone]
     }
 
-    fn in_batches(&mut self, mut targets: &mut [&mut Target]) {
+    fn read_batches(&mut self, mut targets: &mut [&mut Target]) {
         while !targets.is_empty() {
             let size = targets.len().min(self.batch_limit());
             let (batch, rest) = targets.split_at_mut(size);
-            self.batch(batch);
+            self.read_batch(batch);
             targets = rest;
         }
     }
@@ -130,22 +130,26 @@ impl StatsReader<'_> {
         self.deadline.min(Instant::now() + self.request_time_max)
     }
 
-    fn batch(&mut self, batch: &mut [&mut Target]) {
+    fn read_batch(&mut self, batch: &mut [&mut Target]) {
         if self.progress.halted.is_some() || self.batch_limit() == 1 {
             for target in batch {
-                self.single(target);
+                self.read_alone(target);
             }
             return;
         }
         let deadline = self.request_deadline();
         let ids: Vec<&str> = batch.iter().map(|target| target.id()).collect();
         match self.client.stats_batch(self.cluster, &ids, deadline) {
-            Ok(entries) => self.keep(batch, entries),
+            Ok(entries) => self.keep_entries(batch, entries),
             Err(refused) => self.after_refusal(batch, refused),
         }
     }
 
-    fn keep(&mut self, batch: &mut [&mut Target], mut entries: BTreeMap<String, ConnectionStats>) {
+    fn keep_entries(
+        &mut self,
+        batch: &mut [&mut Target],
+        mut entries: BTreeMap<String, ConnectionStats>,
+    ) {
         self.progress.is_any_readable = true;
         self.progress.is_any_batch_readable = true;
         for target in batch {
@@ -172,7 +176,7 @@ impl StatsReader<'_> {
             Some(404 | 405 | 501) if refused.is_of_api => self.limit_batches(1),
             _ => progress.halted = Some(Arc::new(refused.error)),
         }
-        self.in_batches(batch);
+        self.read_batches(batch);
     }
 
     /// One gateway of the batch may be the cause. What a batch of one cannot read is asked alone
@@ -181,21 +185,21 @@ impl StatsReader<'_> {
     fn halve(&mut self, batch: &mut [&mut Target]) {
         let [target] = batch else {
             let (left, right) = batch.split_at_mut(batch.len() / 2);
-            self.in_batches(left);
-            return self.in_batches(right);
+            self.read_batches(left);
+            return self.read_batches(right);
         };
         target.leave_out(self.cluster, None, self.now + ALONE_TTL);
-        self.progress.alone += usize::from(self.single(target));
+        self.progress.alone += usize::from(self.read_alone(target));
         if self.progress.alone >= SUSPICIOUS_GATEWAYS && !self.progress.is_any_batch_readable {
             self.limit_batches(1);
         }
     }
 
     /// Asks for one gateway, if anything may still be asked; says whether it could be read.
-    fn single(&mut self, target: &mut Target) -> bool {
+    fn read_alone(&mut self, target: &mut Target) -> bool {
         let outcome = match &self.progress.halted {
             Some(error) => Err(error.clone()),
-            None => self.ask_alone(target.id()),
+            None => self.single_call(target.id()),
         };
         let is_readable = outcome.is_ok();
         match &outcome {
@@ -209,7 +213,7 @@ impl StatsReader<'_> {
         is_readable
     }
 
-    fn ask_alone(&mut self, id: &str) -> Outcome {
+    fn single_call(&mut self, id: &str) -> Outcome {
         let deadline = self.request_deadline();
         let outcome = match self.client.stats(self.cluster, id, deadline) {
             Ok(stats) => outcome_of(stats),
