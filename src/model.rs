@@ -4,11 +4,14 @@
 //! Field names are those of The Things Stack's messages `ttn.lorawan.v3.Gateway`,
 //! `GatewayConnectionStats` and `GatewayStatus` (lorawan-stack, api/ttn/lorawan/v3).
 
-use std::collections::BTreeMap;
+mod counters;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::error::{FetchError, Reason};
+use crate::error::FetchError;
+
+pub use counters::{Counters, Endpoint, RateLimit};
 
 /// A moment: seconds since the Unix epoch, and nanoseconds within that second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -167,8 +170,8 @@ pub enum State {
 }
 
 impl State {
-    /// As a person who has to act needs them: that a gateway is disconnected is certain, and there
-    /// is something to do.
+    /// For a person who has to act: that a gateway is disconnected is certain, and there is
+    /// something to do.
     pub const WORST_FIRST: [State; 3] = [State::Disconnected, State::Unknown, State::Connected];
 
     /// The value of the label `state`, and of the parameter `state` of the status page.
@@ -194,13 +197,18 @@ pub struct GatewayReport {
 }
 
 impl GatewayReport {
-    /// Stats that cannot tell it never come this far: the collector makes them an error.
+    /// Stats that cannot tell it are no outcome: `collect` makes them an error.
     pub fn state(&self) -> State {
         match &self.outcome {
             Ok(Some(stats)) if stats.is_connected() => State::Connected,
             Ok(_) => State::Disconnected,
             Err(_) => State::Unknown,
         }
+    }
+
+    /// Why its state is unknown, if it is.
+    pub fn error(&self) -> Option<&Arc<FetchError>> {
+        self.outcome.as_ref().err()
     }
 
     /// The stats, where there are any.
@@ -265,12 +273,9 @@ impl Snapshot {
         self.list_error.is_none() && self.count(State::Unknown) == 0
     }
 
-    /// What to tell of first where something is missing: the list, then a gateway.
+    /// The first error: that of the list, then that of a gateway.
     pub fn first_error(&self) -> Option<&Arc<FetchError>> {
-        let of_gateways = self
-            .gateways
-            .iter()
-            .filter_map(|g| g.outcome.as_ref().err());
+        let of_gateways = self.gateways.iter().filter_map(GatewayReport::error);
         self.list_error.iter().chain(of_gateways).next()
     }
 
@@ -287,76 +292,6 @@ pub struct KeyInfo {
     pub expires_at: Option<Timestamp>,
     /// What the exporter needs and the key certainly lacks, as the console names the rights.
     pub missing_rights: Vec<&'static str>,
-}
-
-/// The calls to the API: the label `endpoint`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Endpoint {
-    /// `GET /gateways` and its variants for an organization or a user.
-    List,
-    /// `GET /gateways/{gateway_id}`: the registration of one gateway named by `--gateway`.
-    Gateway,
-    /// `POST /gs/gateways/connection/stats`: up to 100 gateways.
-    StatsBatch,
-    /// `GET /gs/gateways/{gateway_id}/connection/stats`.
-    Stats,
-    /// `GET /auth_info`: the rights of the key, asked for when they seem to be missing.
-    AuthInfo,
-}
-
-impl Endpoint {
-    pub const ALL: [Endpoint; 5] = [
-        Endpoint::List,
-        Endpoint::Gateway,
-        Endpoint::StatsBatch,
-        Endpoint::Stats,
-        Endpoint::AuthInfo,
-    ];
-
-    /// The value of the label `endpoint`.
-    pub fn label(self) -> &'static str {
-        match self {
-            Endpoint::List => "list",
-            Endpoint::Gateway => "gateway",
-            Endpoint::StatsBatch => "stats_batch",
-            Endpoint::Stats => "stats",
-            Endpoint::AuthInfo => "auth_info",
-        }
-    }
-}
-
-/// What the server last said of its rate limit (`X-Rate-Limit-Limit`, `-Available`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RateLimit {
-    pub limit: u64,
-    pub available: u64,
-}
-
-/// What the exporter counts of itself, from its start.
-#[derive(Clone, Debug, Default)]
-pub struct Counters {
-    /// By `Reason as usize`.
-    pub errors: [u64; Reason::ALL.len()],
-    /// By endpoint and HTTP status; no status where no answer came. Bounded by the number
-    /// of three-digit statuses.
-    pub requests: BTreeMap<(Endpoint, Option<u16>), u64>,
-    /// By `Endpoint as usize`: all requests together, from sending to the last byte.
-    pub request_duration: [Duration; Endpoint::ALL.len()],
-    /// By `Endpoint as usize`.
-    pub request_count: [u64; Endpoint::ALL.len()],
-    /// By host; bounded by the hosts that the key may go to.
-    pub rate_limits: BTreeMap<String, RateLimit>,
-    /// Gateways whose stats were served from memory, and those that had to be fetched.
-    pub cache_hits: u64,
-    pub cache_misses: u64,
-    /// The last thing that failed and when, by this machine's clock: for people.
-    pub last_error: Option<(SystemTime, Arc<FetchError>)>,
-}
-
-impl Counters {
-    pub fn count_error(&mut self, reason: Reason) {
-        self.errors[reason as usize] += 1;
-    }
 }
 
 #[cfg(test)]

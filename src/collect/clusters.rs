@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::collect::gateway_list::GatewayList;
 use crate::error::{FetchError, Reason};
 use crate::model::Gateway;
 use crate::things_stack::{BaseUrl, KnownHosts};
@@ -18,8 +19,9 @@ pub struct Home {
     pub cluster: Cluster,
     /// The host as it is shown.
     pub host: Arc<str>,
-    /// That the key must not be sent to `host`.
-    pub unknown_host: Option<Arc<FetchError>>,
+    /// Why it may be at a cluster that cannot be asked: the key must not be sent to `host`, or the
+    /// registration is not known yet.
+    pub error: Option<Arc<FetchError>>,
 }
 
 pub struct Clusters {
@@ -35,7 +37,7 @@ impl Home {
         Home {
             host: cluster.host.as_str().into(),
             cluster,
-            unknown_host: None,
+            error: None,
         }
     }
 }
@@ -50,20 +52,24 @@ impl Clusters {
     }
 
     /// Takes over the list, and gives each gateway its home.
-    pub fn set_gateways<'a>(
-        &mut self,
-        gateways: impl Iterator<Item = &'a Arc<Gateway>>,
-    ) -> Vec<(Arc<Gateway>, Arc<Home>)> {
+    pub fn set_gateways(&mut self, list: &GatewayList) -> Vec<(Arc<Gateway>, Arc<Home>)> {
         // Most gateways share a handful of addresses.
         let mut homes: BTreeMap<&str, Arc<Home>> = BTreeMap::new();
-        let with_home = |gateway: &'a Arc<Gateway>| {
+        let mut with_homes = Vec::with_capacity(list.gateways.len());
+        for gateway in list.gateways.values() {
             let address = gateway.gateway_server_address.as_str();
             let home = homes
                 .entry(address)
                 .or_insert_with(|| Arc::new(self.home(address)));
-            (gateway.clone(), home.clone())
-        };
-        let with_homes = gateways.map(with_home).collect();
+            let home = match list.error_of_registration(&gateway.gateway_id) {
+                Some(error) => Arc::new(Home {
+                    error: Some(error.clone()),
+                    ..Home::of(self.server.clone())
+                }),
+                None => home.clone(),
+            };
+            with_homes.push((gateway.clone(), home));
+        }
         let named = homes.values().map(|home| home.cluster.clone());
         self.candidates = candidates(self.hosts.candidates(), named);
         with_homes
@@ -74,7 +80,7 @@ impl Clusters {
             Ok(base) => Home::of(Arc::new(base)),
             Err(host) if KnownHosts::names_host(address) => Home {
                 cluster: self.server.clone(),
-                unknown_host: Some(unknown_host(&host)),
+                error: Some(unknown_host(&host)),
                 host: host.into(),
             },
             Err(_) => Home::of(self.server.clone()),

@@ -1,5 +1,5 @@
-//! One collection: what has to be fetched, in which order, and within which time. What it finds
-//! out goes into [`Known`] at once.
+//! One collection: what has to be fetched, in which order, and within which time. Results go into
+//! [`Known`] at once.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,23 +12,23 @@ use crate::collect::outage_log::OutageLog;
 use crate::collect::states::{Collection, StateReader};
 use crate::collect::target::Target;
 use crate::error::Reason;
-use crate::model::{KeyInfo, Snapshot};
+use crate::model::{GatewayReport, KeyInfo, Snapshot};
 use crate::things_stack::{BaseUrl, Client, KnownHosts};
 
-/// What a collection gets at least, however short of time its client is: the next client finds
-/// the result.
+/// A collection gets at least this long. A client with less time is answered before, and the next
+/// one finds the result.
 const TIME_MIN: Duration = Duration::from_secs(2);
 /// How long a failure is remembered at most.
 pub const FAILURE_TTL_MAX: Duration = Duration::from_secs(10);
 /// How often the API key's own state is asked for, and after a failure.
 const KEY_INFO_TTL: Duration = Duration::from_secs(3600);
 const KEY_INFO_RETRY: Duration = Duration::from_secs(300);
-/// For that question: a scrape that comes meanwhile waits.
+/// The most that this may take: a scrape that comes meanwhile waits.
 const KEY_INFO_TIME: Duration = Duration::from_secs(2);
-/// It is put when no collection has begun for this long: the next one is then most likely a
-/// scrape interval away.
+/// It begins when the last collection ended so long ago: the next one is then most likely a scrape
+/// interval away.
 const QUIET_TIME: Duration = Duration::from_secs(1);
-/// It is put off for that no longer than this.
+/// It waits for that no longer than this.
 const KEY_INFO_DELAY_MAX: Duration = Duration::from_secs(5);
 
 /// What a request for the metrics brings along.
@@ -56,7 +56,7 @@ pub struct Collector {
     collected: Instant,
     /// From when on the key's own state is to be asked for again.
     key_info_due: Instant,
-    /// The key that all of this is about.
+    /// Which key this was learnt with ([`Client::key_number`]).
     key_number: u64,
 }
 
@@ -82,13 +82,13 @@ impl Collector {
         }
     }
 
-    /// What is known, for whoever answers.
+    /// What is known, for the threads that answer.
     pub fn known(&self) -> Known {
         self.known.clone()
     }
 
-    /// Finds out what this scrape needs and is not known, by its deadline. A collection that
-    /// has begun gets at least two seconds.
+    /// Fetches what this scrape needs and is not known, by its deadline, but for at least two
+    /// seconds.
     pub fn collect(&mut self, scrape: &Scrape) {
         let is_list_due = self.list.is_due(scrape);
         let (mut missing, count) = self.known.missing(scrape);
@@ -107,22 +107,22 @@ impl Collector {
         }
         self.read_stats(missing, scrape, deadline);
         if is_list_due && is_list_last {
-            // Those that are new in it.
+            // New gateways in it.
             missing = self.read_list(scrape, deadline);
             self.read_stats(missing, scrape, deadline);
         }
         self.finish(scrape, start, is_list_due);
     }
 
-    /// How long [`Collector::ask_about_key`] has to wait.
+    /// How long until [`Collector::ask_about_key`] may ask.
     pub fn time_to_key_info(&self, now: Instant) -> Duration {
         let quiet = self.collected + QUIET_TIME;
         let at = quiet.min(self.key_info_due + KEY_INFO_DELAY_MAX);
         at.max(self.key_info_due).saturating_duration_since(now)
     }
 
-    /// Asks for the state of the API key when it is time to. For a moment in which no client
-    /// waits: it takes up to two seconds.
+    /// Asks for the rights and the expiry of the API key, if it is time to. To be called while no
+    /// client waits: it takes up to two seconds.
     pub fn ask_about_key(&mut self, now: Instant) {
         if !self.time_to_key_info(now).is_zero() {
             return;
@@ -148,9 +148,7 @@ impl Collector {
     fn set_key_info(&mut self, info: KeyInfo) {
         let info = Arc::new(info);
         let new = info.clone();
-        let mut old = None;
-        self.known
-            .change_about(|about| old = about.key.replace(new));
+        let old = self.known.change_about(|about| about.key.replace(new));
         let is_said = old.is_some_and(|old| old.missing_rights == info.missing_rights);
         if !info.missing_rights.is_empty() && !is_said {
             let rights = info.missing_rights.join("\" and \"");
@@ -160,7 +158,7 @@ impl Collector {
         }
     }
 
-    /// A new key may have other rights than the old one, and another end.
+    /// A new key may have other rights than the old one, and another expiry.
     fn forget_old_key(&mut self) {
         if self.key_number != self.client.key_number() {
             self.key_number = self.client.key_number();
@@ -170,7 +168,7 @@ impl Collector {
         }
     }
 
-    /// The list as it is then may have other gateways to ask for.
+    /// Reads the list. Returns the gateways to ask for by the list as it is then.
     fn read_list(&mut self, scrape: &Scrape, deadline: Instant) -> Vec<Target> {
         let server = self.states.clusters.server.clone();
         self.list
@@ -190,15 +188,14 @@ impl Collector {
             .count(|counters| counters.cache_misses += missing.len() as u64);
         let collection = Collection {
             client: &mut self.client,
-            list: &self.list,
             known: &self.known,
-            scrape,
+            now: scrape.now,
             deadline,
         };
         self.states.read(missing, collection);
     }
 
-    /// Counts and logs what is missing in the end.
+    /// Counts and logs what is still missing.
     fn finish(&mut self, scrape: &Scrape, start: Instant, has_read_list: bool) {
         let took = start.elapsed();
         self.collected = Instant::now();
@@ -208,11 +205,8 @@ impl Collector {
         });
         let snapshot = self.known.snapshot(scrape);
         let of_list = snapshot.list_error.iter().filter(|_| has_read_list);
-        let errors = snapshot
-            .gateways
-            .iter()
-            .filter_map(|report| report.outcome.as_ref().err());
-        // Other errors of gateways were counted when they were obtained.
+        let errors = snapshot.gateways.iter().filter_map(GatewayReport::error);
+        // Other errors of gateways were counted when they came.
         let of_gateways = errors.filter(|error| error.reason == Reason::Budget);
         let field_errors = std::mem::take(&mut self.client.field_errors);
         self.known.count(|counters| {
@@ -238,7 +232,7 @@ impl Collector {
         log::debug!("collected {} gateways in {took:?}", snapshot.gateways.len());
     }
 
-    /// Whether this host is one of those that are asked now.
+    /// Whether this host is asked for the list or for any gateway of this snapshot.
     fn is_asked(&self, host: &str, snapshot: &Snapshot) -> bool {
         let mut gateways = snapshot.gateways.iter();
         host == self.states.clusters.server.host || gateways.any(|report| *report.cluster == *host)

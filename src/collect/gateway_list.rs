@@ -1,7 +1,7 @@
 //! Which gateways there are: the list of the key, of an organization or of a user, or the
 //! registrations of the gateways named on the command line.
 //!
-//! The list at hand stays until another one was read whole. A reading that runs out of time is
+//! A list stays in use until the next one was read whole. A reading that runs out of time is
 //! continued by the next collection, with the pages and registrations that it has.
 
 use std::collections::BTreeSet;
@@ -53,23 +53,16 @@ pub struct GatewayList {
     pub obtained_at: Option<SystemTime>,
     /// Why the list is missing, incomplete or an older one.
     pub error: Option<Arc<FetchError>>,
-    last_try: LastTry,
-    /// How long the last try took that obtained it.
+    /// When the last try ended; none where it was cut off and is to be continued.
+    tried: Option<Instant>,
+    /// When the next try is due.
+    next: Instant,
+    /// How long it took to obtain the list; `MAX` after a try that was cut off.
     time: Duration,
     /// What was read of a list that is not whole yet.
     pages: Option<ListPages>,
     /// The gateways named on the command line whose registration is still to be read.
     unread: Vec<String>,
-}
-
-enum LastTry {
-    None,
-    /// It ran out of time.
-    CutOff,
-    Ended {
-        at: Instant,
-        next: Instant,
-    },
 }
 
 impl GatewayList {
@@ -84,16 +77,16 @@ impl GatewayList {
             Scope::Gateways(ids) => ids.clone(),
             _ => Vec::new(),
         };
-        let nameless = |id: &String| (id.clone(), nameless(id));
         GatewayList {
             scope,
             exclude,
             ttl,
             retry_after: retry_after.min(ttl),
-            gateways: unread.iter().map(nameless).collect(),
+            gateways: unread.iter().map(|id| (id.clone(), nameless(id))).collect(),
             obtained_at: None,
             error: None,
-            last_try: LastTry::None,
+            tried: None,
+            next: Instant::now(),
             time: Duration::ZERO,
             pages: None,
             unread,
@@ -103,16 +96,14 @@ impl GatewayList {
     /// Why the registration of a gateway named on the command line was never read nor refused:
     /// it may name a cluster that is not known yet.
     pub fn error_of_registration(&self, gateway_id: &str) -> Option<&Arc<FetchError>> {
-        let is_unread = self.unread.iter().any(|id| id == gateway_id);
-        self.error
-            .as_ref()
-            .filter(|_| is_unread && self.obtained_at.is_none())
+        let was_obtained = self.obtained_at.is_some();
+        let is_unread = !was_obtained && self.unread.iter().any(|id| id == gateway_id);
+        self.error.as_ref().filter(|_| is_unread)
     }
 
-    /// Whether reading it takes longer than this, though one is at hand: then stats come first.
+    /// Whether reading it takes longer than this, while there is one to use: then stats come first.
     pub fn is_slower_than(&self, time: Duration) -> bool {
-        let is_slow = matches!(self.last_try, LastTry::CutOff) || self.time > time;
-        is_slow && !self.gateways.is_empty()
+        self.time > time && !self.gateways.is_empty()
     }
 
     /// Whether gateways come from a list call.
@@ -120,12 +111,10 @@ impl GatewayList {
         !matches!(self.scope, Scope::Gateways(_))
     }
 
-    /// Whether it is time to read it: what was tried after the scrape arrived is new enough.
+    /// Whether it is time to read it. A try after the scrape arrived is new enough.
     pub fn is_due(&self, scrape: &Scrape) -> bool {
-        match self.last_try {
-            LastTry::None | LastTry::CutOff => true,
-            LastTry::Ended { at, next } => scrape.now >= next && at < scrape.arrived,
-        }
+        let is_new = |tried| scrape.now < self.next || tried >= scrape.arrived;
+        !self.tried.is_some_and(is_new)
     }
 
     /// Reads on until the list is whole, something fails, or the deadline comes.
@@ -138,13 +127,12 @@ impl GatewayList {
     ) {
         let start = Instant::now();
         if client.reload_key() {
-            // What the old key was shown and refused says nothing about the new one.
+            // What the old key could read says nothing about the new one.
             self.pages = None;
             self.unread.clear();
         }
         if let Some(until) = self.may_wait_until(client, server) {
-            let (at, next) = (start, until);
-            self.last_try = LastTry::Ended { at, next };
+            (self.tried, self.next) = (Some(start), until);
             return;
         }
         let result = match self.scope.owner() {
@@ -154,25 +142,20 @@ impl GatewayList {
         let ended = Instant::now();
         let is_cut = deadline.saturating_duration_since(ended) < CUT_MARGIN;
         self.error = result.err().map(Arc::new);
-        self.last_try = match &self.error {
+        self.tried = Some(ended);
+        match &self.error {
             // The next collection continues.
-            Some(_) if is_cut => LastTry::CutOff,
-            Some(_) => LastTry::Ended {
-                at: ended,
-                next: ended + self.retry_after,
-            },
-            None => LastTry::Ended {
-                at: ended,
-                next: start + self.ttl,
-            },
-        };
-        if self.error.is_none() {
-            self.time = ended - start;
-            self.obtained_at = Some(at);
+            Some(_) if is_cut => (self.tried, self.time) = (None, Duration::MAX),
+            Some(_) => self.next = ended + self.retry_after,
+            None => {
+                self.next = start + self.ttl;
+                self.time = ended - start;
+                self.obtained_at = Some(at);
+            }
         }
     }
 
-    /// A list that is good enough waits for the rate limit.
+    /// Until when the rate limit forbids a try that is not urgent: the list was obtained.
     fn may_wait_until(&self, client: &Client, server: &BaseUrl) -> Option<Instant> {
         let endpoint = match self.is_listed() {
             true => Endpoint::List,
@@ -182,8 +165,7 @@ impl GatewayList {
         client.silenced_until(endpoint, server).filter(|_| is_good)
     }
 
-    /// The list at hand becomes what was read where that is whole; a first list becomes whatever
-    /// there is.
+    /// Takes over a list that was read whole. Of a first list it takes over what there is.
     fn read_pages(
         &mut self,
         client: &mut Client,
@@ -210,8 +192,8 @@ impl GatewayList {
         result
     }
 
-    /// Reads what is registered of the gateways named on the command line. Their key may well
-    /// not be allowed to read it: then they are watched without a name.
+    /// Reads the registrations of the gateways named on the command line. If the key may not read
+    /// one, its gateway is watched without a name.
     fn read_registrations(
         &mut self,
         client: &mut Client,
@@ -247,8 +229,8 @@ fn nameless(id: &str) -> Arc<Gateway> {
     })
 }
 
-/// Whether asking again for a registration will bring the same: the key has no right to it,
-/// or the server keeps no registrations.
+/// Whether the next request for this registration will be refused as well: the key has no right to
+/// it, or the server keeps no registrations.
 fn is_final(refused: &CallError) -> bool {
     match refused.status {
         Some(401 | 429) | None => false,

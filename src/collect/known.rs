@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::collect::Scrape;
 use crate::collect::clusters::Home;
+use crate::collect::stats::is_refusal;
 use crate::collect::target::Target;
 use crate::collect::uplink_rate::UplinkRate;
 use crate::error::{FetchError, Reason};
@@ -32,12 +33,12 @@ struct Watched {
     fetched: Option<Fetched>,
 }
 
-/// What became of asking for one gateway.
+/// What the API last said of one gateway, or why it did not.
 struct Fetched {
     outcome: Outcome,
     /// The host where it was found, or looked for.
     cluster: Arc<str>,
-    /// Whoever arrived before this has no use for something newer.
+    /// When it was obtained: for a scrape that arrived before, it is new enough.
     ended: Instant,
     expiry: Instant,
     uplink_rate: UplinkRate,
@@ -63,8 +64,8 @@ struct Made {
 }
 
 impl Made {
-    /// What is missing is missing for whoever came later, too. What is not fresh serves those
-    /// who arrived together.
+    /// A scrape that arrived later lacks what this one lacks. Something that was not fresh any more
+    /// serves only scrapes that arrived together.
     fn serves(&self, scrape: &Scrape) -> bool {
         let is_fresh = self.fresh_until.is_none_or(|until| scrape.now < until);
         scrape.arrived == self.arrived || (is_fresh && scrape.arrived > self.arrived)
@@ -77,8 +78,8 @@ impl Known {
         Known { state, counters }
     }
 
-    /// What is known and fresh for this scrape; the rest is unknown (`budget`). It waits for
-    /// nothing and asks nobody. The same `Arc` comes again as long as nothing has changed.
+    /// What is known and fresh for this scrape; the rest is unknown (`budget`). It makes no
+    /// request. The same `Arc` comes again as long as nothing has changed.
     pub fn snapshot(&self, scrape: &Scrape) -> Arc<Snapshot> {
         let mut state = self.state();
         if let Some(last) = &state.last
@@ -103,7 +104,7 @@ impl Known {
         change(&mut self.counters.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes over the list, which is sorted by id: what is no longer in it is forgotten.
+    /// Takes over the list, which is sorted by id. A gateway that is not in it is forgotten.
     pub(super) fn set_gateways(&self, gateways: Vec<(Arc<Gateway>, Arc<Home>)>) {
         let mut state = self.changed();
         let watched = gateways.into_iter().map(|(gateway, home)| Watched {
@@ -116,12 +117,11 @@ impl Known {
         state.gateways = watched.collect();
     }
 
-    pub(super) fn change_about(&self, change: impl FnOnce(&mut About)) {
-        let mut state = self.changed();
-        change(&mut state.about);
+    pub(super) fn change_about<T>(&self, change: impl FnOnce(&mut About) -> T) -> T {
+        change(&mut self.changed().about)
     }
 
-    /// Keeps what became of asking for a gateway, if that is still watched.
+    /// Keeps the outcome of a gateway, if it is still in the list.
     pub(super) fn insert(&self, id: &str, cluster: Arc<str>, outcome: Outcome, expiry: Instant) {
         let mut state = self.changed();
         let Some(watched) = state.watched(id) else {
@@ -138,35 +138,33 @@ impl Known {
         });
     }
 
-    /// The gateways of which too little is known for this scrape, and how many there are in all.
-    /// Those of which nothing is known come first: an earlier scrape had no time for them.
+    /// The gateways to ask for in this scrape, and how many there are in all. Those that were never
+    /// asked for come first: an earlier scrape had no time for them.
     pub(super) fn missing(&self, scrape: &Scrape) -> (Vec<Target>, usize) {
         let state = self.state();
-        let of_kind = |was_known: bool| {
-            let gateways = state.gateways.iter();
-            gateways.filter(move |watched| watched.fetched.is_some() == was_known)
-        };
-        let in_order = of_kind(false).chain(of_kind(true));
-        let missing = in_order.filter(|watched| watched.fetched_for(scrape).is_none());
+        let all = state.gateways.iter();
+        let missing = all.filter(|watched| watched.fetched_for(scrape).is_none());
+        let (new, old): (Vec<_>, Vec<_>) = missing.partition(|watched| watched.fetched.is_none());
         let target = |watched: &Watched| Target::new(watched.gateway.clone(), watched.home.clone());
-        (missing.map(target).collect(), state.gateways.len())
+        let targets = new.into_iter().chain(old).map(target).collect();
+        (targets, state.gateways.len())
     }
 
-    /// For a change: a snapshot that was made before is over.
+    /// For a change: the last snapshot is no longer true.
     fn changed(&self) -> MutexGuard<'_, State> {
         let mut state = self.state();
         state.last = None;
         state
     }
 
-    /// Whoever panicked with it left plain data behind, valid at each step.
+    /// A panic leaves plain data behind, valid at each step.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Watched {
-    /// What is known and can be used: it is fresh, or newer than the scrape.
+    /// What this scrape can use: it is fresh, or newer than the scrape.
     fn fetched_for(&self, scrape: &Scrape) -> Option<&Fetched> {
         let is_usable = |f: &&Fetched| scrape.now < f.expiry || f.ended >= scrape.arrived;
         self.fetched.as_ref().filter(is_usable)
@@ -226,16 +224,12 @@ fn budget(what: &str) -> Arc<FetchError> {
     Arc::new(FetchError::new(Reason::Budget, what))
 }
 
-/// Whether the API answered for all gateways: what concerns single ones does not count, unless
-/// the key can read none.
+/// Whether the API answered for all gateways. Errors of single gateways do not count, unless the
+/// key can read none.
 fn is_api_up(gateways: &[GatewayReport]) -> bool {
-    let mut errors = gateways
-        .iter()
-        .filter_map(|report| report.outcome.as_ref().err());
-    let is_refused =
-        |error: &Arc<FetchError>| matches!(error.reason, Reason::Forbidden | Reason::NotFound);
     let is_any_readable = gateways.iter().any(|report| report.outcome.is_ok());
-    errors.clone().all(|error| error.is_of_gateway) && (is_any_readable || !errors.any(is_refused))
+    let mut errors = gateways.iter().filter_map(GatewayReport::error);
+    errors.all(|error| error.is_of_gateway && (is_any_readable || !is_refusal(error)))
 }
 
 #[cfg(test)]

@@ -10,11 +10,11 @@ use crate::error::{FetchError, Reason};
 use crate::model::Gateway;
 use crate::things_stack::{BaseUrl, Client};
 
-/// A hundred thousand gateways: a server that never ends its list has another fault.
+/// A hundred thousand gateways: a longer list is taken for one that never ends.
 const PAGES_MAX: usize = 100;
 /// How often a list that changes between two pages is begun anew.
 const RESTARTS_MAX: usize = 3;
-/// Pages that are older than this are not continued.
+/// A reading that began longer ago than this is not continued.
 const AGE_MAX: Duration = Duration::from_secs(900);
 
 pub type Gateways = BTreeMap<String, Arc<Gateway>>;
@@ -28,7 +28,7 @@ pub struct ListPages {
     entries: u64,
     /// `X-Total-Count` of the first page.
     total: Option<u64>,
-    /// Whether they can all be of one list: no gateway twice, one total, no end before it.
+    /// Whether they can all be of one list: no gateway twice, one total, and no end before it.
     do_fit: bool,
     restarts: usize,
 }
@@ -69,21 +69,22 @@ impl ListPages {
             let page = client.list(server, owner, self.pages + 1, deadline);
             let (page, total) = page.map_err(|refused| refused.error)?;
             self.add(page.gateways, page.entries as u64, total);
-            let is_whole = self.do_fit && self.entries == total;
             let lacks_any = || !at_hand.keys().all(|id| self.found.contains_key(id));
-            let is_doubtful = self.pages > 1 && self.restarts == 0 && is_whole && lacks_any();
-            if is_whole && !is_doubtful {
-                return Ok(());
+            if self.pages > 1 && self.restarts == 0 && self.entries == total && lacks_any() {
+                self.do_fit = false;
             }
-            if is_doubtful || (!self.do_fit && self.restarts < RESTARTS_MAX) {
-                *self = ListPages::new(self.restarts + 1);
-            } else if !self.do_fit {
-                let context = format!(
-                    "{}: the list of gateways is not as long as its X-Total-Count ({total}), or \
-                     changes while it is read",
-                    server.host
-                );
-                return Err(FetchError::new(Reason::Shape, context));
+            match self.do_fit {
+                true if self.entries == total => return Ok(()),
+                true => {}
+                false if self.restarts < RESTARTS_MAX => *self = ListPages::new(self.restarts + 1),
+                false => {
+                    let context = format!(
+                        "{}: the list of gateways is not as long as its X-Total-Count ({total}), \
+                         or changes while it is read",
+                        server.host
+                    );
+                    return Err(FetchError::new(Reason::Shape, context));
+                }
             }
         }
         let context = format!("{}: the list of gateways has no end", server.host);

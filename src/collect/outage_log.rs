@@ -13,7 +13,7 @@ const NAMED_MAX: usize = 3;
 
 #[derive(Default)]
 pub struct OutageLog {
-    /// Those of the last collection: what failed, and for which reason.
+    /// Those of the last collection: what failed, and why.
     outages: BTreeSet<(String, Reason)>,
 }
 
@@ -23,7 +23,7 @@ struct Outage<'a> {
 }
 
 impl OutageLog {
-    /// The lines that this collection is worth after the ones before.
+    /// The lines to log about this collection: what has changed since the one before.
     pub fn enter(&mut self, collection: &Snapshot) -> Vec<(Level, String)> {
         let outages = outages_of(collection);
         let mut lines = Vec::new();
@@ -70,7 +70,7 @@ fn outages_of(collection: &Snapshot) -> BTreeMap<(String, Reason), Outage<'_>> {
         outages.insert(about, Outage { error, gateways });
     }
     for report in &collection.gateways {
-        let Err(error) = &report.outcome else {
+        let Some(error) = report.error() else {
             continue;
         };
         let gateways = Vec::new();

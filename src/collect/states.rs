@@ -1,35 +1,34 @@
-//! The states of gateways: each is asked for where it should be, and whoever is not connected
-//! there is looked for at the other clusters where it may be.
+//! The states of gateways: each is asked for where it should be. One that is not connected there
+//! is looked for at the other clusters where it may be.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::collect::clusters::{Cluster, Clusters, Home};
-use crate::collect::collector::{FAILURE_TTL_MAX, Scrape};
+use crate::collect::collector::FAILURE_TTL_MAX;
 use crate::collect::gateway_list::GatewayList;
 use crate::collect::known::Known;
-use crate::collect::stats::{BatchLimits, Question, read_stats};
+use crate::collect::stats::{BatchLimits, Progress, StatsReader};
 use crate::collect::target::{Memory, Target};
 use crate::error::Reason;
-use crate::model::{Gateway, Outcome};
+use crate::model::Gateway;
 use crate::things_stack::Client;
 
-/// Finds out states, with what was learnt for the next time.
+/// Reads states, and remembers what helps the next time.
 pub struct StateReader {
     pub clusters: Clusters,
     ttl: Duration,
     batch_limits: BatchLimits,
-    /// By id, of those gateways of which there is anything to remember.
+    /// By gateway id; none where there is nothing to remember.
     memories: BTreeMap<String, Memory>,
 }
 
-/// What a collection has at hand.
+/// What a collection works with.
 pub struct Collection<'a> {
     pub client: &'a mut Client,
-    pub list: &'a GatewayList,
     pub known: &'a Known,
-    pub scrape: &'a Scrape,
+    pub now: Instant,
     pub deadline: Instant,
 }
 
@@ -46,7 +45,7 @@ impl StateReader {
     /// Takes over the list, and gives each gateway its home.
     pub fn set_gateways(&mut self, list: &GatewayList) -> Vec<(Arc<Gateway>, Arc<Home>)> {
         self.memories.retain(|id, _| list.gateways.contains_key(id));
-        self.clusters.set_gateways(list.gateways.values())
+        self.clusters.set_gateways(list)
     }
 
     /// What the old key was refused says nothing about a new one.
@@ -57,26 +56,26 @@ impl StateReader {
         }
     }
 
-    /// Finds out what can be found out within the time. What is certain is known at once.
+    /// Asks for these gateways within the time. What is certain goes into [`Known`] at once.
     pub fn read(&mut self, mut targets: Vec<Target>, mut collection: Collection<'_>) {
-        let now = collection.scrape.now;
         for target in &mut targets {
-            let memory = self.memories.remove(target.id());
-            target.memory = memory.unwrap_or_default();
+            if let Some(memory) = self.memories.remove(target.id()) {
+                target.remember(memory, collection.now);
+            }
         }
-        let firsts = firsts(&targets);
+        let mut firsts = first_clusters(&targets);
         // A cluster that hangs must leave time for the others, and for the search.
         let reserve = usize::from(firsts.len() > 1);
-        for (index, cluster) in firsts.iter().enumerate() {
-            let wanted = targets
-                .iter_mut()
-                .filter(|target| target.first() == cluster);
-            let shares = firsts.len() - index + reserve;
-            self.ask(cluster, wanted.collect(), shares, &mut collection);
+        // The small ones before the large ones, which need more of the time.
+        while let Some(at) = (0..firsts.len()).min_by_key(|at| &firsts[*at]) {
+            let shares = firsts.len() + reserve;
+            let (_, cluster) = firsts.swap_remove(at);
+            let wanted = targets.iter_mut().filter(|t| *t.first() == cluster);
+            self.ask(&cluster, wanted.collect(), shares, &mut collection);
         }
         let candidates = self.clusters.candidates.clone();
         for (index, cluster) in candidates.iter().enumerate() {
-            let wanted = targets.iter_mut().filter(|t| t.is_wanted_at(cluster, now));
+            let wanted = targets.iter_mut().filter(|t| t.is_wanted_at(cluster));
             let shares = candidates.len() - index;
             self.ask(cluster, wanted.collect(), shares, &mut collection);
         }
@@ -85,7 +84,7 @@ impl StateReader {
         }
     }
 
-    /// Asks one cluster for these. One request takes an equal share of the time at most.
+    /// Asks one cluster for these gateways. One request takes at most one share of the time left.
     fn ask(
         &mut self,
         cluster: &Cluster,
@@ -96,76 +95,65 @@ impl StateReader {
         if wanted.is_empty() {
             return;
         }
-        let (known, now) = (collection.known, collection.scrape.now);
+        let (known, now) = (collection.known, collection.now);
         let deadline = collection.deadline;
         let left = deadline.saturating_duration_since(Instant::now());
-        let question = Question {
+        let host: Arc<str> = cluster.host.as_str().into();
+        let expiry = now + self.ttl;
+        let mut reader = StatsReader {
+            client: collection.client,
+            limits: &mut self.batch_limits,
             cluster,
             server: &self.clusters.server,
             now,
             deadline,
             request_time_max: left / shares as u32,
+            found: &mut |target, outcome| match outcome {
+                Ok(Some(stats)) if stats.is_connected() => {
+                    target.found(cluster);
+                    known.insert(target.id(), host.clone(), Ok(Some(stats)), expiry);
+                }
+                Ok(stats) => target.denied(cluster, stats, now),
+                Err(error) => {
+                    let is_cut = error.reason == Reason::Timeout && Instant::now() >= deadline;
+                    target.fail(host.clone(), error, is_cut);
+                }
+            },
+            progress: Progress::default(),
         };
-        let host: Arc<str> = cluster.host.as_str().into();
-        let expiry = now + self.ttl;
-        let found = &mut |target: &mut Target, outcome: Outcome| match outcome {
-            Ok(Some(stats)) if stats.is_connected() => {
-                target.found(cluster, now);
-                let id = &target.gateway.gateway_id;
-                known.insert(id, host.clone(), Ok(Some(stats)), expiry);
-            }
-            Ok(stats) => target.denied(cluster, stats, now),
-            Err(error) => {
-                let is_cut = error.reason == Reason::Timeout && Instant::now() >= deadline;
-                target.fail(host.clone(), error, is_cut);
-            }
-        };
-        let limits = &mut self.batch_limits;
-        read_stats(limits, collection.client, &question, &mut wanted, found);
+        reader.read(&mut wanted);
     }
 
-    /// Keeps what is certain of a gateway that no cluster has connected, and counts a failure.
+    /// Keeps what is certain of a gateway that was not found connected, and counts its error.
     fn conclude(&mut self, target: Target, collection: &Collection<'_>) {
-        let (known, id) = (collection.known, &target.gateway.gateway_id);
-        let list_error = collection.list.error_of_registration(id);
-        let now = collection.scrape.now;
-        let verdict = match target.is_connected {
-            true => None,
-            false => target.verdict(&self.clusters.candidates, list_error, now),
-        };
-        if let Some((host, outcome)) = verdict {
+        let known = collection.known;
+        if let Some((host, outcome)) = target.verdict(&self.clusters.candidates) {
             let expiry = match &outcome {
-                Ok(_) => now + self.ttl,
+                Ok(_) => collection.now + self.ttl,
                 Err(_) => Instant::now() + self.ttl.min(FAILURE_TTL_MAX),
             };
-            // Fields are counted one by one.
+            // Field errors are counted one by one.
             let failure = outcome.as_ref().err().map(|error| error.reason);
             if let Some(reason) = failure.filter(|reason| *reason != Reason::Field) {
                 known.count(|counters| counters.count_error(reason));
             }
-            known.insert(id, host, outcome, expiry);
+            known.insert(target.id(), host, outcome, expiry);
         }
         if !target.memory.is_empty() {
-            self.memories.insert(id.clone(), target.memory);
+            self.memories.insert(target.id().to_owned(), target.memory);
         }
     }
 }
 
-/// The clusters to ask first, the small ones before the large ones, which need more of the time.
-fn firsts(targets: &[Target]) -> Vec<Cluster> {
-    let mut clusters: Vec<(usize, &Cluster)> = Vec::new();
+/// The clusters to ask first, each with the number of its gateways.
+fn first_clusters(targets: &[Target]) -> Vec<(usize, Cluster)> {
+    let mut clusters: Vec<(usize, Cluster)> = Vec::new();
     for target in targets {
-        match clusters
-            .iter_mut()
-            .find(|(_, cluster)| *cluster == target.first())
-        {
+        let first = target.first();
+        match clusters.iter_mut().find(|(_, cluster)| cluster == first) {
             Some((size, _)) => *size += 1,
-            None => clusters.push((1, target.first())),
+            None => clusters.push((1, first.clone())),
         }
     }
-    let mut ordered = Vec::with_capacity(clusters.len());
-    while let Some(at) = (0..clusters.len()).min_by_key(|at| clusters[*at]) {
-        ordered.push(clusters.swap_remove(at).1.clone());
-    }
-    ordered
+    clusters
 }

@@ -10,7 +10,7 @@ use crate::collect::stats::is_refusal;
 use crate::error::{FetchError, Reason};
 use crate::model::{ConnectionStats, Gateway, Outcome};
 
-/// A cluster that said that it does not have a gateway is not searched for it again so soon.
+/// For so long a cluster is not searched again for a gateway that it does not have.
 const DENIAL_TTL: Duration = Duration::from_secs(300);
 
 pub struct Target {
@@ -29,6 +29,8 @@ pub struct Memory {
     found_at: Option<Cluster>,
     /// What each cluster said last.
     denials: Vec<Denial>,
+    /// It has been connected since: when it leaves, it may have gone to one of those clusters.
+    are_denials_old: bool,
     left_out: Vec<LeftOut>,
 }
 
@@ -36,17 +38,16 @@ pub struct Memory {
 struct Denial {
     cluster: Cluster,
     at: Instant,
-    /// It has been connected elsewhere since: when it leaves there, it may have come here.
-    is_outdated: bool,
     /// What it still has of an earlier connection.
     stats: Option<Arc<ConnectionStats>>,
 }
 
-/// A gateway is left out of the batches of a cluster, which it would spoil.
+/// A gateway is left out of the batches of a cluster, which would refuse them because of it.
 pub struct LeftOut {
     cluster: Cluster,
+    /// Until when it is left out, or its refusal holds.
     pub until: Instant,
-    /// Why it cannot be read alone either; none where it can.
+    /// Why the single call cannot read it either; none where it can.
     pub refusal: Option<Arc<FetchError>>,
 }
 
@@ -60,20 +61,8 @@ impl Memory {
         self.left_out.clear();
     }
 
-    /// What was said lately, and holds.
-    fn denials(&self, now: Instant) -> impl Iterator<Item = &Denial> {
-        let holds = move |denial: &&Denial| denial.is_recent(now) && !denial.is_outdated;
-        self.denials.iter().filter(holds)
-    }
-
-    fn is_denied(&self, cluster: &Cluster, now: Instant) -> bool {
-        self.denials(now).any(|denial| denial.cluster == *cluster)
-    }
-}
-
-impl Denial {
-    fn is_recent(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.at) < DENIAL_TTL
+    fn is_denied(&self, cluster: &Cluster) -> bool {
+        self.denials.iter().any(|denial| denial.cluster == *cluster)
     }
 }
 
@@ -92,27 +81,40 @@ impl Target {
         &self.gateway.gateway_id
     }
 
+    /// Takes over what earlier collections learnt, and still holds.
+    pub fn remember(&mut self, memory: Memory, now: Instant) {
+        self.memory = memory;
+        let is_recent = |denial: &Denial| now.saturating_duration_since(denial.at) < DENIAL_TTL;
+        self.memory.denials.retain(is_recent);
+        let left_out = &mut self.memory.left_out;
+        left_out.retain(|left_out| left_out.refusal.is_some() || now < left_out.until);
+    }
+
+    /// Whether and why it is left out of the batches of this cluster.
+    pub fn left_out(&self, cluster: &Cluster) -> Option<&LeftOut> {
+        let mut left_out = self.memory.left_out.iter();
+        left_out.find(|left_out| left_out.cluster == *cluster)
+    }
+
     pub fn leave_out(
         &mut self,
         cluster: &Cluster,
         refusal: Option<Arc<FetchError>>,
         until: Instant,
     ) {
-        self.take_left_out(cluster);
-        self.memory.left_out.push(LeftOut {
+        let left_out = &mut self.memory.left_out;
+        left_out.retain(|left_out| left_out.cluster != *cluster);
+        left_out.push(LeftOut {
             cluster: cluster.clone(),
             until,
             refusal,
         });
     }
 
-    /// Whether and why it was left out of the batches of this cluster; from now on it is not.
-    pub fn take_left_out(&mut self, cluster: &Cluster) -> Option<LeftOut> {
+    /// This cluster no longer refuses it.
+    pub fn end_refusal(&mut self, cluster: &Cluster) {
         let left_out = &mut self.memory.left_out;
-        let at = left_out
-            .iter()
-            .position(|left_out| left_out.cluster == *cluster)?;
-        Some(left_out.swap_remove(at))
+        left_out.retain(|left_out| left_out.cluster != *cluster || left_out.refusal.is_none());
     }
 
     /// The cluster to ask before all others.
@@ -124,40 +126,35 @@ impl Target {
     /// Whether it has to be looked for at this cluster after the first one. A failure of one
     /// cluster says nothing about the others, but what the key is refused at one it is refused
     /// at all. The cluster of the registration is always worth a question.
-    pub fn is_wanted_at(&self, cluster: &Cluster, now: Instant) -> bool {
+    pub fn is_wanted_at(&self, cluster: &Cluster) -> bool {
         let is_refused = matches!(&self.failure, Some((_, error)) if is_refusal(error));
-        // While it is not known to have left, an outdated denial saves a question, too.
-        let has_left = self.memory.is_denied(self.first(), now);
-        let mut denials = self.memory.denials.iter();
-        let is_denied = denials.any(|denial| {
-            denial.cluster == *cluster && denial.is_recent(now) && !(has_left && denial.is_outdated)
-        });
         !self.is_connected
             && !is_refused
             && self.first() != cluster
-            && (self.home.cluster == *cluster || !is_denied)
+            && (self.home.cluster == *cluster || !self.memory.is_denied(cluster))
     }
 
     /// It is connected at this cluster.
-    pub fn found(&mut self, cluster: &Cluster, now: Instant) {
+    pub fn found(&mut self, cluster: &Cluster) {
         self.is_connected = true;
         let is_elsewhere = *cluster != self.home.cluster;
         self.memory.found_at = is_elsewhere.then(|| cluster.clone());
         let denials = &mut self.memory.denials;
-        denials.retain(|denial| denial.is_recent(now) && denial.cluster != *cluster);
-        for denial in denials {
-            denial.is_outdated = true;
-        }
+        denials.retain(|denial| denial.cluster != *cluster);
+        self.memory.are_denials_old = true;
     }
 
     /// This cluster says that the gateway is not connected there.
     pub fn denied(&mut self, cluster: &Cluster, stats: Option<Arc<ConnectionStats>>, at: Instant) {
+        if self.memory.are_denials_old && self.first() == cluster {
+            self.memory.denials.clear();
+            self.memory.are_denials_old = false;
+        }
         let denials = &mut self.memory.denials;
         denials.retain(|denial| denial.cluster != *cluster);
         denials.push(Denial {
             cluster: cluster.clone(),
             at,
-            is_outdated: false,
             stats,
         });
     }
@@ -171,32 +168,28 @@ impl Target {
         self.failure.get_or_insert((host, error));
     }
 
-    /// What is certain of a gateway that no cluster has connected, and the host that it comes
-    /// from: it is disconnected only if every cluster where it may be said so. None where the
-    /// time was over before.
-    pub fn verdict(
-        &self,
-        candidates: &[Cluster],
-        list_error: Option<&Arc<FetchError>>,
-        now: Instant,
-    ) -> Option<(Arc<str>, Outcome)> {
+    /// What is certain if it is not connected, and the host that says so: it is disconnected only
+    /// if every cluster where it may be said so. None where the time was used up before.
+    pub fn verdict(&self, candidates: &[Cluster]) -> Option<(Arc<str>, Outcome)> {
+        if self.is_connected {
+            return None;
+        }
         let home = &self.home;
         if let Some((host, error)) = &self.failure {
             let is_certain = error.reason != Reason::Budget;
             return is_certain.then(|| (host.clone(), Err(error.clone())));
         }
         let mut clusters = candidates.iter().chain([&home.cluster]);
-        if !clusters.all(|cluster| self.memory.is_denied(cluster, now)) {
+        if !clusters.all(|cluster| self.memory.is_denied(cluster)) {
             return None;
         }
-        if let Some(error) = home.unknown_host.as_ref().or(list_error) {
+        if let Some(error) = &home.error {
             return Some((home.host.clone(), Err(error.clone())));
         }
-        let denials = self.memory.denials(now);
-        let remembered = denials.filter_map(|denial| Some((denial, denial.stats.as_ref()?)));
-        let newest =
-            remembered.max_by_key(|(_, stats)| stats.disconnected_at.max(stats.last_seen()));
-        Some(match newest {
+        let denials = self.memory.denials.iter();
+        let with_stats = denials.filter_map(|denial| Some((denial, denial.stats.as_ref()?)));
+        let time = |stats: &ConnectionStats| stats.disconnected_at.max(stats.last_seen());
+        Some(match with_stats.max_by_key(|(_, stats)| time(stats)) {
             Some((denial, stats)) => {
                 let host = denial.cluster.host.as_str();
                 (host.into(), Ok(Some(stats.clone())))
@@ -219,30 +212,35 @@ mod tests {
     fn a_denial_counts_for_five_minutes_and_for_its_cluster_alone() {
         let (mut target, start) = (target("eu1"), Instant::now());
         target.denied(&cluster("nam1"), None, start);
+        let mut is_wanted = |place, now| {
+            let memory = std::mem::take(&mut target.memory);
+            target.remember(memory, now);
+            target.is_wanted_at(&cluster(place))
+        };
+        assert!(is_wanted("au1", start));
         let almost = start + DENIAL_TTL - Duration::from_nanos(1);
-        assert!(!target.is_wanted_at(&cluster("nam1"), almost));
-        assert!(target.is_wanted_at(&cluster("nam1"), start + DENIAL_TTL));
-        assert!(target.is_wanted_at(&cluster("au1"), start));
+        assert!(!is_wanted("nam1", almost));
+        assert!(is_wanted("nam1", start + DENIAL_TTL));
     }
 
     #[test]
     fn a_gateway_is_disconnected_when_its_home_and_all_candidates_say_so() {
         let (mut target, now) = (target("nam1"), Instant::now());
-        let verdict = |target: &Target| target.verdict(&[cluster("eu1")], None, now);
+        let verdict = |target: &Target| target.verdict(&[cluster("eu1")]);
         target.denied(&cluster("eu1"), None, now);
         assert_eq!(verdict(&target), None);
         target.denied(&cluster("nam1"), None, now);
         assert_eq!(verdict(&target), Some(("nam1".into(), Ok(None))));
-        target.found(&cluster("nam1"), now);
+        target.found(&cluster("nam1"));
         assert_eq!(verdict(&target), None);
     }
 
     #[test]
     fn a_gateway_that_is_at_home_needs_no_memory() {
-        let (mut target, now) = (target("eu1"), Instant::now());
-        target.found(&cluster("nam1"), now);
+        let mut target = target("eu1");
+        target.found(&cluster("nam1"));
         assert_eq!(*target.first(), cluster("nam1"));
-        target.found(&cluster("eu1"), now);
+        target.found(&cluster("eu1"));
         assert_eq!(*target.first(), cluster("eu1"));
         assert!(target.memory.is_empty());
     }
@@ -265,6 +263,6 @@ mod tests {
             target.denied(&cluster(host), stats, now);
         }
         let expected = Some(("b".into(), Ok(left_at(3))));
-        assert_eq!(target.verdict(&[], None, now), expected);
+        assert_eq!(target.verdict(&[]), expected);
     }
 }

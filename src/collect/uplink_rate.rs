@@ -26,17 +26,12 @@ impl UplinkRate {
     /// The rate after this outcome, which was obtained at this moment. An outcome without a
     /// counter has no rate, and leaves the last reading for the next one.
     pub fn after(self, outcome: &Outcome, at: Instant) -> UplinkRate {
-        let Some(reading) = Reading::of(outcome, at) else {
-            return UplinkRate {
-                per_hour: None,
-                ..self
-            };
-        };
+        let reading = Reading::of(outcome, at);
         match self.last {
-            Some(last) if at - last.at < INTERVAL_MIN => self,
+            Some(last) if reading.is_some() && at - last.at < INTERVAL_MIN => self,
             last => UplinkRate {
-                last: Some(reading),
-                per_hour: last.and_then(|last| reading.rate_since(last)),
+                last: reading.or(last),
+                per_hour: reading.zip(last).and_then(|(new, old)| new.rate_since(old)),
             },
         }
     }
