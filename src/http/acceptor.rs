@@ -52,11 +52,8 @@ impl Acceptor {
         self.idle_workers.fetch_add(1, Ordering::SeqCst);
         let acceptor = self.clone();
         let builder = thread::Builder::new().name("worker".to_owned());
-        let started = builder.stack_size(STACK_BYTES).spawn(move || {
-            // A panic here would leave the port open and nobody to accept: the process ends.
-            let worked = panic::catch_unwind(AssertUnwindSafe(|| acceptor.work()));
-            worked.unwrap_or_else(|_| std::process::exit(1));
-        });
+        let builder = builder.stack_size(STACK_BYTES);
+        let started = builder.spawn(move || acceptor.work());
         started.map(drop).inspect_err(|_| {
             self.idle_workers.fetch_sub(1, Ordering::SeqCst);
         })

@@ -7,7 +7,6 @@
 //! meets one client that is quick and well-behaved, and one request at a time.
 
 use std::io::{self, Read, Write};
-use std::mem;
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -24,7 +23,6 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 const HANG_TIME: Duration = Duration::from_secs(30);
 /// Nothing of what clients send reaches tiny_http.
 const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: loop\r\n\r\n";
-pub const ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 
 pub struct Backlog {
     state: Mutex<State>,
@@ -32,6 +30,7 @@ pub struct Backlog {
     private: UnixStream,
 }
 
+#[derive(Default)]
 struct State {
     /// What the collection under way is for.
     current: Option<Scrape>,
@@ -39,19 +38,16 @@ struct State {
     last: Option<Scrape>,
     /// How many have ended.
     ended: u64,
-    /// The latest deadline of those that wait for the next collection.
-    next_deadline: Instant,
+    /// The latest deadline of the tasks that wait for the next collection.
+    next_deadline: Option<Instant>,
 }
 
 impl Backlog {
     pub fn new(private: UnixStream) -> Backlog {
-        let state = Mutex::new(State {
-            current: None,
-            last: None,
-            ended: 0,
-            next_deadline: Instant::now(),
-        });
-        Backlog { state, private }
+        Backlog {
+            state: Mutex::default(),
+            private,
+        }
     }
 
     /// Waits for a collection that begins after this moment, and begins it as soon as the loop is
@@ -62,7 +58,7 @@ impl Backlog {
     pub fn wait(&self, task: &Task, connection: &Connection) -> io::Result<Option<Scrape>> {
         connection.enter(Phase::Waiting);
         let mut state = self.state();
-        state.next_deadline = state.next_deadline.max(task.deadline);
+        state.next_deadline = state.next_deadline.max(Some(task.deadline));
         let number = state.ended + 1 + u64::from(state.current.is_some());
         while state.ended < number {
             connection.check_client()?;
@@ -92,7 +88,7 @@ impl Backlog {
     /// One collection serves all that wait.
     fn begin(&self, state: &mut State, task: &Task) {
         let mut scrape = task.scrape();
-        scrape.deadline = mem::replace(&mut state.next_deadline, scrape.now);
+        scrape.deadline = state.next_deadline.take().unwrap_or(task.deadline);
         state.current = Some(scrape);
         let sent = (&self.private).write_all(REQUEST);
         sent.unwrap_or_else(|error| give_up(&error));
@@ -105,11 +101,9 @@ impl Backlog {
 
     /// For the loop, when it has collected and answered. Those that wait are still to be woken.
     pub fn end(&self) {
-        // The answer, so that it does not fill the private connection.
-        let read = (&self.private).read(&mut [0; ANSWER.len()]);
-        if let Err(error) = read {
-            give_up(&error);
-        }
+        // The answer, which is shorter: unread answers would fill the private connection.
+        let read = (&self.private).read(&mut [0; 1024]);
+        read.unwrap_or_else(|error| give_up(&error));
         let mut state = self.state();
         state.last = state.current.take();
         state.ended += 1;

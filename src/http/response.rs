@@ -50,10 +50,7 @@ impl Response {
             body.len()
         );
         for (name, value) in headers {
-            head.push_str(name);
-            head.push_str(": ");
-            head.push_str(value);
-            head.push_str("\r\n");
+            head += &format!("{name}: {value}\r\n");
         }
         head.push_str("\r\n");
         Response {

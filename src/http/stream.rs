@@ -1,4 +1,4 @@
-//! Reading and writing within a time, whatever the other end does.
+//! Reads and writes with a deadline.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use crate::http::request::{self, HEAD_BYTES_MAX, Request};
 use crate::http::response::TIMEOUT;
 
-/// For the client to close after the answer, so that no reset overtakes the answer.
+/// How long the client has to close after the answer.
 const LINGER_TIME_MAX: Duration = Duration::from_millis(500);
 const LINGER_READS_MAX: usize = 16;
 
-/// Reads until the head is whole, or cannot become one: then it is refused with this status.
+/// Reads until the head is complete, or until it must be refused: then the inner error is the status.
 ///
 /// # Errors
 /// If the client is gone, which needs no answer.
@@ -35,7 +35,7 @@ pub fn read_head(
     }
 }
 
-/// Reads once, for as long as there is time.
+/// Reads once, and waits for input until the deadline.
 fn read_by(mut stream: &TcpStream, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
     loop {
         stream.set_read_timeout(Some(time_left(deadline)?))?;
@@ -63,22 +63,18 @@ fn time_left(deadline: Instant) -> io::Result<Duration> {
 }
 
 /// Writes all pieces by the deadline.
-pub fn write_by<const N: usize>(
+pub fn write_by(
     mut stream: &TcpStream,
-    mut pieces: [&[u8]; N],
+    mut pieces: &mut [IoSlice<'_>],
     deadline: Instant,
 ) -> io::Result<()> {
-    while pieces.iter().any(|piece| !piece.is_empty()) {
+    // Drops the empty pieces at the front.
+    IoSlice::advance_slices(&mut pieces, 0);
+    while !pieces.is_empty() {
         stream.set_write_timeout(Some(time_left(deadline)?))?;
-        match stream.write_vectored(&pieces.map(IoSlice::new)) {
+        match stream.write_vectored(pieces) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(mut count) => {
-                pieces = pieces.map(|piece| {
-                    let written = piece.len().min(count);
-                    count -= written;
-                    &piece[written..]
-                });
-            }
+            Ok(count) => IoSlice::advance_slices(&mut pieces, count),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -86,8 +82,8 @@ pub fn write_by<const N: usize>(
     Ok(())
 }
 
-/// Ends the answer and reads what else was sent, within bounds: closing a socket with unread
-/// input sends a reset, which can destroy the answer at the other end.
+/// Ends the answer, and reads what the client still sends, within bounds: closing a socket with
+/// unread input sends a reset, and the client can lose the answer to it.
 pub fn linger(stream: &TcpStream) -> io::Result<()> {
     stream.shutdown(Shutdown::Write)?;
     let deadline = Instant::now() + LINGER_TIME_MAX;
