@@ -8,11 +8,12 @@ use std::io;
 use std::net::TcpListener;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::http::connections::Connection;
+use crate::http::lock;
 use crate::http::service::Service;
 
 /// Workers that stay while no connection comes: one for a scraper, one for the next while the
@@ -83,9 +84,9 @@ impl Acceptor {
         }
     }
 
-    /// False if there are enough idle workers.
+    /// Counts this worker as idle, unless there are enough idle ones: then false.
     fn becomes_idle(&self) -> bool {
-        // In one step: a worker that joins and leaves again could be taken for an idle one.
+        // In one step, so that no worker counts that is about to end.
         let join = |idle| (idle < IDLE_WORKERS).then_some(idle + 1);
         let joined = self
             .idle_workers
@@ -109,7 +110,7 @@ impl Acceptor {
     }
 
     fn warn_rarely(&self, error: &io::Error) {
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut warned = lock(&self.warned);
         if warned.is_none_or(|at| at.elapsed() >= WARNING_INTERVAL) {
             log::warn!("cannot accept a connection: {error}");
             *warned = Some(Instant::now());

@@ -8,12 +8,13 @@
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::collect::Scrape;
 use crate::http::connections::{Connection, Phase};
+use crate::http::lock;
 use crate::http::task::Task;
 
 /// How often a thread that waits looks whether its client is still there.
@@ -57,7 +58,7 @@ impl Backlog {
     /// If the client is gone.
     pub fn wait(&self, task: &Task, connection: &Connection) -> io::Result<Option<Scrape>> {
         connection.enter(Phase::Waiting);
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         state.next_deadline = state.next_deadline.max(Some(task.deadline));
         let number = state.ended + 1 + u64::from(state.current.is_some());
         while state.ended < number {
@@ -80,7 +81,7 @@ impl Backlog {
             }
             drop(state);
             thread::park_timeout(left.min(LOOK_INTERVAL));
-            state = self.state();
+            state = lock(&self.state);
         }
         Ok(state.last)
     }
@@ -96,7 +97,7 @@ impl Backlog {
 
     /// For the loop: what to collect for.
     pub fn current(&self) -> Option<Scrape> {
-        self.state().current
+        lock(&self.state).current
     }
 
     /// For the loop, when it has collected and answered. Those that wait are still to be woken.
@@ -104,19 +105,14 @@ impl Backlog {
         // The answer, which is shorter: unread answers would fill the private connection.
         let read = (&self.private).read(&mut [0; 1024]);
         read.unwrap_or_else(|error| give_up(&error));
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         state.last = state.current.take();
         state.ended += 1;
     }
 
     /// Whether the loop does what it should: a collection takes up to its deadline.
     pub fn is_alive(&self) -> bool {
-        self.state().is_alive(Instant::now())
-    }
-
-    /// Each change to it is one step, so it is valid even after a panic.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state).is_alive(Instant::now())
     }
 }
 
@@ -144,17 +140,17 @@ mod tests {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let backlog = Backlog::new(UnixStream::pair().expect("two sockets").0);
-        assert!(backlog.state().is_alive(after(9_000)));
+        assert!(lock(&backlog.state).is_alive(after(9_000)));
         let scrape = |deadline| Scrape {
             arrived: start,
             deadline,
             now: start,
             at: SystemTime::UNIX_EPOCH,
         };
-        backlog.state().current = Some(scrape(after(300)));
-        assert!(backlog.state().is_alive(after(329)));
-        assert!(!backlog.state().is_alive(after(331)));
-        backlog.state().current = Some(scrape(start));
-        assert!(backlog.state().is_alive(after(29)));
+        lock(&backlog.state).current = Some(scrape(after(300)));
+        assert!(lock(&backlog.state).is_alive(after(329)));
+        assert!(!lock(&backlog.state).is_alive(after(331)));
+        lock(&backlog.state).current = Some(scrape(start));
+        assert!(lock(&backlog.state).is_alive(after(29)));
     }
 }

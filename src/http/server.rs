@@ -63,7 +63,7 @@ impl Server {
         Acceptor::start(self.service.clone(), listener)
     }
 
-    /// Whether the loop does what it should, for whoever watches it.
+    /// A function that tells whether the loop works, for systemd's watchdog.
     pub fn watch(&self) -> impl Fn() -> bool + use<> {
         let service = self.service.clone();
         move || service.backlog.is_alive()

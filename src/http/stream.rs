@@ -1,6 +1,6 @@
 //! Reads and writes with a deadline.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -24,9 +24,11 @@ pub fn read_head(
     loop {
         let room = buffer.len().min(HEAD_BYTES_MAX - received.len());
         match read_by(stream, &mut buffer[..room], deadline) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
             Ok(count) => received.extend_from_slice(&buffer[..count]),
-            Err(error) if is_timeout(&error) => return Ok(Err(TIMEOUT)),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                return Ok(Err(TIMEOUT));
+            }
             Err(error) => return Err(error),
         }
         if let Some(result) = request::parse(&received) {
@@ -42,22 +44,15 @@ fn read_by(mut stream: &TcpStream, buffer: &mut [u8], deadline: Instant) -> io::
         match stream.read(buffer) {
             // A process that was stopped and goes on gets EINTR from a socket with a time limit
             // (signal(7)), which is no reason to end anything.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             result => return result,
         }
     }
 }
 
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-    )
-}
-
 fn time_left(deadline: Instant) -> io::Result<Duration> {
     match deadline.saturating_duration_since(Instant::now()) {
-        Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
+        Duration::ZERO => Err(ErrorKind::TimedOut.into()),
         left => Ok(left),
     }
 }
@@ -73,9 +68,9 @@ pub fn write_by(
     while !pieces.is_empty() {
         stream.set_write_timeout(Some(time_left(deadline)?))?;
         match stream.write_vectored(pieces) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(count) => IoSlice::advance_slices(&mut pieces, count),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }

@@ -27,13 +27,15 @@ pub struct Process {
 impl Process {
     /// The figures of this process.
     pub fn read() -> Process {
-        let stat = read_text("/proc/self/stat").unwrap_or_default();
-        let boot_time = read_text("/proc/stat").and_then(|text| parse_boot_time(&text));
+        let stat = fs::read("/proc/self/stat").unwrap_or_default();
+        // A process can give itself a name that is not UTF-8; no figure depends on it.
+        let stat = String::from_utf8_lossy(&stat);
+        let system = fs::read_to_string("/proc/stat").unwrap_or_default();
         let (ticks, page) = (setting(libc::_SC_CLK_TCK), setting(libc::_SC_PAGESIZE));
         Process {
             open_fds: count_open_fds(),
             max_fds: max_fds(),
-            ..Process::of_stat(&stat, boot_time, ticks, page)
+            ..Process::of_stat(&stat, parse_boot_time(&system), ticks, page)
         }
     }
 
@@ -61,12 +63,6 @@ impl Process {
             ..Process::default()
         }
     }
-}
-
-/// A process can give itself a name that is not UTF-8; no figure depends on it.
-fn read_text(path: &str) -> Option<String> {
-    let bytes = fs::read(path).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Linux 6.2 and newer tell the number as the directory's size (proc_pid_fd(5)): to list it takes
@@ -184,12 +180,6 @@ mod tests {
         assert_eq!(ticks_to_duration(1023, 1024), Duration::new(0, 999_023_437));
         let longest = ticks_to_duration(u64::MAX, 1);
         assert_eq!(longest, Duration::from_secs(u64::MAX));
-    }
-
-    #[test]
-    fn a_file_that_is_not_there_has_no_text() {
-        assert_eq!(read_text("/proc/no-such-file"), None);
-        assert!(read_text("/proc/self/stat").is_some());
     }
 
     #[test]
