@@ -24,6 +24,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 const HANG_TIME: Duration = Duration::from_secs(30);
 /// Nothing of what clients send reaches tiny_http.
 const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: loop\r\n\r\n";
+pub const ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 
 pub struct Backlog {
     state: Mutex<State>,
@@ -102,8 +103,8 @@ impl Backlog {
 
     /// For the loop, when it has collected and answered. Those that wait are still to be woken.
     pub fn end(&self) {
-        // The answer, which is shorter: unread answers would fill the private connection.
-        let read = (&self.private).read(&mut [0; 1024]);
+        // Unread answers would fill the private connection.
+        let read = (&self.private).read(&mut [0; ANSWER.len()]);
         read.unwrap_or_else(|error| give_up(&error));
         let mut state = lock(&self.state);
         state.last = state.current.take();
