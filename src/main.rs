@@ -77,7 +77,7 @@ fn run(mut config: Config, proxy: Option<ProxyRule>) -> Result<ExitCode, String>
     let connections = Arc::new(Connections::new(connection_limit()));
     let of_server = (!config.once).then(|| connections.clone());
     // Now, since what follows may take long: a name to look up, a key file that is a pipe.
-    let stopper = thread::Builder::new().spawn(move || stop_on_signal(&signals, of_server));
+    let stopper = thread::Builder::new().spawn(move || stop_on_signal(signals, of_server));
     stopper.map_err(cannot_start)?;
     keep_out_of_core_dumps();
     for warning in &config.warnings {
@@ -187,28 +187,24 @@ fn connection_limit() -> usize {
 /// Ends the process: at once if no client of the server waits for an answer, else when they have
 /// it or have waited long enough. A second signal does not wait, nor does the first one without a
 /// server.
-fn stop_on_signal(signals: &Signals, of_server: Option<Arc<Connections>>) -> ! {
+fn stop_on_signal(signals: Signals, of_server: Option<Arc<Connections>>) -> ! {
     let signal = signals.wait();
     let Some(connections) = of_server else {
         std::process::exit(128 + signal);
     };
     let end = Instant::now() + STOP_TIME_MAX;
-    thread::scope(|scope| {
-        // Without these threads a second signal has no effect, and nor has the limit while the log
-        // cannot be written.
-        let thread = thread::Builder::new();
-        let _ = thread.spawn_scoped(scope, || std::process::exit(128 + signals.wait()));
-        let thread = thread::Builder::new();
-        let _ = thread.spawn_scoped(scope, || {
-            thread::sleep(STOP_TIME_MAX);
-            std::process::exit(0)
-        });
-        log::info!("signal {signal}: stopping");
-        while connections.is_any_in_service() && Instant::now() < end {
-            thread::sleep(Duration::from_millis(10));
-        }
+    // Where these threads cannot be started, a second signal has no effect, and nor has the limit
+    // while the log cannot be written.
+    let _ = thread::Builder::new().spawn(move || std::process::exit(128 + signals.wait()));
+    let _ = thread::Builder::new().spawn(|| {
+        thread::sleep(STOP_TIME_MAX);
         std::process::exit(0)
-    })
+    });
+    log::info!("signal {signal}: stopping");
+    while connections.is_any_in_service() && Instant::now() < end {
+        thread::sleep(Duration::from_millis(10));
+    }
+    std::process::exit(0)
 }
 
 fn cannot_start(error: impl Display) -> String {

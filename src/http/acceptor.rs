@@ -8,11 +8,12 @@ use std::io;
 use std::net::TcpListener;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::http::connections::Connection;
+use crate::http::lock;
 use crate::http::service::Service;
 
 /// Workers that stay while no connection comes: one for a scraper, one for the next while the
@@ -52,11 +53,8 @@ impl Acceptor {
         self.idle_workers.fetch_add(1, Ordering::SeqCst);
         let acceptor = self.clone();
         let builder = thread::Builder::new().name("worker".to_owned());
-        let started = builder.stack_size(STACK_BYTES).spawn(move || {
-            // A panic here would leave the port open and nobody to accept: the process ends.
-            let worked = panic::catch_unwind(AssertUnwindSafe(|| acceptor.work()));
-            worked.unwrap_or_else(|_| std::process::exit(1));
-        });
+        let builder = builder.stack_size(STACK_BYTES);
+        let started = builder.spawn(move || acceptor.work());
         started.map(drop).inspect_err(|_| {
             self.idle_workers.fetch_sub(1, Ordering::SeqCst);
         })
@@ -86,9 +84,9 @@ impl Acceptor {
         }
     }
 
-    /// False if there are enough idle workers.
+    /// Counts this worker as idle, unless there are enough idle ones: then false.
     fn becomes_idle(&self) -> bool {
-        // In one step: a worker that joins and leaves again could be taken for an idle one.
+        // In one step, so that no worker counts that is about to end.
         let join = |idle| (idle < IDLE_WORKERS).then_some(idle + 1);
         let joined = self
             .idle_workers
@@ -112,7 +110,7 @@ impl Acceptor {
     }
 
     fn warn_rarely(&self, error: &io::Error) {
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut warned = lock(&self.warned);
         if warned.is_none_or(|at| at.elapsed() >= WARNING_INTERVAL) {
             log::warn!("cannot accept a connection: {error}");
             *warned = Some(Instant::now());

@@ -7,14 +7,14 @@
 //! meets one client that is quick and well-behaved, and one request at a time.
 
 use std::io::{self, Read, Write};
-use std::mem;
 use std::os::unix::net::UnixStream;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::collect::Scrape;
 use crate::http::connections::{Connection, Phase};
+use crate::http::lock;
 use crate::http::task::Task;
 
 /// How often a thread that waits looks whether its client is still there.
@@ -32,6 +32,7 @@ pub struct Backlog {
     private: UnixStream,
 }
 
+#[derive(Default)]
 struct State {
     /// What the collection under way is for.
     current: Option<Scrape>,
@@ -39,19 +40,16 @@ struct State {
     last: Option<Scrape>,
     /// How many have ended.
     ended: u64,
-    /// The latest deadline of those that wait for the next collection.
-    next_deadline: Instant,
+    /// The latest deadline of the tasks that wait for the next collection.
+    next_deadline: Option<Instant>,
 }
 
 impl Backlog {
     pub fn new(private: UnixStream) -> Backlog {
-        let state = Mutex::new(State {
-            current: None,
-            last: None,
-            ended: 0,
-            next_deadline: Instant::now(),
-        });
-        Backlog { state, private }
+        Backlog {
+            state: Mutex::default(),
+            private,
+        }
     }
 
     /// Waits for a collection that begins after this moment, and begins it as soon as the loop is
@@ -61,8 +59,8 @@ impl Backlog {
     /// If the client is gone.
     pub fn wait(&self, task: &Task, connection: &Connection) -> io::Result<Option<Scrape>> {
         connection.enter(Phase::Waiting);
-        let mut state = self.state();
-        state.next_deadline = state.next_deadline.max(task.deadline);
+        let mut state = lock(&self.state);
+        state.next_deadline = state.next_deadline.max(Some(task.deadline));
         let number = state.ended + 1 + u64::from(state.current.is_some());
         while state.ended < number {
             connection.check_client()?;
@@ -84,7 +82,7 @@ impl Backlog {
             }
             drop(state);
             thread::park_timeout(left.min(LOOK_INTERVAL));
-            state = self.state();
+            state = lock(&self.state);
         }
         Ok(state.last)
     }
@@ -92,7 +90,7 @@ impl Backlog {
     /// One collection serves all that wait.
     fn begin(&self, state: &mut State, task: &Task) {
         let mut scrape = task.scrape();
-        scrape.deadline = mem::replace(&mut state.next_deadline, scrape.now);
+        scrape.deadline = state.next_deadline.take().unwrap_or(task.deadline);
         state.current = Some(scrape);
         let sent = (&self.private).write_all(REQUEST);
         sent.unwrap_or_else(|error| give_up(&error));
@@ -100,29 +98,22 @@ impl Backlog {
 
     /// For the loop: what to collect for.
     pub fn current(&self) -> Option<Scrape> {
-        self.state().current
+        lock(&self.state).current
     }
 
     /// For the loop, when it has collected and answered. Those that wait are still to be woken.
     pub fn end(&self) {
-        // The answer, so that it does not fill the private connection.
+        // Unread answers would fill the private connection.
         let read = (&self.private).read(&mut [0; ANSWER.len()]);
-        if let Err(error) = read {
-            give_up(&error);
-        }
-        let mut state = self.state();
+        read.unwrap_or_else(|error| give_up(&error));
+        let mut state = lock(&self.state);
         state.last = state.current.take();
         state.ended += 1;
     }
 
     /// Whether the loop does what it should: a collection takes up to its deadline.
     pub fn is_alive(&self) -> bool {
-        self.state().is_alive(Instant::now())
-    }
-
-    /// Each change to it is one step, so it is valid even after a panic.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state).is_alive(Instant::now())
     }
 }
 
@@ -150,17 +141,17 @@ mod tests {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let backlog = Backlog::new(UnixStream::pair().expect("two sockets").0);
-        assert!(backlog.state().is_alive(after(9_000)));
+        assert!(lock(&backlog.state).is_alive(after(9_000)));
         let scrape = |deadline| Scrape {
             arrived: start,
             deadline,
             now: start,
             at: SystemTime::UNIX_EPOCH,
         };
-        backlog.state().current = Some(scrape(after(300)));
-        assert!(backlog.state().is_alive(after(329)));
-        assert!(!backlog.state().is_alive(after(331)));
-        backlog.state().current = Some(scrape(start));
-        assert!(backlog.state().is_alive(after(29)));
+        lock(&backlog.state).current = Some(scrape(after(300)));
+        assert!(lock(&backlog.state).is_alive(after(329)));
+        assert!(!lock(&backlog.state).is_alive(after(331)));
+        lock(&backlog.state).current = Some(scrape(start));
+        assert!(lock(&backlog.state).is_alive(after(29)));
     }
 }

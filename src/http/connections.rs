@@ -1,14 +1,16 @@
 //! The open connections: how many there may be, and which one is closed to make room.
 //!
 //! Memory needs no accounting. Answers are shared by reference, so what slow readers can hold is
-//! bounded by the number of different texts: whoever still takes a text that is
+//! bounded by the number of different texts: a connection that still takes a text which is
 //! [`TEXTS_MAX`] texts old is closed.
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
+
+use crate::http::lock;
 
 /// A head that is on its way arrives within this, also on a busy machine. It bounds what a flood
 /// can turn over: with a limit of 64, 1,280 connections a second.
@@ -97,14 +99,14 @@ impl Connections {
         }
     }
 
-    /// Lets the threads of those that wait look whether their collection has ended.
+    /// Wakes the threads that wait, since a collection has ended.
     pub fn wake(&self) {
         for connection in lock(&self.open).iter() {
             connection.thread.unpark();
         }
     }
 
-    /// Whether there are any that have sent a request and do not have the whole answer.
+    /// Whether any client has sent a request and does not have the whole answer.
     pub fn is_any_in_service(&self) -> bool {
         let open = lock(&self.open);
         open.iter()
@@ -133,11 +135,6 @@ impl Connection {
     }
 }
 
-/// Each change to what is locked here is one step, so it is valid even after a panic.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn evict_longest_idle(open: &[Arc<Connection>]) {
     let phases = open.iter().map(|connection| connection.phase());
     let Some(index) = longest_idle(phases, Instant::now()) else {
@@ -153,8 +150,8 @@ fn evict_longest_idle(open: &[Arc<Connection>]) {
     }
 }
 
-/// Which connection to evict: the one that has been in its phase longest. Those that wait for a
-/// collection are taken only where there is no other; they get an answer.
+/// Which connection to evict: the one that has been in its phase longest. One that waits for a
+/// collection is chosen only where there is no other, and still gets an answer.
 fn longest_idle(phases: impl Iterator<Item = (Phase, Instant)>, now: Instant) -> Option<usize> {
     let may_go = |phase, since: Instant| {
         let at_least = match phase {

@@ -18,6 +18,13 @@ mod service;
 mod stream;
 mod task;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 pub use connections::Connections;
 pub use server::Server;
 pub use task::BUDGET_MAX;
+
+/// Each change to what is locked in this room is one step, so it is valid even after a panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,10 +1,11 @@
-//! What is known becomes an answer.
+//! Renders what is known as the metrics or the page.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::collect::{Known, Scrape};
 use crate::http::connections::Connections;
 use crate::http::gzip::{Beginning, Compressor};
+use crate::http::lock;
 use crate::http::response::{Body, Response};
 use crate::http::task::{Route, Task};
 use crate::model::Snapshot;
@@ -21,9 +22,11 @@ pub struct Renderer {
     tools: Mutex<Tools>,
 }
 
+#[derive(Default)]
 struct Tools {
     /// The metrics of one snapshot: they stay true as long as it does.
     text: Option<Text>,
+    /// How many texts there have been.
     texts: u64,
     compressor: Compressor,
 }
@@ -37,16 +40,11 @@ struct Text {
 
 impl Renderer {
     pub fn new(known: Known, hosts: KnownHosts, connections: Arc<Connections>) -> Renderer {
-        let tools = Mutex::new(Tools {
-            text: None,
-            texts: 0,
-            compressor: Compressor::default(),
-        });
         Renderer {
             known,
             hosts,
             connections,
-            tools,
+            tools: Mutex::default(),
         }
     }
 
@@ -64,7 +62,7 @@ impl Renderer {
     /// The part of the snapshot is made once for all who ask while it is the same, the
     /// exporter's own part is always new.
     fn metrics(&self, scrape: &Scrape, takes_gzip: bool) -> Body {
-        let mut tools = self.tools();
+        let mut tools = lock(&self.tools);
         let tools = &mut *tools;
         // Read now, so that an older snapshot never replaces the text of a newer one.
         let snapshot = self.known.snapshot(scrape);
@@ -106,17 +104,12 @@ impl Renderer {
         if !takes_gzip {
             return Body::new(page);
         }
-        let compressor = &mut self.tools().compressor;
+        let compressor = &mut lock(&self.tools).compressor;
         let beginning = compressor.begin(page.as_bytes());
         Body {
             own: compressor.finish(&beginning, b""),
             shared: beginning.bytes,
             text: 0,
         }
-    }
-
-    /// Whoever panicked with it left valid data behind: each change is one step.
-    fn tools(&self) -> MutexGuard<'_, Tools> {
-        self.tools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

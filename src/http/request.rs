@@ -1,7 +1,7 @@
-//! The head of a request as a stranger sent it: whether it is whole, and what it says. Pure.
+//! Parses the head of a request. Pure.
 //!
 //! Strict on purpose: only a complete GET or HEAD of HTTP/1.x without a body is answered
-//! (RFC 9112), and of its headers only those are kept that the server uses.
+//! (RFC 9112), and only the headers that the server uses are kept.
 
 use crate::http::response::{
     BAD_REQUEST, HEAD_TOO_LARGE, METHOD_NOT_ALLOWED, VERSION_NOT_SUPPORTED,
@@ -12,34 +12,21 @@ pub const HEAD_BYTES_MAX: usize = 8 * 1024;
 /// Browsers send some twenty, and a proxy adds its own.
 const HEADERS_MAX: usize = 100;
 
-/// The headers that mean something here.
-const KNOWN_HEADERS: [&str; 4] = [
-    "Authorization",
-    "Accept",
-    "Accept-Encoding",
-    "X-Prometheus-Scrape-Timeout-Seconds",
-];
-
-/// A request that can be answered.
-#[derive(Debug, PartialEq, Eq)]
+/// A request that can be answered. Of a header that is sent more than once the first one counts.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Request {
     pub is_head: bool,
     /// Begins with a slash; any query is still there.
     pub target: String,
-    /// By the position in [`KNOWN_HEADERS`].
-    headers: [Option<String>; KNOWN_HEADERS.len()],
+    pub authorization: Option<String>,
+    pub accept: Option<String>,
+    pub accept_encoding: Option<String>,
+    /// X-Prometheus-Scrape-Timeout-Seconds.
+    pub scrape_timeout: Option<String>,
 }
 
-impl Request {
-    /// The value of one of the headers that mean something here.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let index = KNOWN_HEADERS.iter().position(|known| *known == name)?;
-        self.headers[index].as_deref()
-    }
-}
-
-/// Reads what has arrived so far: nothing yet, a whole head, or something to refuse at once
-/// with this status instead of waiting for more.
+/// Parses what has arrived so far. None while the head is not complete; an error is the status
+/// with which to refuse the request at once, instead of waiting for more.
 pub fn parse(received: &[u8]) -> Option<Result<Request, &'static str>> {
     let begins_like_http = received.first().is_none_or(u8::is_ascii_alphabetic);
     let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
@@ -65,29 +52,31 @@ fn check(head: &httparse::Request, received: &[u8]) -> Result<Request, &'static 
         Some("HEAD") => true,
         _ => return Err(METHOD_NOT_ALLOWED),
     };
-    let target = head.path.and_then(path_of).ok_or(BAD_REQUEST)?;
-    let mut headers = [const { None }; KNOWN_HEADERS.len()];
+    let mut request = Request {
+        is_head,
+        target: head.path.and_then(path_of).ok_or(BAD_REQUEST)?.to_owned(),
+        ..Request::default()
+    };
     for field in head.headers.iter() {
-        if announces_a_body(field) {
-            return Err(BAD_REQUEST);
-        }
-        let is_field = |known: &&'static str| known.eq_ignore_ascii_case(field.name);
-        // The first one counts. A value that is not printable ASCII means nothing in any of
-        // these: as if it was not sent.
-        if let Some(index) = KNOWN_HEADERS.iter().position(is_field)
-            && headers[index].is_none()
-        {
-            headers[index] = printable(field.value).map(str::to_owned);
+        let header = match field.name.to_ascii_lowercase().as_str() {
+            "authorization" => &mut request.authorization,
+            "accept" => &mut request.accept,
+            "accept-encoding" => &mut request.accept_encoding,
+            "x-prometheus-scrape-timeout-seconds" => &mut request.scrape_timeout,
+            "content-length" if field.value == b"0" => continue,
+            // They announce a body.
+            "content-length" | "transfer-encoding" | "expect" => return Err(BAD_REQUEST),
+            _ => continue,
+        };
+        // None of these headers has a meaning with other than printable ASCII.
+        if header.is_none() {
+            *header = printable(field.value);
         }
     }
-    Ok(Request {
-        is_head,
-        target: target.to_owned(),
-        headers,
-    })
+    Ok(request)
 }
 
-/// httparse takes it for the end of a line, as RFC 9112 allows; a proxy on the way may not.
+/// httparse takes a bare line feed for the end of a line, as RFC 9112 allows; a proxy may not.
 fn has_bare_line_feed(bytes: &[u8]) -> bool {
     let mut lines = bytes.split(|byte| *byte == b'\n').rev().skip(1);
     lines.any(|line| !line.ends_with(b"\r"))
@@ -107,27 +96,34 @@ fn path_of(target: &str) -> Option<&str> {
     (path.starts_with('/') && path.is_ascii()).then_some(path)
 }
 
-fn announces_a_body(field: &httparse::Header) -> bool {
-    let is = |other: &str| field.name.eq_ignore_ascii_case(other);
-    is("transfer-encoding") || is("expect") || (is("content-length") && field.value != b"0")
-}
-
-fn printable(bytes: &[u8]) -> Option<&str> {
-    let is_printable = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
+fn printable(bytes: &[u8]) -> Option<String> {
+    let is_printable = |byte: &u8| matches!(byte, b' '..=b'~');
     let text = bytes.iter().all(is_printable).then_some(bytes)?;
-    str::from_utf8(text).ok()
+    String::from_utf8(text.to_vec()).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn headers(request: &Request) -> [Option<&String>; 4] {
+        [
+            request.authorization.as_ref(),
+            request.accept.as_ref(),
+            request.accept_encoding.as_ref(),
+            request.scrape_timeout.as_ref(),
+        ]
+    }
+
     /// Of what is taken, the target and the headers that are there, each after a bar.
     #[track_caller]
     fn check(received: &str, expected: Option<Result<&str, &'static str>>) {
         let told = |request: Request| {
-            let headers = request.headers.into_iter().flatten();
-            let told: Vec<String> = [request.target].into_iter().chain(headers).collect();
+            let headers = headers(&request).into_iter().flatten().map(String::as_str);
+            let told: Vec<&str> = [request.target.as_str()]
+                .into_iter()
+                .chain(headers)
+                .collect();
             told.join("|")
         };
         let actual = parse(received.as_bytes()).map(|request| request.map(told));
@@ -268,13 +264,8 @@ mod tests {
         crate::fuzz::check(20_000, heads, |received| {
             if let Some(Ok(request)) = parse(&received) {
                 assert!(request.target.starts_with('/') && is_printable(&request.target));
-                assert!(
-                    request
-                        .headers
-                        .iter()
-                        .flatten()
-                        .all(|value| is_printable(value))
-                );
+                let mut headers = headers(&request).into_iter().flatten();
+                assert!(headers.all(|value| is_printable(value)));
                 let lower = received.to_ascii_lowercase();
                 let head = lower.windows(4).position(|four| four == b"\r\n\r\n");
                 let head = &lower[..head.expect("a whole head")];

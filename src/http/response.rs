@@ -28,10 +28,6 @@ impl Body {
             ..Body::default()
         }
     }
-
-    pub fn len(&self) -> usize {
-        self.shared.len() + self.own.len()
-    }
 }
 
 pub struct Response {
@@ -47,13 +43,10 @@ impl Response {
         let mut head = format!(
             "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\
              Vary: Accept, Accept-Encoding\r\n",
-            body.len()
+            body.shared.len() + body.own.len()
         );
         for (name, value) in headers {
-            head.push_str(name);
-            head.push_str(": ");
-            head.push_str(value);
-            head.push_str("\r\n");
+            head += &format!("{name}: {value}\r\n");
         }
         head.push_str("\r\n");
         Response {

@@ -1,8 +1,7 @@
-//! One connection from its request to its end: what needs no collection is answered at once; for
-//! the rest a collection is waited for, and what is known when it ends, or when the answer is
-//! due, is the answer.
+//! Serves one connection. A request that needs no collection is answered at once. Any other one
+//! waits until a collection ends or its answer is due, and is answered with what is known then.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,8 +19,8 @@ use crate::secret::Secret;
 /// From the connection to the end of the head. A scraper needs a round trip, or another
 /// second where a packet is lost.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(2);
-/// From the first byte of the answer to the last: megabytes over a slow link. Whoever takes it
-/// slowly is evicted before that where others need the connection.
+/// From the first byte of the answer to the last: megabytes over a slow link. A slow reader is
+/// evicted before that where others need the connection.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(60);
 
 pub struct Service {
@@ -56,7 +55,7 @@ impl Service {
         arrived: Instant,
     ) -> io::Result<Response> {
         let (path, _) = split(&request.target);
-        let authorization = request.header("Authorization");
+        let authorization = request.authorization.as_deref();
         match (path, &self.token) {
             ("/-/healthy", _) => Ok(Response::text("200 OK", "ok\n")),
             (_, Some(token)) if !is_authorized(token, authorization) => {
@@ -85,16 +84,15 @@ fn unless_it_panics(answer: impl FnOnce() -> Response) -> Response {
     })
 }
 
-/// Sends the answer and closes, or at least tries to.
+/// Sends the answer and waits for the client to close.
 fn send(connection: &Connection, response: &Response, is_head: bool) -> io::Result<()> {
     let stream = &connection.stream;
     let body = &response.body;
     connection.enter(Phase::Writing(body.text));
-    let pieces = match is_head {
-        true => [&response.head, &[][..], &[]],
-        false => [&response.head, body.shared.as_slice(), &body.own],
-    };
-    write_by(stream, pieces, Instant::now() + WRITE_TIME_MAX)?;
+    let mut pieces = [&response.head, &*body.shared, &body.own].map(|piece| IoSlice::new(piece));
+    let count = if is_head { 1 } else { pieces.len() };
+    let deadline = Instant::now() + WRITE_TIME_MAX;
+    write_by(stream, &mut pieces[..count], deadline)?;
     connection.enter(Phase::Idle);
     linger(stream)
 }

@@ -1,4 +1,4 @@
-//! What a request asks for, and until when: read from its target and headers. Pure.
+//! What a request asks for, and by when it must be answered. Pure.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,7 +13,6 @@ const BUDGET_RESERVE: Duration = Duration::from_millis(500);
 const GRACE: Duration = Duration::from_millis(250);
 /// How long a person waits for new data before the page shows what is known.
 const PAGE_WAIT_MAX: Duration = Duration::from_secs(2);
-const SCRAPE_TIMEOUT: &str = "X-Prometheus-Scrape-Timeout-Seconds";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
@@ -37,12 +36,8 @@ impl Task {
     /// None where nothing is at this target. `budget` is for a scrape that names no timeout.
     pub fn new(request: &Request, arrived: Instant, budget: Duration) -> Option<Task> {
         let (path, query) = split(&request.target);
-        let accepts = |name, what| {
-            let header = request.header(name);
-            header.is_some_and(|value| accepts(value, what))
-        };
         let route = match path {
-            "/" if accepts("Accept", "text/html") => Route::Page(query.to_owned()),
+            "/" if accepts(request.accept.as_deref(), "text/html") => Route::Page(query.to_owned()),
             "/" | "/metrics" => Route::Metrics,
             _ => return None,
         };
@@ -50,14 +45,14 @@ impl Task {
             // The collection goes on, so that the next request finds more.
             Route::Page(_) => (budget, budget.min(PAGE_WAIT_MAX)),
             Route::Metrics => {
-                let named = request.header(SCRAPE_TIMEOUT).and_then(budget_of);
+                let named = request.scrape_timeout.as_deref().and_then(budget_of);
                 let budget = named.unwrap_or(budget);
                 (budget, budget)
             }
         };
         Some(Task {
             route,
-            takes_gzip: accepts("Accept-Encoding", "gzip"),
+            takes_gzip: accepts(request.accept_encoding.as_deref(), "gzip"),
             arrived,
             deadline: arrived + budget,
             wait,
@@ -98,8 +93,9 @@ fn budget_of(seconds: &str) -> Option<Duration> {
 
 /// Whether an `Accept` or `Accept-Encoding` header names this, and not with a weight of 0
 /// (RFC 9110, 12.4.2).
-fn accepts(header: &str, what: &str) -> bool {
-    header.split(',').any(|element| {
+fn accepts(header: Option<&str>, what: &str) -> bool {
+    let mut elements = header.unwrap_or_default().split(',');
+    elements.any(|element| {
         let mut parts = element.split(';').map(str::trim);
         let is_named = parts
             .next()
@@ -134,7 +130,7 @@ mod tests {
 
     #[track_caller]
     fn check_accepts(expected: bool, header: &str, what: &str) {
-        assert_eq!(accepts(header, what), expected, "{header}");
+        assert_eq!(accepts(Some(header), what), expected, "{header}");
     }
 
     #[test]
@@ -181,7 +177,8 @@ mod tests {
     /// Seconds until the end of the collection, and until the answer without and with it.
     #[track_caller]
     fn check_times(target: &str, timeout: &str, expected: [f64; 3]) {
-        let headers = format!("Accept: text/html\r\n{SCRAPE_TIMEOUT}: {timeout}");
+        let headers =
+            format!("Accept: text/html\r\nX-Prometheus-Scrape-Timeout-Seconds: {timeout}");
         let now = Instant::now();
         let task = Task::new(&request(target, &headers), now, Duration::from_secs(10));
         let task = task.expect("a route");

@@ -27,13 +27,15 @@ pub struct Process {
 impl Process {
     /// The figures of this process.
     pub fn read() -> Process {
-        let stat = read_text("/proc/self/stat").unwrap_or_default();
-        let boot_time = read_text("/proc/stat").and_then(|text| parse_boot_time(&text));
+        let stat = fs::read("/proc/self/stat").unwrap_or_default();
+        // A process can give itself a name that is not UTF-8; no figure depends on it.
+        let stat = String::from_utf8_lossy(&stat);
+        let system = fs::read_to_string("/proc/stat").unwrap_or_default();
         let (ticks, page) = (setting(libc::_SC_CLK_TCK), setting(libc::_SC_PAGESIZE));
         Process {
             open_fds: count_open_fds(),
             max_fds: max_fds(),
-            ..Process::of_stat(&stat, boot_time, ticks, page)
+            ..Process::of_stat(&stat, parse_boot_time(&system), ticks, page)
         }
     }
 
@@ -41,8 +43,8 @@ impl Process {
     fn of_stat(
         text: &str,
         boot_time: Option<Duration>,
-        ticks_per_second: Option<u64>,
-        page_bytes: Option<u64>,
+        ticks_per_second: Option<u32>,
+        page_bytes: Option<u32>,
     ) -> Process {
         // The second field is the command in parentheses, and may hold spaces and parentheses.
         let after_command = text.rsplit_once(')').map_or("", |(_, rest)| rest);
@@ -50,7 +52,7 @@ impl Process {
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
         let duration = |ticks| Some(ticks_to_duration(ticks, ticks_per_second?));
         let cpu_ticks = || field(14)?.checked_add(field(15)?);
-        let resident_bytes = || field(24)?.checked_mul(page_bytes?);
+        let resident_bytes = || field(24)?.checked_mul(page_bytes?.into());
         let start_time = || boot_time?.checked_add(duration(field(22)?)?);
         Process {
             cpu_time: cpu_ticks().and_then(duration),
@@ -61,12 +63,6 @@ impl Process {
             ..Process::default()
         }
     }
-}
-
-/// A process can give itself a name that is not UTF-8; no figure depends on it.
-fn read_text(path: &str) -> Option<String> {
-    let bytes = fs::read(path).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Linux 6.2 and newer tell the number as the directory's size (proc_pid_fd(5)): to list it takes
@@ -101,11 +97,11 @@ pub fn max_fds() -> Option<u64> {
 
 /// A constant of this machine (sysconf(3)).
 #[allow(unsafe_code)]
-fn setting(name: libc::c_int) -> Option<u64> {
+fn setting(name: libc::c_int) -> Option<u32> {
     // SAFETY: it takes no pointer, and does nothing for a name that it does not know.
     let value = unsafe { libc::sysconf(name) };
     // Zero would be no size and no rate.
-    u64::try_from(value).ok().filter(|value| *value > 0)
+    u32::try_from(value).ok().filter(|value| *value > 0)
 }
 
 /// When the machine booted, since the epoch: the line `btime` of /proc/stat.
@@ -114,11 +110,10 @@ fn parse_boot_time(text: &str) -> Option<Duration> {
     seconds.trim().parse().ok().map(Duration::from_secs)
 }
 
-fn ticks_to_duration(ticks: u64, ticks_per_second: u64) -> Duration {
-    let rest = u128::from(ticks % ticks_per_second);
-    let nanoseconds = rest * 1_000_000_000 / u128::from(ticks_per_second);
-    // Less than a second, since the rest is less than the divisor.
-    Duration::new(ticks / ticks_per_second, nanoseconds as u32)
+fn ticks_to_duration(ticks: u64, ticks_per_second: u32) -> Duration {
+    let per_second = u64::from(ticks_per_second);
+    Duration::from_secs(ticks / per_second)
+        + Duration::from_secs(ticks % per_second) / ticks_per_second
 }
 
 #[cfg(test)]
@@ -185,12 +180,6 @@ mod tests {
         assert_eq!(ticks_to_duration(1023, 1024), Duration::new(0, 999_023_437));
         let longest = ticks_to_duration(u64::MAX, 1);
         assert_eq!(longest, Duration::from_secs(u64::MAX));
-    }
-
-    #[test]
-    fn a_file_that_is_not_there_has_no_text() {
-        assert_eq!(read_text("/proc/no-such-file"), None);
-        assert!(read_text("/proc/self/stat").is_some());
     }
 
     #[test]
