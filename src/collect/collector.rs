@@ -9,7 +9,7 @@ use crate::collect::clusters::Clusters;
 use crate::collect::gateway_list::GatewayList;
 use crate::collect::known::Known;
 use crate::collect::outage_log::OutageLog;
-use crate::collect::states::{Collection, StateReader};
+use crate::collect::states::StateReader;
 use crate::collect::target::Target;
 use crate::error::Reason;
 use crate::model::{GatewayReport, KeyInfo, Snapshot};
@@ -69,12 +69,13 @@ impl Collector {
         ttl: Duration,
     ) -> Collector {
         let start = Instant::now();
+        let known = Known::new(client.counters());
         Collector {
-            known: Known::new(client.counters()),
             key_number: client.key_number(),
             client,
             list,
-            states: StateReader::new(Clusters::new(server, hosts), ttl),
+            states: StateReader::new(Clusters::new(server, hosts), known.clone(), ttl),
+            known,
             outage_log: OutageLog::default(),
             logged_fields: BTreeSet::new(),
             collected: start,
@@ -99,17 +100,21 @@ impl Collector {
         }
         let start = Instant::now();
         let deadline = scrape.deadline.max(start + TIME_MIN);
+        let scrape = &Scrape {
+            deadline,
+            ..*scrape
+        };
         let half = deadline.saturating_duration_since(start) / 2;
         let is_list_last = self.list.is_slower_than(half);
         if is_list_due && !is_list_last {
             let is_first = self.list.gateways.is_empty();
             missing = self.read_list(scrape, if is_first { deadline } else { start + half });
         }
-        self.read_stats(missing, scrape, deadline);
+        self.read_stats(missing, scrape);
         if is_list_due && is_list_last {
             // New gateways in it.
             missing = self.read_list(scrape, deadline);
-            self.read_stats(missing, scrape, deadline);
+            self.read_stats(missing, scrape);
         }
         self.finish(scrape, start, is_list_due);
     }
@@ -173,8 +178,7 @@ impl Collector {
         let server = self.states.clusters.server.clone();
         self.list
             .read(&mut self.client, &server, scrape.at, deadline);
-        self.known
-            .set_gateways(self.states.set_gateways(&self.list));
+        self.states.set_gateways(&self.list);
         self.known.change_about(|about| {
             about.list_error = self.list.error.clone();
             about.list_obtained_at = self.list.obtained_at;
@@ -182,17 +186,11 @@ impl Collector {
         self.known.missing(scrape).0
     }
 
-    fn read_stats(&mut self, missing: Vec<Target>, scrape: &Scrape, deadline: Instant) {
+    fn read_stats(&mut self, missing: Vec<Target>, scrape: &Scrape) {
         self.forget_old_key();
         self.known
             .count(|counters| counters.cache_misses += missing.len() as u64);
-        let collection = Collection {
-            client: &mut self.client,
-            known: &self.known,
-            now: scrape.now,
-            deadline,
-        };
-        self.states.read(missing, collection);
+        self.states.read(missing, &mut self.client, scrape);
     }
 
     /// Counts and logs what is still missing.

@@ -5,37 +5,30 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::collect::clusters::{Cluster, Clusters, Home};
-use crate::collect::collector::FAILURE_TTL_MAX;
+use crate::collect::clusters::{Cluster, Clusters};
+use crate::collect::collector::{FAILURE_TTL_MAX, Scrape};
 use crate::collect::gateway_list::GatewayList;
 use crate::collect::known::Known;
 use crate::collect::stats::{BatchLimits, Progress, StatsReader};
 use crate::collect::target::{Memory, Target};
 use crate::error::Reason;
-use crate::model::Gateway;
 use crate::things_stack::Client;
 
-/// Reads states, and remembers what helps the next time.
+/// Reads states into [`Known`], and remembers what helps the next time.
 pub struct StateReader {
     pub clusters: Clusters,
+    known: Known,
     ttl: Duration,
     batch_limits: BatchLimits,
     /// By gateway id; none where there is nothing to remember.
     memories: BTreeMap<String, Memory>,
 }
 
-/// What a collection works with.
-pub struct Collection<'a> {
-    pub client: &'a mut Client,
-    pub known: &'a Known,
-    pub now: Instant,
-    pub deadline: Instant,
-}
-
 impl StateReader {
-    pub fn new(clusters: Clusters, ttl: Duration) -> StateReader {
+    pub fn new(clusters: Clusters, known: Known, ttl: Duration) -> StateReader {
         StateReader {
             clusters,
+            known,
             ttl,
             batch_limits: BatchLimits::new(),
             memories: BTreeMap::new(),
@@ -43,9 +36,9 @@ impl StateReader {
     }
 
     /// Takes over the list, and gives each gateway its home.
-    pub fn set_gateways(&mut self, list: &GatewayList) -> Vec<(Arc<Gateway>, Arc<Home>)> {
+    pub fn set_gateways(&mut self, list: &GatewayList) {
         self.memories.retain(|id, _| list.gateways.contains_key(id));
-        self.clusters.set_gateways(list)
+        self.known.set_gateways(self.clusters.set_gateways(list));
     }
 
     /// What the old key was refused says nothing about a new one.
@@ -56,11 +49,11 @@ impl StateReader {
         }
     }
 
-    /// Asks for these gateways within the time. What is certain goes into [`Known`] at once.
-    pub fn read(&mut self, mut targets: Vec<Target>, mut collection: Collection<'_>) {
+    /// Asks for these gateways within the time. What is certain is known at once.
+    pub fn read(&mut self, mut targets: Vec<Target>, client: &mut Client, scrape: &Scrape) {
         for target in &mut targets {
             if let Some(memory) = self.memories.remove(target.id()) {
-                target.remember(memory, collection.now);
+                target.remember(memory, scrape.now);
             }
         }
         let mut firsts = first_clusters(&targets);
@@ -71,16 +64,16 @@ impl StateReader {
             let shares = firsts.len() + reserve;
             let (_, cluster) = firsts.swap_remove(at);
             let wanted = targets.iter_mut().filter(|t| *t.first() == cluster);
-            self.ask(&cluster, wanted.collect(), shares, &mut collection);
+            self.ask(&cluster, wanted.collect(), shares, client, scrape);
         }
         let candidates = self.clusters.candidates.clone();
         for (index, cluster) in candidates.iter().enumerate() {
             let wanted = targets.iter_mut().filter(|t| t.is_wanted_at(cluster));
             let shares = candidates.len() - index;
-            self.ask(cluster, wanted.collect(), shares, &mut collection);
+            self.ask(cluster, wanted.collect(), shares, client, scrape);
         }
         for target in targets {
-            self.conclude(target, &collection);
+            self.conclude(target, scrape.now);
         }
     }
 
@@ -90,18 +83,18 @@ impl StateReader {
         cluster: &Cluster,
         mut wanted: Vec<&mut Target>,
         shares: usize,
-        collection: &mut Collection<'_>,
+        client: &mut Client,
+        scrape: &Scrape,
     ) {
         if wanted.is_empty() {
             return;
         }
-        let (known, now) = (collection.known, collection.now);
-        let deadline = collection.deadline;
+        let (now, deadline) = (scrape.now, scrape.deadline);
         let left = deadline.saturating_duration_since(Instant::now());
         let host: Arc<str> = cluster.host.as_str().into();
         let expiry = now + self.ttl;
         let mut reader = StatsReader {
-            client: collection.client,
+            client,
             limits: &mut self.batch_limits,
             cluster,
             server: &self.clusters.server,
@@ -111,7 +104,8 @@ impl StateReader {
             found: &mut |target, outcome| match outcome {
                 Ok(Some(stats)) if stats.is_connected() => {
                     target.found(cluster);
-                    known.insert(target.id(), host.clone(), Ok(Some(stats)), expiry);
+                    self.known
+                        .insert(target.id(), host.clone(), Ok(Some(stats)), expiry);
                 }
                 Ok(stats) => target.denied(cluster, stats, now),
                 Err(error) => {
@@ -125,19 +119,20 @@ impl StateReader {
     }
 
     /// Keeps what is certain of a gateway that was not found connected, and counts its error.
-    fn conclude(&mut self, target: Target, collection: &Collection<'_>) {
-        let known = collection.known;
+    fn conclude(&mut self, target: Target, now: Instant) {
         if let Some((host, outcome)) = target.verdict(&self.clusters.candidates) {
             let expiry = match &outcome {
-                Ok(_) => collection.now + self.ttl,
+                Ok(_) => now + self.ttl,
                 Err(_) => Instant::now() + self.ttl.min(FAILURE_TTL_MAX),
             };
             // Field errors are counted one by one.
-            let failure = outcome.as_ref().err().map(|error| error.reason);
-            if let Some(reason) = failure.filter(|reason| *reason != Reason::Field) {
-                known.count(|counters| counters.count_error(reason));
+            if let Err(error) = &outcome
+                && error.reason != Reason::Field
+            {
+                self.known
+                    .count(|counters| counters.count_error(error.reason));
             }
-            known.insert(target.id(), host, outcome, expiry);
+            self.known.insert(target.id(), host, outcome, expiry);
         }
         if !target.memory.is_empty() {
             self.memories.insert(target.id().to_owned(), target.memory);

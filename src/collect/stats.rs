@@ -253,15 +253,12 @@ impl StatsReader<'_> {
 
 /// Stats say nothing about the gateway if their times of connection cannot be read.
 fn outcome_of(stats: ConnectionStats) -> Outcome {
-    match stats.tells_state() {
-        true => Ok(Some(Arc::new(stats))),
-        false => {
-            let context = "the time of its connection has an unexpected form";
-            Err(Arc::new(
-                FetchError::new(Reason::Field, context).of_gateway(),
-            ))
-        }
+    if stats.tells_state() {
+        return Ok(Some(Arc::new(stats)));
     }
+    let context = "the time of its connection has an unexpected form";
+    let error = FetchError::new(Reason::Field, context);
+    Err(Arc::new(error.of_gateway()))
 }
 
 /// Whether the key may not read the gateway, or it was deleted.
