@@ -251,6 +251,7 @@ fn normalize(host: &str) -> Option<String> {
     is_valid.then(|| host.to_owned())
 }
 
+/// At most 80 characters; `?` for what is not visible ASCII.
 fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_ascii_graphic() { c } else { '?' })

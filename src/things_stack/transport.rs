@@ -26,7 +26,7 @@ use crate::things_stack::resolver::CachingResolver;
 const SILENCE_MIN: Duration = Duration::from_secs(1);
 /// With less time than this left, a request would only be cut off.
 pub const REQUEST_TIME_MIN: Duration = Duration::from_millis(50);
-/// How long it is remembered that connections are dropped silently.
+/// How long it is remembered that a NAT drops connections silently.
 const NAT_TTL: Duration = Duration::from_secs(600);
 /// Kept between two answers: a batch is 260 kB where all 100 gateways tell everything.
 const SPARE_BYTES_MAX: usize = 512 * 1024;
@@ -142,7 +142,7 @@ struct Kept {
     silence_max: Duration,
 }
 
-/// The agent, which keeps one connection for each host, and the key.
+/// The key, and ureq's agent, which keeps one connection for each host.
 pub struct Transport {
     agent: Agent,
     resolver: CachingResolver,
@@ -330,10 +330,10 @@ fn is_timeout(error: &ureq::Error) -> bool {
     matches!(error, ureq::Error::Timeout(_))
 }
 
-/// How long a kept connection may be silent, when answers usually take `usual` and `left` is
-/// all the time there is; `None` if a second request would not fit into it. A collection gets two
-/// seconds even for a scrape that waits for half a second: a sixth of them leaves that scrape time
-/// for the second request.
+/// How long a kept connection may be silent where answers usually take `usual`, and `left` is the
+/// time that is left. `None` if a second request would not fit into it. A collection has at least
+/// two seconds, though its scrape may wait for half a second only: after a sixth of `left`, that
+/// scrape still gets the answer to the second request.
 fn silence_max(usual: Duration, left: Duration) -> Option<Duration> {
     let needed = usual * 6 / 5;
     let spare = left.checked_sub(needed).filter(|spare| *spare > needed)?;

@@ -37,7 +37,6 @@ const MAX_GATEWAYS: usize = 10_000;
 const MAX_STATS: usize = 1_000;
 /// Those of errors (`google.rpc.Code`).
 const GRPC_CODES: RangeInclusive<u64> = 1..=16;
-const MAX_ERROR_DETAILS: usize = 16;
 /// The server always writes one of these for a gateway that it has stats of.
 const TIMES: [&str; 2] = ["connected_at", "disconnected_at"];
 
@@ -164,7 +163,7 @@ fn named_in(message: &str) -> Option<&str> {
 /// That of the first of the details with a name; the others are its causes.
 fn error_name(body: Value<'_>) -> Option<&str> {
     let details = body.get("details").and_then(Value::as_array)?;
-    let mut details = details.elements().take(MAX_ERROR_DETAILS);
+    let mut details = details.elements();
     details.find_map(|detail| detail.get("name")?.as_str())
 }
 
