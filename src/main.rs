@@ -72,7 +72,7 @@ fn main() -> ExitCode {
 
 fn run(mut config: Config, proxy: Option<ProxyRule>) -> Result<ExitCode, String> {
     let signals = Signals::block().map_err(|error| format!("cannot block signals: {error}"))?;
-    system::give_back();
+    system::give_back_freed_memory();
     system::start_log(config.verbose);
     let connections = Arc::new(Connections::new(connection_limit()));
     let of_server = (!config.once).then(|| connections.clone());

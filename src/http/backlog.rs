@@ -17,10 +17,10 @@ use crate::http::connections::{Connection, Phase};
 use crate::http::lock;
 use crate::http::task::Task;
 
-/// How often a thread that waits looks whether its client is still there.
+/// How often a waiting thread checks its client.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// A loop that is so much later than it should be hangs. To read an answer of 10,000 gateways
-/// takes a small machine some seconds, which no deadline cuts.
+/// A loop that is this late hangs. To read an answer of 10,000 gateways takes a small machine
+/// some seconds, which no deadline cuts.
 const HANG_TIME: Duration = Duration::from_secs(30);
 /// Nothing of what clients send reaches tiny_http.
 const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: loop\r\n\r\n";
@@ -53,7 +53,7 @@ impl Backlog {
     }
 
     /// Waits for a collection that begins after this moment, and begins it as soon as the loop is
-    /// free. Gives what it was for; None where the answer is due before its end.
+    /// free. Returns what it was for, or None where the answer is due before its end.
     ///
     /// # Errors
     /// If the client is gone.
@@ -87,7 +87,7 @@ impl Backlog {
         Ok(state.last)
     }
 
-    /// One collection serves all that wait.
+    /// Begins a collection for this task and all others that wait.
     fn begin(&self, state: &mut State, task: &Task) {
         let mut scrape = task.scrape();
         scrape.deadline = state.next_deadline.take().unwrap_or(task.deadline);
@@ -96,12 +96,12 @@ impl Backlog {
         sent.unwrap_or_else(|error| give_up(&error));
     }
 
-    /// For the loop: what to collect for.
+    /// What the loop is to collect for.
     pub fn current(&self) -> Option<Scrape> {
         lock(&self.state).current
     }
 
-    /// For the loop, when it has collected and answered. Those that wait are still to be woken.
+    /// Called by the loop when it has collected and answered; it then wakes the waiting threads.
     pub fn end(&self) {
         // Unread answers would fill the private connection.
         let read = (&self.private).read(&mut [0; ANSWER.len()]);

@@ -24,7 +24,7 @@ pub struct Renderer {
 
 #[derive(Default)]
 struct Tools {
-    /// The metrics of one snapshot: they stay true as long as it does.
+    /// The metrics of the current snapshot.
     text: Option<Text>,
     /// How many texts there have been.
     texts: u64,
@@ -34,7 +34,7 @@ struct Tools {
 struct Text {
     snapshot: Arc<Snapshot>,
     plain: Arc<Vec<u8>>,
-    /// Made for the first client that takes it.
+    /// Made for the first client that accepts it.
     gzip: Option<Beginning>,
 }
 
@@ -59,8 +59,8 @@ impl Renderer {
         Response::new("200 OK", &headers, body)
     }
 
-    /// The part of the snapshot is made once for all who ask while it is the same, the
-    /// exporter's own part is always new.
+    /// The part of the snapshot is rendered once for each snapshot, the exporter's own part for
+    /// each answer.
     fn metrics(&self, scrape: &Scrape, takes_gzip: bool) -> Body {
         let mut tools = lock(&self.tools);
         let tools = &mut *tools;

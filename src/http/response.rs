@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-// Why a request is refused before it has a route (RFC 9110, RFC 6585).
+// The statuses of [`Response::refusal`] (RFC 9110, RFC 6585).
 pub const BAD_REQUEST: &str = "400 Bad Request";
 pub const METHOD_NOT_ALLOWED: &str = "405 Method Not Allowed";
 pub const TIMEOUT: &str = "408 Request Timeout";
@@ -11,8 +11,8 @@ pub const VERSION_NOT_SUPPORTED: &str = "505 HTTP Version Not Supported";
 
 const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 
-/// In two pieces: what answers share, and what is new in this one.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// In two pieces: what several answers share, and what only this one has.
+#[derive(Default)]
 pub struct Body {
     pub shared: Arc<Vec<u8>>,
     pub own: Vec<u8>,
@@ -61,7 +61,7 @@ impl Response {
         Response::new(status, &headers, Body::new(text))
     }
 
-    /// To what is no request that can be answered.
+    /// Refuses a request before it has a route.
     pub fn refusal(status: &str) -> Response {
         let headers = [("Content-Type", PLAIN_TEXT), ("Allow", "GET, HEAD")];
         let count = if status == METHOD_NOT_ALLOWED { 2 } else { 1 };

@@ -95,7 +95,7 @@ impl Server {
     }
 }
 
-/// A panic costs this collection or question, and the hook has logged it. What the collector
+/// A panic ends this collection or question alone, and the hook has logged it. What the collector
 /// remembers is plain data, valid at each step.
 fn survive(act: impl FnOnce()) {
     let _ = panic::catch_unwind(AssertUnwindSafe(act));

@@ -7,26 +7,25 @@ use crate::http::request::Request;
 
 /// The longest time for one collection, whatever the client allows.
 pub const BUDGET_MAX: Duration = Duration::from_secs(300);
-/// What Prometheus's timeout is cut by, for the way back.
+/// This much of Prometheus's timeout is left for the way back.
 const BUDGET_RESERVE: Duration = Duration::from_millis(500);
-/// How long a request waits beyond the end of its own collection. It is taken from the reserve.
+/// How long a request waits beyond the deadline of its own collection; a part of the reserve.
 const GRACE: Duration = Duration::from_millis(250);
 /// How long a person waits for new data before the page shows what is known.
 const PAGE_WAIT_MAX: Duration = Duration::from_secs(2);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Route {
     Metrics,
     /// The status page, with the query as it was sent, without its question mark.
     Page(String),
 }
 
-#[derive(Clone, Debug)]
 pub struct Task {
     pub route: Route,
     pub takes_gzip: bool,
-    pub arrived: Instant,
-    /// The end of a collection that is begun for it.
+    arrived: Instant,
+    /// When a collection that is begun for it has to end.
     pub deadline: Instant,
     /// How long the client can wait.
     wait: Duration,

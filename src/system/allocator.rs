@@ -1,4 +1,4 @@
-//! The C library's allocator, told to give back what is not in use.
+//! A setting of the C library's allocator: freed memory goes back to the system.
 
 /// Makes every large block a mapping of its own, and all threads share one arena.
 ///
@@ -7,7 +7,7 @@
 /// `M_MMAP_THRESHOLD` and `M_ARENA_MAX`). musl, in the releases, does none of that.
 #[cfg(target_env = "gnu")]
 #[allow(unsafe_code)]
-pub fn give_back() {
+pub fn give_back_freed_memory() {
     const LARGE_BYTES: libc::c_int = 128 * 1024;
     // SAFETY: both take no pointer, and may be called at any time. They fail only for values
     // out of range.
@@ -18,4 +18,4 @@ pub fn give_back() {
 }
 
 #[cfg(not(target_env = "gnu"))]
-pub fn give_back() {}
+pub fn give_back_freed_memory() {}

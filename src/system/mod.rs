@@ -8,7 +8,7 @@ mod signals;
 mod sockets;
 mod systemd;
 
-pub use allocator::give_back;
+pub use allocator::give_back_freed_memory;
 pub use log::start_log;
 pub use process::{Process, max_fds};
 pub use signals::Signals;

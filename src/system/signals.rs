@@ -1,12 +1,11 @@
-//! SIGTERM, SIGINT and SIGHUP, taken by a thread that waits for them.
+//! SIGTERM, SIGINT and SIGHUP, received by a thread that waits for them.
 //!
-//! They are blocked in every thread and received by `sigwait` (POSIX): no handler runs in the
-//! middle of anything. It works as process 1 too, whose signals with a default action the
-//! kernel drops, but not those that are blocked (kernel/signal.c, `sig_ignored`).
+//! They are blocked in every thread and received by `sigwait` (POSIX), so there is no handler.
+//! It works as process 1 too: the kernel drops its signals with a default action, but not those
+//! that are blocked (kernel/signal.c, `sig_ignored`).
 //!
 //! SIGHUP stays ignored under nohup(1), and SIGINT in a command that a script runs in the
-//! background (POSIX, shell command language, 2.11): whoever ignores them at the start wants the
-//! process to outlive the terminal.
+//! background (POSIX, shell command language, 2.11): such a process is to outlive the terminal.
 
 use std::io;
 use std::mem::MaybeUninit;
