@@ -154,7 +154,7 @@ fn a_client_in_a_hurry_spoils_no_answer_of_a_patient_one() {
 #[test]
 fn ten_clients_in_a_hurry_make_one_collection_and_the_next_finds_its_result() {
     let fake = Fake::start(Fleet::generated(3));
-    fake.set_delay(Duration::from_millis(500));
+    fake.set_delay(Duration::from_millis(300));
     let exporter = Setup::against(&fake).args(["--ttl", "60"]).start();
     for _ in 0..10 {
         exporter.scrape_with_headers(&[(SCRAPE_TIMEOUT, "0.15")]);
