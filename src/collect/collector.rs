@@ -144,7 +144,11 @@ impl Collector {
             }
             Err(refused) => {
                 log::debug!("the API key's own state is not known: {}", refused.error);
-                KEY_INFO_RETRY
+                match refused.error.reason {
+                    // A question that hangs holds up a scrape that comes meanwhile.
+                    Reason::Timeout => KEY_INFO_TTL,
+                    _ => KEY_INFO_RETRY,
+                }
             }
         };
         self.key_info_due = Instant::now() + wait;

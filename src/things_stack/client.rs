@@ -127,12 +127,16 @@ impl Client {
             self.mask(LIST_MASK, LOCATIONS_LIST_MASK)
         );
         let request = Request::get(base, Endpoint::List, path, deadline);
-        self.ask(&request, |answer, field_errors| {
+        let (mut page, total) = self.ask(&request, |answer, field_errors| {
             let page = messages::gateway_list(&answer.body, field_errors)?;
             let total = answer.number("x-total-count");
             let no_total = || FetchError::new(Reason::Shape, NO_TOTAL_COUNT);
             Ok((page, total.ok_or_else(no_total)?))
-        })
+        })?;
+        if !self.settings.with_locations {
+            page.gateways.iter_mut().for_each(drop_registered_locations);
+        }
+        Ok((page, total))
     }
 
     /// The registration of one gateway.
@@ -145,9 +149,13 @@ impl Client {
         let mask = self.mask(LIST_MASK, LOCATIONS_LIST_MASK);
         let path = format!("/gateways/{gateway_id}?field_mask={mask}");
         let request = Request::get(base, Endpoint::Gateway, path, deadline);
-        self.ask(&request, |answer, field_errors| {
+        let mut gateway = self.ask(&request, |answer, field_errors| {
             messages::gateway(&answer.body, field_errors)
-        })
+        })?;
+        if !self.settings.with_locations {
+            drop_registered_locations(&mut gateway);
+        }
+        Ok(gateway)
     }
 
     /// The stats of 1 to 100 gateways; those that are not connected are missing. A server that
@@ -161,10 +169,17 @@ impl Client {
         let older = self.mask(STATS_MASK, LOCATIONS_STATS_MASK);
         let since = self.old_servers.get(&base.host);
         let is_old = since.is_some_and(|since| since.elapsed() < OLD_SERVER_TTL);
+        let with_locations = self.settings.with_locations;
         let mut ask = |mask: &str| {
             let request = Request::stats_batch(base, gateway_ids, mask, deadline);
-            self.ask(&request, |answer, field_errors| {
+            let batch = self.ask(&request, |answer, field_errors| {
                 messages::stats_batch(&answer.body, field_errors)
+            });
+            batch.map(|mut batch| {
+                if !with_locations {
+                    batch.values_mut().for_each(drop_reported_locations);
+                }
+                batch
             })
         };
         if !is_old {
@@ -193,10 +208,8 @@ impl Client {
         let mut stats = self.ask(&request, |answer, field_errors| {
             messages::stats(gateway_id, &answer.body, field_errors)
         })?;
-        if !self.settings.with_locations
-            && let Some(status) = &mut stats.last_status
-        {
-            status.antenna_locations.clear();
+        if !self.settings.with_locations {
+            drop_reported_locations(&mut stats);
         }
         Ok(stats)
     }
@@ -311,6 +324,17 @@ impl Client {
                 self.warnings.push(warning);
             }
         }
+    }
+}
+
+/// A server may send positions that were not asked for.
+fn drop_registered_locations(gateway: &mut Gateway) {
+    gateway.antennas.clear();
+}
+
+fn drop_reported_locations(stats: &mut ConnectionStats) {
+    if let Some(status) = &mut stats.last_status {
+        status.antenna_locations.clear();
     }
 }
 

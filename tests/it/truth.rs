@@ -406,6 +406,26 @@ fn without_locations_no_position_is_asked_for_or_shown() {
     }
 }
 
+/// As a server does that knows no field mask.
+#[test]
+fn without_locations_no_position_is_shown_though_the_server_sends_it() {
+    let list = r#"{"gateways":[{"ids":{"gateway_id":"gw-1"},
+        "antennas":[{"location":{"latitude":1,"longitude":2,"source":"SOURCE_REGISTRY"}}]}]}"#;
+    let stats = r#"{"connected_at":"2024-11-20T06:00:00Z","last_status":{"antenna_locations":[
+        {"latitude":3,"longitude":4,"source":"SOURCE_GPS"}]}}"#;
+    let list = Answer::json(200, list).with_header("X-Total-Count", 1);
+    let fake = Fake::start(two());
+    fake.script(Endpoint::List, Misbehaviour::Answer(list));
+    fake.script(Endpoint::Stats, Misbehaviour::json(200, stats));
+    let scrape = Exporter::start(&fake).scrape();
+    let latitudes = scrape.all("ttn_gateway_antenna_latitude_degrees").len();
+    assert_eq!(latitudes, 2, "{scrape}");
+    let exporter = Setup::against(&fake).args(["--no-locations"]).start();
+    let scrape = exporter.scrape();
+    scrape.assert_of("ttn_gateway_connected", "gw-1", Some(1.0));
+    assert!(!scrape.text.contains("latitude_degrees{"), "{scrape}");
+}
+
 #[test]
 fn answers_that_are_too_long_are_no_refusal_to_be_remembered() {
     let fake = Fake::start(two());
