@@ -12,6 +12,7 @@ pub mod samples;
 use std::fmt;
 use std::io::Read;
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -185,6 +186,16 @@ impl Setup {
         // For the runner, which is found by its name.
         command.envs(std::env::var("PATH").map(|path| ("PATH", path)));
         command.current_dir(self.directory.path());
+        // A shell that runs the tests in the background has them ignore SIGINT, and nohup SIGHUP.
+        // The exporter would keep that.
+        // SAFETY: signal(2) may be called between fork and exec (signal-safety(7)).
+        unsafe {
+            command.pre_exec(|| {
+                libc::signal(libc::SIGINT, libc::SIG_DFL);
+                libc::signal(libc::SIGHUP, libc::SIG_DFL);
+                Ok(())
+            });
+        }
         command
     }
 
