@@ -1,5 +1,6 @@
-//! What is known at this moment, shared between the loop that collects and the threads that
-//! answer: a client whose deadline comes first gets a snapshot of it while a collection runs.
+//! The TTL map: by gateway, what the API last said and until when that is used. It is shared between
+//! the loop that collects and the threads that answer: a client whose deadline comes first gets a
+//! snapshot of it while a collection runs.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
