@@ -66,7 +66,7 @@ fn outages_of(collection: &Snapshot) -> BTreeMap<(String, Reason), Outage<'_>> {
     let mut outages = BTreeMap::new();
     if let Some(error) = &collection.list_error {
         let gateways = Vec::new();
-        let about = ("list of gateways".to_owned(), error.reason);
+        let about = ("list of gateways".to_owned(), kind(error));
         outages.insert(about, Outage { error, gateways });
     }
     for report in &collection.gateways {
@@ -75,12 +75,20 @@ fn outages_of(collection: &Snapshot) -> BTreeMap<(String, Reason), Outage<'_>> {
         };
         let gateways = Vec::new();
         outages
-            .entry((format!("stats from {}", report.cluster), error.reason))
+            .entry((format!("stats from {}", report.cluster), kind(error)))
             .or_insert(Outage { error, gateways })
             .gateways
             .push(&report.gateway.gateway_id);
     }
     outages
+}
+
+/// An API that hangs is met as a timeout or as a want of time, depending on the scrape: that is one outage.
+fn kind(error: &FetchError) -> Reason {
+    match error.reason {
+        Reason::Budget => Reason::Timeout,
+        reason => reason,
+    }
 }
 
 #[cfg(test)]
@@ -129,6 +137,17 @@ mod tests {
             &["list of gateways: over (rate_limited)"],
         );
         check(&mut outage_log, collection(None, &[]), &[]);
+    }
+
+    #[test]
+    fn an_api_that_hangs_is_one_outage_whatever_ends_the_wait() {
+        let mut outage_log = OutageLog::default();
+        let of = |reason| collection(Some(reason), &[("a", reason)]);
+        assert_eq!(outage_log.enter(&of(Reason::Timeout)).len(), 2);
+        for reason in [Reason::Budget, Reason::Timeout, Reason::Budget] {
+            assert_eq!(outage_log.enter(&of(reason)), [], "{reason:?}");
+        }
+        assert_eq!(outage_log.enter(&of(Reason::Dns)).len(), 4);
     }
 
     #[test]
