@@ -132,6 +132,8 @@ impl Collector {
         if !self.time_to_key_info(now).is_zero() {
             return;
         }
+        // A panic must not make it ask without end.
+        self.key_info_due = now + KEY_INFO_RETRY;
         let (server, needs_list) = (self.states.clusters.server.clone(), self.list.is_listed());
         let info = self
             .client

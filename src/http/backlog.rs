@@ -22,6 +22,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// A loop that is this late hangs. To read an answer of 10,000 gateways takes a small machine
 /// some seconds, which no deadline cuts.
 const HANG_TIME: Duration = Duration::from_secs(30);
+/// How long the last line of the log may hold up the end.
+const LOG_TIME_MAX: Duration = Duration::from_secs(1);
 /// Nothing of what clients send reaches tiny_http.
 const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: loop\r\n\r\n";
 pub const ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
@@ -40,7 +42,7 @@ struct State {
     last: Option<Scrape>,
     /// How many have ended.
     ended: u64,
-    /// The latest deadline of the tasks that wait for the next collection.
+    /// The latest deadline of the tasks that came since the last collection began.
     next_deadline: Option<Instant>,
 }
 
@@ -62,6 +64,7 @@ impl Backlog {
         let mut state = lock(&self.state);
         state.next_deadline = state.next_deadline.max(Some(task.deadline));
         let number = state.ended + 1 + u64::from(state.current.is_some());
+        let mut looked = Instant::now();
         while state.ended < number {
             connection.check_client()?;
             if connection.phase().0 == Phase::Evicted {
@@ -73,9 +76,12 @@ impl Backlog {
             }
             let is_under_way = state.ended + 1 == number;
             let now = Instant::now();
+            // By SIGSTOP or a paused container: then the loop was stopped as well.
+            let was_stopped = now.duration_since(looked) > HANG_TIME / 2;
+            looked = now;
             let left = task.answer_by(is_under_way).saturating_duration_since(now);
             if left.is_zero() {
-                if !state.is_alive(now) {
+                if !was_stopped && !state.is_alive(now) {
                     give_up(&io::ErrorKind::TimedOut.into());
                 }
                 return Ok(None);
@@ -126,6 +132,11 @@ impl State {
 
 /// The loop answers by the end of its collection. If not, it hangs, and only a restart helps.
 fn give_up(error: &io::Error) -> ! {
+    // Standard error may be what hangs.
+    let _ = thread::Builder::new().spawn(|| {
+        thread::sleep(LOG_TIME_MAX);
+        std::process::exit(1)
+    });
     log::error!("the server does not answer ({error}): giving up");
     std::process::exit(1)
 }

@@ -1,8 +1,8 @@
 //! The open connections: how many there may be, and which one is closed to make room.
 //!
-//! Memory needs no accounting. Answers are shared by reference, so what slow readers can hold is
+//! Memory needs no accounting. The metrics are shared by reference, so what slow readers can hold is
 //! bounded by the number of different texts: a connection that still takes a text which is
-//! [`TEXTS_MAX`] texts old is closed.
+//! [`TEXTS_MAX`] texts old is closed. A page is not shared, and has 100 rows at most.
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -39,6 +39,8 @@ pub enum Phase {
 /// One connection that is open.
 pub struct Connection {
     pub stream: TcpStream,
+    /// Before it waited for its place.
+    pub accepted: Instant,
     /// With its start.
     phase: Mutex<(Phase, Instant)>,
     /// The thread that serves it.
@@ -63,14 +65,21 @@ impl Connections {
     /// Takes a connection in, which this thread will serve and close. Where the limit is
     /// reached, evicts and waits.
     pub fn open(&self, stream: TcpStream) -> Arc<Connection> {
+        let accepted = Instant::now();
+        let mut next_eviction = accepted;
         let mut open = lock(&self.open);
         while open.len() >= self.limit {
-            evict_longest_idle(&open);
+            let now = Instant::now();
+            // A waiting one needs a moment to answer and close. Others need not go meanwhile.
+            if now >= next_eviction && evict_longest_idle(&open) {
+                next_eviction = now + IDLE_TIME_MIN;
+            }
             let waited = self.closed.wait_timeout(open, Duration::from_millis(1));
             open = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         let connection = Arc::new(Connection {
             stream,
+            accepted,
             phase: Mutex::new((Phase::Idle, Instant::now())),
             thread: thread::current(),
         });
@@ -135,19 +144,23 @@ impl Connection {
     }
 }
 
-fn evict_longest_idle(open: &[Arc<Connection>]) {
+/// Says whether it was one that waits for a collection: it is answered first.
+fn evict_longest_idle(open: &[Arc<Connection>]) -> bool {
     let phases = open.iter().map(|connection| connection.phase());
     let Some(index) = longest_idle(phases, Instant::now()) else {
-        return;
+        return false;
     };
     let connection = &open[index];
-    match connection.phase().0 {
-        Phase::Waiting => {
-            connection.enter(Phase::Evicted);
-            connection.thread.unpark();
-        }
-        _ => connection.end(),
+    // In one step, since its thread may enter the next phase.
+    let mut phase = lock(&connection.phase);
+    let is_waiting = phase.0 == Phase::Waiting;
+    if is_waiting {
+        *phase = (Phase::Evicted, Instant::now());
+        connection.thread.unpark();
+    } else {
+        connection.end();
     }
+    is_waiting
 }
 
 /// Which connection to evict: the one that has been in its phase longest. One that waits for a

@@ -16,7 +16,7 @@ const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 pub struct Body {
     pub shared: Arc<Vec<u8>>,
     pub own: Vec<u8>,
-    /// Counts the different texts of the metrics, from 1; 0 where nothing is shared.
+    /// Counts the different texts of the metrics, from 1; 0 for everything else.
     pub text: u64,
 }
 

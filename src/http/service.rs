@@ -38,22 +38,16 @@ impl Service {
     /// # Errors
     /// If the client is gone, which needs no answer.
     pub fn serve(&self, connection: &Connection) -> io::Result<()> {
-        let arrived = Instant::now();
-        let request = read_head(&connection.stream, arrived + HEAD_TIME_MAX)?;
+        let request = read_head(&connection.stream, Instant::now() + HEAD_TIME_MAX)?;
         let response = match &request {
-            Ok(request) => self.respond(request, connection, arrived)?,
+            Ok(request) => self.respond(request, connection)?,
             Err(status) => Response::refusal(status),
         };
         let is_head = request.is_ok_and(|request| request.is_head);
         send(connection, &response, is_head)
     }
 
-    fn respond(
-        &self,
-        request: &Request,
-        connection: &Connection,
-        arrived: Instant,
-    ) -> io::Result<Response> {
+    fn respond(&self, request: &Request, connection: &Connection) -> io::Result<Response> {
         let (path, _) = split(&request.target);
         let authorization = request.authorization.as_deref();
         match (path, &self.token) {
@@ -61,7 +55,7 @@ impl Service {
             (_, Some(token)) if !is_authorized(token, authorization) => {
                 Ok(Response::unauthorized())
             }
-            _ => match Task::new(request, arrived, self.budget) {
+            _ => match Task::new(request, connection.accepted, self.budget) {
                 Some(task) => self.answer(&task, connection),
                 None => Ok(Response::text("404 Not Found", "not here: /metrics or /\n")),
             },

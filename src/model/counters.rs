@@ -17,7 +17,7 @@ pub enum Endpoint {
     StatsBatch,
     /// `GET /gs/gateways/{gateway_id}/connection/stats`.
     Stats,
-    /// `GET /auth_info`: the rights of the key, asked for when they seem to be missing.
+    /// `GET /auth_info`: the rights and the expiry of the key.
     AuthInfo,
 }
 

@@ -1,5 +1,6 @@
 //! Where the metrics are served: `--listen` to listening sockets.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::AsRawFd;
@@ -18,13 +19,16 @@ const FREE_PORT_TRIES: usize = 10;
 /// # Errors
 /// If the port is in use at one of the addresses, or none of them can be used.
 pub fn bind(address: &str, port: u16) -> io::Result<Vec<TcpListener>> {
-    let addresses: Vec<SocketAddr> = match address {
+    let mut addresses: Vec<SocketAddr> = match address {
         "" => vec![
             (Ipv6Addr::UNSPECIFIED, port).into(),
             (Ipv4Addr::UNSPECIFIED, port).into(),
         ],
         _ => (address, port).to_socket_addrs()?.collect(),
     };
+    // /etc/hosts may have the same address on two lines.
+    let mut seen = BTreeSet::new();
+    addresses.retain(|address| seen.insert(*address));
     // A port that is free at the first address can be in use at the next one.
     let retries = if port == 0 { FREE_PORT_TRIES } else { 0 };
     for _ in 0..retries {
