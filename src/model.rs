@@ -72,8 +72,8 @@ pub struct ConnectionStats {
     pub last_status: Option<GatewayStatus>,
     /// As the server sees it, IPv4 or IPv6.
     pub remote_ip: String,
-    /// The API's names of the fields that came in an unexpected form: what stands above in
-    /// their place is a default and says nothing.
+    /// The API's names of the fields that came in an unexpected form or were not asked for: a value
+    /// above in their place is a default and says nothing; of lists and maps it is what could be read.
     pub unreadable: Vec<&'static str>,
 }
 

@@ -220,10 +220,13 @@ impl Value {
     fn id(&self) -> Result<String, String> {
         let id = self.as_str()?;
         let is_valid = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
-        match (2..=36).contains(&id.len()) && id.bytes().all(is_valid) {
-            true => Ok(id.to_owned()),
-            false => Err(self.problem("is no identifier: 2 to 36 of a-z, 0-9 and -")),
+        // The server answers 400 to others, which says nothing about the gateways asked with them.
+        let has_stray_dash = id.starts_with('-') || id.ends_with('-') || id.contains("--");
+        if (2..=36).contains(&id.len()) && id.bytes().all(is_valid) && !has_stray_dash {
+            return Ok(id.to_owned());
         }
+        let rule = "is no identifier: 2 to 36 of a-z, 0-9 and -, with no - at an end or doubled";
+        Err(self.problem(rule))
     }
 
     /// What is wrong with this URL. With user information it is not repeated: that holds a
@@ -399,7 +402,7 @@ mod tests {
         );
         check_refused(
             "--key k --gateway A/B",
-            r#"--gateway "A/B": is no identifier: 2 to 36 of a-z, 0-9 and -"#,
+            r#"--gateway "A/B": is no identifier: 2 to 36 of a-z, 0-9 and -, with no - at an end or doubled"#,
         );
         check_refused(
             "--key k --allow-host a/b",
@@ -483,7 +486,7 @@ mod tests {
         }
         check_refused(
             "--key k --gateway=",
-            r#"--gateway "": is no identifier: 2 to 36 of a-z, 0-9 and -"#,
+            r#"--gateway "": is no identifier: 2 to 36 of a-z, 0-9 and -, with no - at an end or doubled"#,
         );
     }
 
@@ -511,7 +514,7 @@ mod tests {
         assert_eq!(from_variable.exclude, expected);
         check_refused(
             "--key k --exclude A",
-            r#"--exclude "A": is no identifier: 2 to 36 of a-z, 0-9 and -"#,
+            r#"--exclude "A": is no identifier: 2 to 36 of a-z, 0-9 and -, with no - at an end or doubled"#,
         );
         check_refused(
             "--key k --gateway gw-1 --exclude gw-1",

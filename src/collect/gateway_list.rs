@@ -57,8 +57,11 @@ pub struct GatewayList {
     tried: Option<Instant>,
     /// When the next try is due.
     next: Instant,
-    /// How long it took to obtain the list; `MAX` after a try that was cut off.
+    /// How long it took to obtain the list. After a try that was cut off, `MAX` and zero in turn:
+    /// last with all the time that the stats leave, or first with half of the time.
     time: Duration,
+    /// How long the tries took since it was last obtained.
+    spent: Duration,
     /// What was read of a list that is not whole yet.
     pages: Option<ListPages>,
     /// The gateways named on the command line whose registration is still to be read.
@@ -88,6 +91,7 @@ impl GatewayList {
             tried: None,
             next: Instant::now(),
             time: Duration::ZERO,
+            spent: Duration::ZERO,
             pages: None,
             unread,
         }
@@ -140,16 +144,25 @@ impl GatewayList {
             None => self.read_registrations(client, server, deadline),
         };
         let ended = Instant::now();
+        self.spent += ended - start;
         let is_cut = deadline.saturating_duration_since(ended) < CUT_MARGIN;
         self.error = result.err().map(Arc::new);
         self.tried = Some(ended);
         match &self.error {
             // The next collection continues.
-            Some(_) if is_cut => (self.tried, self.time) = (None, Duration::MAX),
+            Some(_) if is_cut => {
+                let was_last = self.time == Duration::MAX;
+                let time = if was_last {
+                    Duration::ZERO
+                } else {
+                    Duration::MAX
+                };
+                (self.tried, self.time) = (None, time);
+            }
             Some(_) => self.next = ended + self.retry_after,
             None => {
                 self.next = start + self.ttl;
-                self.time = ended - start;
+                self.time = std::mem::take(&mut self.spent);
                 self.obtained_at = Some(at);
             }
         }

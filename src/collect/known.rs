@@ -140,14 +140,16 @@ impl Known {
     }
 
     /// The gateways to ask for in this scrape, and how many there are in all. Those that were never
-    /// asked for come first: an earlier scrape had no time for them.
+    /// asked for come first, then those of which nothing was heard for longest: a scrape may have
+    /// no time for all.
     pub(super) fn missing(&self, scrape: &Scrape) -> (Vec<Target>, usize) {
         let state = self.state();
         let all = state.gateways.iter();
         let missing = all.filter(|watched| watched.fetched_for(scrape).is_none());
-        let (new, old): (Vec<_>, Vec<_>) = missing.partition(|watched| watched.fetched.is_none());
+        let mut missing: Vec<&Watched> = missing.collect();
+        missing.sort_by_key(|watched| watched.fetched.as_ref().map(|fetched| fetched.ended));
         let target = |watched: &Watched| Target::new(watched.gateway.clone(), watched.home.clone());
-        let targets = new.into_iter().chain(old).map(target).collect();
+        let targets = missing.into_iter().map(target).collect();
         (targets, state.gateways.len())
     }
 

@@ -72,6 +72,10 @@ impl StateReader {
             let shares = candidates.len() - index;
             self.ask(cluster, wanted.collect(), shares, client, scrape);
         }
+        for home in homes_beyond(&candidates, &targets) {
+            let wanted = targets.iter_mut().filter(|t| t.is_wanted_at_home(&home));
+            self.ask(&home, wanted.collect(), 1, client, scrape);
+        }
         for target in targets {
             self.conclude(target, scrape.now);
         }
@@ -140,6 +144,18 @@ impl StateReader {
     }
 }
 
+/// The clusters of registrations that are not candidates: there are more of them than are searched.
+fn homes_beyond(candidates: &[Cluster], targets: &[Target]) -> Vec<Cluster> {
+    let mut homes: Vec<Cluster> = Vec::new();
+    for target in targets {
+        let home = &target.home.cluster;
+        if !candidates.contains(home) && !homes.contains(home) {
+            homes.push(home.clone());
+        }
+    }
+    homes
+}
+
 /// The clusters to ask first, each with the number of its gateways.
 fn first_clusters(targets: &[Target]) -> Vec<(usize, Cluster)> {
     let mut clusters: Vec<(usize, Cluster)> = Vec::new();
@@ -151,4 +167,19 @@ fn first_clusters(targets: &[Target]) -> Vec<(usize, Cluster)> {
         }
     }
     clusters
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collect::clusters::Home;
+    use crate::examples::{cluster, gateway};
+
+    #[test]
+    fn homes_beyond_the_candidates_are_found_once_each() {
+        let at = |host| Target::new(gateway("gw-1"), Arc::new(Home::of(cluster(host))));
+        let targets = ["a", "b", "c", "b"].map(at);
+        let beyond = homes_beyond(&[cluster("a")], &targets);
+        assert_eq!(beyond, [cluster("b"), cluster("c")]);
+    }
 }

@@ -188,7 +188,7 @@ impl StatsReader<'_> {
             self.read_batches(left);
             return self.read_batches(right);
         };
-        target.leave_out(self.cluster, None, self.now + ALONE_TTL);
+        target.leave_out(self.cluster, None, true, self.now + ALONE_TTL);
         self.progress.alone += usize::from(self.read_alone(target));
         if self.progress.alone >= SUSPICIOUS_GATEWAYS && !self.progress.is_any_batch_readable {
             self.limit_batches(1);
@@ -197,6 +197,7 @@ impl StatsReader<'_> {
 
     /// Asks for one gateway, if anything may still be asked; says whether it could be read.
     fn read_alone(&mut self, target: &mut Target) -> bool {
+        let was_asked = self.progress.halted.is_none();
         let outcome = match &self.progress.halted {
             Some(error) => Err(error.clone()),
             None => self.single_call(target.id()),
@@ -205,7 +206,8 @@ impl StatsReader<'_> {
         match &outcome {
             Ok(_) => target.end_refusal(self.cluster),
             Err(error) if is_refusal(error) => {
-                target.leave_out(self.cluster, Some(error.clone()), self.now + REFUSAL_TTL);
+                let until = self.now + REFUSAL_TTL;
+                target.leave_out(self.cluster, Some(error.clone()), was_asked, until);
             }
             Err(_) => {}
         }

@@ -49,6 +49,8 @@ pub struct LeftOut {
     pub until: Instant,
     /// Why the single call cannot read it either; none where it can.
     pub refusal: Option<Arc<FetchError>>,
+    /// Whether it was asked for itself, and not refused because the key can read none.
+    was_asked: bool,
 }
 
 impl Memory {
@@ -87,7 +89,10 @@ impl Target {
         let is_recent = |denial: &Denial| now.saturating_duration_since(denial.at) < DENIAL_TTL;
         self.memory.denials.retain(is_recent);
         let left_out = &mut self.memory.left_out;
-        left_out.retain(|left_out| left_out.refusal.is_some() || now < left_out.until);
+        left_out.retain(|left_out| {
+            let is_own_refusal = left_out.was_asked && left_out.refusal.is_some();
+            is_own_refusal || now < left_out.until
+        });
     }
 
     /// Whether and why it is left out of the batches of this cluster.
@@ -100,6 +105,7 @@ impl Target {
         &mut self,
         cluster: &Cluster,
         refusal: Option<Arc<FetchError>>,
+        was_asked: bool,
         until: Instant,
     ) {
         let left_out = &mut self.memory.left_out;
@@ -108,6 +114,7 @@ impl Target {
             cluster: cluster.clone(),
             until,
             refusal,
+            was_asked,
         });
     }
 
@@ -132,6 +139,11 @@ impl Target {
             && !is_refused
             && self.first() != cluster
             && (self.home.cluster == *cluster || !self.memory.is_denied(cluster))
+    }
+
+    /// The same for this cluster, if it is that of the registration.
+    pub fn is_wanted_at_home(&self, cluster: &Cluster) -> bool {
+        self.home.cluster == *cluster && self.is_wanted_at(cluster)
     }
 
     /// It is connected at this cluster.
@@ -184,7 +196,8 @@ impl Target {
             return None;
         }
         if let Some(error) = &home.error {
-            return Some((home.host.clone(), Err(error.clone())));
+            let is_certain = error.reason != Reason::Budget;
+            return is_certain.then(|| (home.host.clone(), Err(error.clone())));
         }
         let denials = self.memory.denials.iter();
         let with_stats = denials.filter_map(|denial| Some((denial, denial.stats.as_ref()?)));
@@ -243,6 +256,30 @@ mod tests {
         target.found(&cluster("eu1"));
         assert_eq!(*target.first(), cluster("eu1"));
         assert!(target.memory.is_empty());
+    }
+
+    #[test]
+    fn a_registration_that_the_scrape_had_no_time_for_makes_nothing_certain() {
+        for (reason, is_certain) in [(Reason::Budget, false), (Reason::ServerError, true)] {
+            let error = Some(Arc::new(FetchError::new(reason, "")));
+            let home = Home::of(cluster("eu1"));
+            let mut target = Target::new(gateway("gw-1"), Arc::new(Home { error, ..home }));
+            target.denied(&cluster("eu1"), None, Instant::now());
+            assert_eq!(target.verdict(&[]).is_some(), is_certain, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_gateway_that_was_asked_for_itself_stays_out_of_batches_after_its_refusal() {
+        let (eu1, start) = (cluster("eu1"), Instant::now());
+        for was_asked in [true, false] {
+            let mut target = target("eu1");
+            let refusal = Some(Arc::new(FetchError::new(Reason::Forbidden, "")));
+            target.leave_out(&eu1, refusal, was_asked, start);
+            let memory = std::mem::take(&mut target.memory);
+            target.remember(memory, start + Duration::from_secs(1));
+            assert_eq!(target.left_out(&eu1).is_some(), was_asked);
+        }
     }
 
     #[test]

@@ -188,7 +188,10 @@ impl Client {
                 result => return result,
             }
         }
-        let result = ask(&older);
+        let mut result = ask(&older);
+        for stats in result.iter_mut().flat_map(BTreeMap::values_mut) {
+            stats.unreadable.push("tx_acknowledgment_count");
+        }
         if !is_old {
             self.old_servers.insert(base.host.clone(), Instant::now());
         }

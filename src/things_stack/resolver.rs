@@ -27,7 +27,7 @@ type Addresses = BTreeMap<String, (Instant, ResolvedSocketAddrs)>;
 pub struct CachingResolver(Arc<Mutex<Addresses>>);
 
 impl CachingResolver {
-    /// The next request to any host looks its name up again. There are three clusters at most,
+    /// The next request to any host looks its name up again. There are few clusters,
     /// and behind a proxy the name that matters is the proxy's, so all are forgotten at once.
     pub fn forget(&self) {
         self.addresses().clear();

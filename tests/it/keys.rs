@@ -257,6 +257,28 @@ fn check_batches_after(refusal: Misbehaviour) {
     assert_eq!(calls(&fake), [0, 1, 0], "{exporter}");
 }
 
+#[test]
+fn a_fleet_that_does_not_fit_into_a_scrape_is_read_in_turn() {
+    let fake = Fake::start(Fleet::generated(12));
+    fake.script(Endpoint::StatsBatch, Misbehaviour::status(501));
+    let slow = Misbehaviour::Delay(Duration::from_millis(300));
+    fake.script(Endpoint::Stats, slow);
+    let exporter = start(&fake, &Key::user(), &[]);
+    let mut seen = std::collections::BTreeSet::new();
+    let in_haste = [("X-Prometheus-Scrape-Timeout-Seconds", "2.7")];
+    for round in 0..7 {
+        let scrape = exporter.scrape_with_headers(&in_haste);
+        let connected = scrape.all("ttn_gateway_connected");
+        assert!(connected.len() < 12, "all fit into one scrape\n{exporter}");
+        // By then each has been read once.
+        if round >= 3 {
+            seen.extend(connected.iter().map(|sample| sample.labels.clone()));
+        }
+        thread::sleep(REFRESH);
+    }
+    assert_eq!(seen.len(), 12, "{seen:?}\n{exporter}");
+}
+
 /// Its rights are not those of a key, and what its owner may do in the whole network is not all.
 #[test]
 fn an_access_token_is_not_said_to_lack_a_right() {

@@ -123,6 +123,25 @@ fn twenty_slow_registrations_are_read_over_some_scrapes() {
     assert!((20..=28).contains(&requests), "{requests}\n{exporter}");
 }
 
+/// Reading them takes more than half of a scrape, and was done in two pieces at first.
+#[test]
+fn slow_registrations_cost_no_scrape_when_they_are_renewed() {
+    let fake = Fake::start(Fleet::generated(8));
+    let delay = Misbehaviour::Delay(Duration::from_millis(300));
+    fake.script(Endpoint::Gateway, delay);
+    let ids: Vec<String> = (1..=8).map(|number| format!("gw-{number:05}")).collect();
+    let setup = Setup::against(&fake).args(["--list-ttl", "0.5", "--ttl", "0.1"]);
+    let arguments = ids.iter().flat_map(|id| ["--gateway", id]);
+    let exporter = setup.args(arguments).start();
+    scrape_until(&exporter, "4.5", |scrape| scrape.value("ttn_up") == 1.0);
+    for _ in 0..3 {
+        thread::sleep(Duration::from_millis(600));
+        scrape_for(&exporter, "4.5").assert_value("ttn_up", 1.0);
+    }
+    let requests = fake.count(Endpoint::Gateway);
+    assert!(requests >= 4 * 8, "{requests} are no renewals\n{exporter}");
+}
+
 #[test]
 fn a_list_without_its_total_is_an_error_and_the_list_at_hand_stays() {
     for nobody in [

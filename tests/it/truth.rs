@@ -300,6 +300,8 @@ fn an_older_server_is_asked_without_the_fields_that_it_does_not_know() {
         let scrape = exporter.scrape();
         scrape.assert_value("ttn_up", 1.0);
         assert_eq!(scrape.all("ttn_gateway_connected").len(), 100, "{scrape}");
+        let acknowledgments = scrape.all("ttn_gateway_tx_acknowledgments_total");
+        assert!(acknowledgments.is_empty(), "nobody said 0: {scrape}");
         assert_eq!(scrape.reasons(), []);
         thread::sleep(REFRESH);
     }
