@@ -139,17 +139,20 @@ impl Known {
         });
     }
 
-    /// The gateways to ask for in this scrape, and how many there are in all. Those that were never
-    /// asked for come first, then those of which nothing was heard for longest: a scrape may have
-    /// no time for all.
+    /// The gateways to ask for in this scrape, and how many there are in all. A scrape may have no
+    /// time for all of them, so it begins with the first one that was never asked for, or else of
+    /// which nothing was heard for longest, and goes around from there.
     pub(super) fn missing(&self, scrape: &Scrape) -> (Vec<Target>, usize) {
         let state = self.state();
         let all = state.gateways.iter();
         let missing = all.filter(|watched| watched.fetched_for(scrape).is_none());
-        let mut missing: Vec<&Watched> = missing.collect();
-        missing.sort_by_key(|watched| watched.fetched.as_ref().map(|fetched| fetched.ended));
-        let target = |watched: &Watched| Target::new(watched.gateway.clone(), watched.home.clone());
-        let targets = missing.into_iter().map(target).collect();
+        let missing: Vec<&Watched> = missing.collect();
+        let heard = |at: &usize| missing[*at].fetched.as_ref().map(|fetched| fetched.ended);
+        let oldest = (0..missing.len()).min_by_key(heard).unwrap_or(0);
+        let (later, first) = missing.split_at(oldest);
+        let target =
+            |watched: &&Watched| Target::new(watched.gateway.clone(), watched.home.clone());
+        let targets = first.iter().chain(later).map(target).collect();
         (targets, state.gateways.len())
     }
 

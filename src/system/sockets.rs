@@ -1,6 +1,5 @@
 //! Where the metrics are served: `--listen` to listening sockets.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::AsRawFd;
@@ -26,9 +25,8 @@ pub fn bind(address: &str, port: u16) -> io::Result<Vec<TcpListener>> {
         ],
         _ => (address, port).to_socket_addrs()?.collect(),
     };
-    // /etc/hosts may have the same address on two lines.
-    let mut seen = BTreeSet::new();
-    addresses.retain(|address| seen.insert(*address));
+    // /etc/hosts may have the same address on several lines, one after the other.
+    addresses.dedup();
     // A port that is free at the first address can be in use at the next one.
     let retries = if port == 0 { FREE_PORT_TRIES } else { 0 };
     for _ in 0..retries {
