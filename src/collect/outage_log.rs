@@ -83,7 +83,8 @@ fn outages_of(collection: &Snapshot) -> BTreeMap<(String, Reason), Outage<'_>> {
     outages
 }
 
-/// An API that hangs is met as a timeout or as a want of time, depending on the scrape: that is one outage.
+/// An API that hangs is met as a timeout or as a want of time, depending on the scrape: that is one
+/// outage.
 fn kind(error: &FetchError) -> Reason {
     match error.reason {
         Reason::Budget => Reason::Timeout,

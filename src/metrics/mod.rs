@@ -90,6 +90,7 @@ mod tests {
 
     use super::*;
     use crate::error::{FetchError, Reason};
+    use crate::examples;
     use crate::exposition_parser;
     use crate::metrics::exporter::{COUNTER_ROWS, PROCESS_ROWS};
     use crate::metrics::text_format::Metric;
@@ -158,14 +159,8 @@ mod tests {
 
     fn collection(gateways: Vec<GatewayReport>) -> Snapshot {
         Snapshot {
-            gateways,
-            list_error: None,
-            list_obtained_at: None,
-            is_api_up: true,
-            key: None,
-            warnings: Vec::new(),
-            at: UNIX_EPOCH,
             duration: Duration::from_micros(123_450),
+            ..examples::snapshot(gateways)
         }
     }
 

@@ -212,6 +212,7 @@ mod tests {
 
     use super::*;
     use crate::error::{FetchError, Reason};
+    use crate::examples;
     use crate::model::{ConnectionStats, Gateway, GatewayReport, Outcome};
     use crate::things_stack::BaseUrl;
 
@@ -235,14 +236,9 @@ mod tests {
             outcome,
         };
         Snapshot {
-            gateways: outcomes.into_iter().enumerate().map(report).collect(),
-            list_error: None,
-            list_obtained_at: None,
-            is_api_up: true,
-            key: None,
-            warnings: Vec::new(),
             at: now(),
             duration: Duration::from_millis(212),
+            ..examples::snapshot(outcomes.into_iter().enumerate().map(report).collect())
         }
     }
 

@@ -4,7 +4,7 @@
 //! Tests only; `FUZZ_SECONDS` prolongs them.
 
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -276,14 +276,8 @@ fn check_collection((mut gateways, duration): (Vec<GatewayReport>, Duration)) {
         Arc::make_mut(&mut report.gateway).gateway_id = format!("gateway-{number}");
     }
     let collection = Snapshot {
-        gateways,
-        list_error: None,
-        list_obtained_at: None,
-        is_api_up: true,
-        key: None,
-        warnings: Vec::new(),
-        at: UNIX_EPOCH,
         duration,
+        ..crate::examples::snapshot(gateways)
     };
     let text = String::from_utf8(render_gateways(&collection)).expect("UTF-8");
     let families = exposition_parser::parse(&text).expect("what was written is valid");
