@@ -48,110 +48,73 @@ pub enum Reason {
     Internal,
 }
 
+/// Each reason, in the order of declaration, with the value of the label `reason`, with what
+/// happened, as the status page says it after "because", and with what the operator can do.
+#[rustfmt::skip]
+const REASONS: [(Reason, &str, &str, &str); 19] = [
+    (Reason::Dns, "dns", "the name of the API's host has no address",
+        "Check this machine's name servers and the host name of --server."),
+    (Reason::Connect, "connect", "the API cannot be reached",
+        "Check this machine's network, its firewall and HTTPS_PROXY."),
+    (Reason::Tls, "tls", "no secure connection to the API comes about",
+        "Check this machine's clock; for a private authority use --ca-file."),
+    (Reason::Timeout, "timeout", "the API did not answer in time",
+        "The API or the link to it is slow; --timeout allows more time."),
+    (Reason::ConnectionLost, "connection_lost", "the connection broke before the answer was whole",
+        "The API or something in between ended the connection."),
+    (Reason::Unauthorized, "unauthorized", "the API does not accept the API key",
+        "Make a new one in the console, under API keys of its owner, and give it to this exporter; \
+         a service or container has to be restarted."),
+    (Reason::Forbidden, "forbidden", "the API key lacks a right",
+        "Grant it in the console, under API keys, and to the key's owner as a collaborator."),
+    (Reason::NotFound, "not_found", "the API does not know what was asked for",
+        "Check --server, --gateway and that the server is up to date."),
+    (Reason::RateLimited, "rate_limited", "the rate limit of the API is used up",
+        "Scrape less often, or raise --ttl."),
+    (Reason::ClientError, "client_error", "the API refused the request",
+        "The server refuses the request; see the log for its words."),
+    (Reason::ServerError, "server_error", "the API has a failure",
+        "The API has a failure; it is tried again by itself."),
+    (Reason::Redirect, "redirect", "the API redirects to another address",
+        "Set --server to the address that the server redirects to."),
+    (Reason::TooLarge, "too_large", "the answer is too long to be true",
+        "Something else than The Things Stack answers at this address."),
+    (Reason::NotJson, "not_json", "the answer is not JSON",
+        "Something else than The Things Stack answers at this address."),
+    (Reason::Shape, "shape", "the answer is not of the API's form",
+        "Check that The Things Stack answers at this address, and whose API key it is."),
+    (Reason::Field, "field", "a field has an unexpected form",
+        "Please report it: the API has a form that is not known yet."),
+    (Reason::UnknownHost, "unknown_host", "the API key must not be sent to its cluster",
+        "Allow it only if that host is yours."),
+    (Reason::Budget, "budget", "the time of the scrape was used up",
+        "Raise scrape_timeout in Prometheus, or --ttl."),
+    (Reason::Internal, "internal", "this exporter has a defect",
+        "Please report it with the log line."),
+];
+
 impl Reason {
-    /// Every reason, in the order of declaration: `ALL[r as usize] == r`.
-    pub const ALL: [Reason; 19] = [
-        Reason::Dns,
-        Reason::Connect,
-        Reason::Tls,
-        Reason::Timeout,
-        Reason::ConnectionLost,
-        Reason::Unauthorized,
-        Reason::Forbidden,
-        Reason::NotFound,
-        Reason::RateLimited,
-        Reason::ClientError,
-        Reason::ServerError,
-        Reason::Redirect,
-        Reason::TooLarge,
-        Reason::NotJson,
-        Reason::Shape,
-        Reason::Field,
-        Reason::UnknownHost,
-        Reason::Budget,
-        Reason::Internal,
-    ];
+    /// How many there are: `reason as usize` is less.
+    pub const COUNT: usize = REASONS.len();
+
+    /// Every reason, in the order of declaration.
+    pub fn all() -> impl Iterator<Item = Reason> {
+        REASONS.into_iter().map(|(reason, ..)| reason)
+    }
 
     /// The value of the label `reason`.
     pub fn label(self) -> &'static str {
-        match self {
-            Reason::Dns => "dns",
-            Reason::Connect => "connect",
-            Reason::Tls => "tls",
-            Reason::Timeout => "timeout",
-            Reason::ConnectionLost => "connection_lost",
-            Reason::Unauthorized => "unauthorized",
-            Reason::Forbidden => "forbidden",
-            Reason::NotFound => "not_found",
-            Reason::RateLimited => "rate_limited",
-            Reason::ClientError => "client_error",
-            Reason::ServerError => "server_error",
-            Reason::Redirect => "redirect",
-            Reason::TooLarge => "too_large",
-            Reason::NotJson => "not_json",
-            Reason::Shape => "shape",
-            Reason::Field => "field",
-            Reason::UnknownHost => "unknown_host",
-            Reason::Budget => "budget",
-            Reason::Internal => "internal",
-        }
+        REASONS[self as usize].1
     }
 
     /// What happened, as the status page says it after "because".
     pub fn words(self) -> &'static str {
-        match self {
-            Reason::Dns => "the name of the API's host has no address",
-            Reason::Connect => "the API cannot be reached",
-            Reason::Tls => "no secure connection to the API comes about",
-            Reason::Timeout => "the API did not answer in time",
-            Reason::ConnectionLost => "the connection broke before the answer was whole",
-            Reason::Unauthorized => "the API does not accept the API key",
-            Reason::Forbidden => "the API key lacks a right",
-            Reason::NotFound => "the API does not know what was asked for",
-            Reason::RateLimited => "the rate limit of the API is used up",
-            Reason::ClientError => "the API refused the request",
-            Reason::ServerError => "the API has a failure",
-            Reason::Redirect => "the API redirects to another address",
-            Reason::TooLarge => "the answer is too long to be true",
-            Reason::NotJson => "the answer is not JSON",
-            Reason::Shape => "the answer is not of the API's form",
-            Reason::Field => "a field has an unexpected form",
-            Reason::UnknownHost => "the API key must not be sent to its cluster",
-            Reason::Budget => "the time of the scrape was used up",
-            Reason::Internal => "this exporter has a defect",
-        }
+        REASONS[self as usize].2
     }
 
     /// What the operator can do about it: one sentence for the status page and the README.
     pub fn advice(self) -> &'static str {
-        match self {
-            Reason::Dns => "Check this machine's name servers and the host name of --server.",
-            Reason::Connect => "Check this machine's network, its firewall and HTTPS_PROXY.",
-            Reason::Tls => "Check this machine's clock; for a private authority use --ca-file.",
-            Reason::Timeout => "The API or the link to it is slow; --timeout allows more time.",
-            Reason::ConnectionLost => "The API or something in between ended the connection.",
-            Reason::Unauthorized => {
-                "Make a new one in the console, under API keys of its owner, and give it to this \
-                 exporter; a service or container has to be restarted."
-            }
-            Reason::Forbidden => {
-                "Grant it in the console, under API keys, and to the key's owner as a collaborator."
-            }
-            Reason::NotFound => "Check --server, --gateway and that the server is up to date.",
-            Reason::RateLimited => "Scrape less often, or raise --ttl.",
-            Reason::ClientError => "The server refuses the request; see the log for its words.",
-            Reason::ServerError => "The API has a failure; it is tried again by itself.",
-            Reason::Redirect => "Set --server to the address that the server redirects to.",
-            Reason::TooLarge => "Something else than The Things Stack answers at this address.",
-            Reason::NotJson => "Something else than The Things Stack answers at this address.",
-            Reason::Shape => {
-                "Check that The Things Stack answers at this address, and whose API key it is."
-            }
-            Reason::Field => "Please report it: the API has a form that is not known yet.",
-            Reason::UnknownHost => "Allow it only if that host is yours.",
-            Reason::Budget => "Raise scrape_timeout in Prometheus, or --ttl.",
-            Reason::Internal => "Please report it with the log line.",
-        }
+        REASONS[self as usize].3
     }
 }
 
@@ -196,9 +159,9 @@ mod tests {
 
     #[test]
     fn every_reason_stands_at_its_own_index_and_has_its_own_label() {
-        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+        for (index, reason) in Reason::all().enumerate() {
             assert_eq!(reason as usize, index);
-            let same = Reason::ALL.iter().filter(|r| r.label() == reason.label());
+            let same = Reason::all().filter(|other| other.label() == reason.label());
             assert_eq!(same.count(), 1, "{}", reason.label());
         }
     }

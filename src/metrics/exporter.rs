@@ -5,7 +5,7 @@
 //! beforehand is there from the start, at 0: a rate needs a point before the first event.
 
 use crate::error::Reason;
-use crate::metrics::text_format::{Family, Label, Row, counter, gauge, summary, write_rows};
+use crate::metrics::text_format::{Family, Label, NONE, Row, row, write_rows};
 use crate::model::{Counters, Endpoint, RateLimit};
 use crate::system::Process;
 
@@ -18,95 +18,46 @@ pub fn render_exporter(counters: &Counters, process: &Process) -> Vec<u8> {
     output
 }
 
+#[rustfmt::skip]
 pub const COUNTER_ROWS: [Row<Counters>; 8] = [
-    counter(
-        "ttn_exporter_errors_total",
-        "Pieces of information that could not be obtained, by reason",
-        errors,
-    )
-    .with(&["reason"]),
-    counter(
-        "ttn_exporter_api_requests_total",
-        "Requests to the API by HTTP status; the code is \"error\" where no answer came",
-        requests,
-    )
-    .with(&["endpoint", "code"]),
-    summary(
-        "ttn_exporter_api_request_duration_seconds",
-        "Time from sending a request to the API to the last byte of its answer",
-        request_durations,
-    )
-    .with(&["endpoint"]),
-    gauge(
-        "ttn_exporter_api_rate_limit_requests",
-        "Requests that the server allows in a period, as it last said",
-        |family, counters| rate_limits(family, counters, |limit| limit.limit),
-    )
-    .with(&["cluster"]),
-    gauge(
-        "ttn_exporter_api_rate_limit_available_requests",
-        "Requests that the server still allows in this period, as it last said",
-        |family, counters| rate_limits(family, counters, |limit| limit.available),
-    )
-    .with(&["cluster"]),
-    counter(
-        "ttn_exporter_cache_hits_total",
-        "Gateways whose stats were served from memory",
-        |family, counters| family.sample(&[], counters.cache_hits),
-    ),
-    counter(
-        "ttn_exporter_cache_misses_total",
-        "Gateways whose stats had to be fetched",
-        |family, counters| family.sample(&[], counters.cache_misses),
-    ),
-    gauge(
-        "ttn_exporter_build_info",
-        "What this exporter was built from and for; always 1",
-        build_info,
-    )
-    .with(&["version", "revision", "target"]),
+    row("counter", "ttn_exporter_errors_total", &["reason"], "Pieces of information that could not be obtained, by reason",
+        errors),
+    row("counter", "ttn_exporter_api_requests_total", &["endpoint", "code"], "Requests to the API by HTTP status; the code is \"error\" where no answer came",
+        requests),
+    row("summary", "ttn_exporter_api_request_duration_seconds", &["endpoint"], "Time from sending a request to the API to the last byte of its answer",
+        request_durations),
+    row("gauge", "ttn_exporter_api_rate_limit_requests", &["cluster"], "Requests that the server allows in a period, as it last said",
+        |family, counters| rate_limits(family, counters, |limit| limit.limit)),
+    row("gauge", "ttn_exporter_api_rate_limit_available_requests", &["cluster"], "Requests that the server still allows in this period, as it last said",
+        |family, counters| rate_limits(family, counters, |limit| limit.available)),
+    row("counter", "ttn_exporter_cache_hits_total", NONE, "Gateways whose stats were served from memory",
+        |family, counters| family.sample(&[], counters.cache_hits)),
+    row("counter", "ttn_exporter_cache_misses_total", NONE, "Gateways whose stats had to be fetched",
+        |family, counters| family.sample(&[], counters.cache_misses)),
+    row("gauge", "ttn_exporter_build_info", &["version", "revision", "target"], "What this exporter was built from and for; always 1",
+        build_info),
 ];
 
+#[rustfmt::skip]
 pub const PROCESS_ROWS: [Row<Process>; 7] = [
-    counter(
-        "process_cpu_seconds_total",
-        "Processor time spent in user mode and in the kernel",
-        |family, process| family.value(process.cpu_time),
-    ),
-    gauge(
-        "process_resident_memory_bytes",
-        "Memory of the process that is in RAM",
-        |family, process| family.value(process.resident_memory_bytes),
-    ),
-    gauge(
-        "process_virtual_memory_bytes",
-        "Address space of the process",
-        |family, process| family.value(process.virtual_memory_bytes),
-    ),
-    gauge(
-        "process_open_fds",
-        "Open file descriptors",
-        |family, process| family.value(process.open_fds),
-    ),
-    gauge(
-        "process_max_fds",
-        "Most file descriptors that may be open at once",
-        |family, process| family.value(process.max_fds),
-    ),
-    gauge(
-        "process_threads",
-        "Threads of the process",
-        |family, process| family.value(process.threads),
-    ),
-    gauge(
-        "process_start_time_seconds",
-        "When the process started, since the Unix epoch",
-        |family, process| family.value(process.start_time),
-    ),
+    row("counter", "process_cpu_seconds_total", NONE, "Processor time spent in user mode and in the kernel",
+        |family, process| family.value(process.cpu_time)),
+    row("gauge", "process_resident_memory_bytes", NONE, "Memory of the process that is in RAM",
+        |family, process| family.value(process.resident_memory_bytes)),
+    row("gauge", "process_virtual_memory_bytes", NONE, "Address space of the process",
+        |family, process| family.value(process.virtual_memory_bytes)),
+    row("gauge", "process_open_fds", NONE, "Open file descriptors",
+        |family, process| family.value(process.open_fds)),
+    row("gauge", "process_max_fds", NONE, "Most file descriptors that may be open at once",
+        |family, process| family.value(process.max_fds)),
+    row("gauge", "process_threads", NONE, "Threads of the process",
+        |family, process| family.value(process.threads)),
+    row("gauge", "process_start_time_seconds", NONE, "When the process started, since the Unix epoch",
+        |family, process| family.value(process.start_time)),
 ];
 
 fn errors(family: &mut Family<'_>, counters: &Counters) {
-    for (reason, count) in Reason::ALL.into_iter().zip(counters.errors) {
+    for (reason, count) in Reason::all().zip(counters.errors) {
         family.sample(&[Label::Text(reason.label())], count);
     }
 }
@@ -162,7 +113,7 @@ mod tests {
         let text = render_exporter(&Counters::default(), &Process::default());
         let text = String::from_utf8(text).expect("UTF-8");
         exposition_parser::parse(&text).expect("it is valid");
-        for reason in Reason::ALL {
+        for reason in Reason::all() {
             let label = reason.label();
             let line = format!("\nttn_exporter_errors_total{{reason=\"{label}\"}} 0\n");
             assert!(text.contains(&line), "{line}");

@@ -12,56 +12,38 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// What is the same for every sample of a family.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
-    pub name: &'static str,
     /// The word after `# TYPE`: counter, gauge, or summary, which is without quantiles here.
     pub kind: &'static str,
-    pub help: &'static str,
+    pub name: &'static str,
     /// The names of the labels, in the order in which samples give their values. `gateway_id`
     /// comes before them in the metrics of a gateway and is not named here.
     pub labels: &'static [&'static str],
+    pub help: &'static str,
 }
 
-/// A family, and how its samples are written from a `T`.
+/// The labels of a metric that has none.
+pub const NONE: &[&str] = &[];
+
+/// A row of a catalogue: a family, and how its samples are written from a `T`.
 pub struct Row<T> {
     pub metric: Metric,
-    pub write: Write<T>,
+    pub write: fn(&mut Family<'_>, &T),
 }
 
-pub type Write<T> = fn(&mut Family<'_>, &T);
-
-pub const fn counter<T>(name: &'static str, help: &'static str, write: Write<T>) -> Row<T> {
-    row("counter", name, help, write)
-}
-
-pub const fn gauge<T>(name: &'static str, help: &'static str, write: Write<T>) -> Row<T> {
-    row("gauge", name, help, write)
-}
-
-pub const fn summary<T>(name: &'static str, help: &'static str, write: Write<T>) -> Row<T> {
-    row("summary", name, help, write)
-}
-
-const fn row<T>(
+pub const fn row<T>(
     kind: &'static str,
     name: &'static str,
+    labels: &'static [&'static str],
     help: &'static str,
-    write: Write<T>,
+    write: fn(&mut Family<'_>, &T),
 ) -> Row<T> {
     let metric = Metric {
-        name,
         kind,
+        name,
+        labels,
         help,
-        labels: &[],
     };
     Row { metric, write }
-}
-
-impl<T> Row<T> {
-    /// The same with these labels.
-    pub const fn with(mut self, labels: &'static [&'static str]) -> Row<T> {
-        self.metric.labels = labels;
-        self
-    }
 }
 
 /// Writes these families from `source`, one after the other.
@@ -85,9 +67,9 @@ pub struct Family<'output> {
     output: &'output mut Vec<u8>,
     metric: &'output Metric,
     gateway_id: Option<&'output str>,
-    /// What every sample begins with: the name and, of a gateway, `{gateway_id="`. Empty before
-    /// the first. Copied at once it makes writing the text a third faster.
-    beginning: Vec<u8>,
+    /// What all samples have before, between and after the values of their labels; empty before
+    /// the first sample. To copy it makes writing the text a third faster.
+    pieces: Vec<String>,
 }
 
 impl<'output> Family<'output> {
@@ -96,7 +78,7 @@ impl<'output> Family<'output> {
             output,
             metric,
             gateway_id: None,
-            beginning: Vec::new(),
+            pieces: Vec::new(),
         }
     }
 
@@ -104,15 +86,17 @@ impl<'output> Family<'output> {
     /// neither the decoder nor the flag lets anything else through, so it needs no escape: looking
     /// through it would be half of the work on labels.
     pub fn of_gateway(&mut self, gateway_id: &'output str) {
-        debug_assert!(!gateway_id.bytes().any(|byte| SPECIAL.contains(&byte)));
+        debug_assert!(!gateway_id.bytes().any(is_special));
         self.gateway_id = Some(gateway_id);
     }
 
     /// Writes one sample; `labels` has a value for each of the metric's labels.
     pub fn sample(&mut self, labels: &[Label<'_>], value: impl Into<Value>) {
-        self.begin();
-        self.output.extend_from_slice(&self.beginning);
-        self.finish(labels, value.into());
+        if self.pieces.is_empty() {
+            push_header(self.output, self.metric);
+            self.pieces = self.pieces_of("");
+        }
+        self.push_sample(labels, value.into());
     }
 
     /// Writes the one sample of a metric without labels, where there is a value.
@@ -122,70 +106,72 @@ impl<'output> Family<'output> {
         }
     }
 
-    /// Writes the two samples of a summary, which is of no gateway: everything observed, and how
-    /// often.
+    /// Writes the two samples of a summary: everything observed, and how often.
     pub fn summary(&mut self, labels: &[Label<'_>], sum: impl Into<Value>, count: u64) {
-        debug_assert!(self.metric.kind == "summary" && self.gateway_id.is_none());
-        self.begin();
-        for (suffix, value) in [("_sum", sum.into()), ("_count", count.into())] {
-            push_all(self.output, &[self.metric.name, suffix]);
-            self.finish(labels, value);
-        }
-    }
-
-    fn begin(&mut self) {
-        if self.beginning.is_empty() {
+        debug_assert_eq!(self.metric.kind, "summary");
+        if self.pieces.is_empty() {
             push_header(self.output, self.metric);
-            let label = self.gateway_id.map_or("", |_| "{gateway_id=\"");
-            push_all(&mut self.beginning, &[self.metric.name, label]);
+        }
+        for (suffix, value) in [("_sum", sum.into()), ("_count", count.into())] {
+            self.pieces = self.pieces_of(suffix);
+            self.push_sample(labels, value);
         }
     }
 
-    fn finish(&mut self, labels: &[Label<'_>], value: Value) {
-        self.push_labels(labels);
-        push_value(self.output, value);
-        self.output.push(b'\n');
+    /// `NAME{LABEL="`, then `",LABEL="` for each further label, then `"} `.
+    fn pieces_of(&self, suffix: &str) -> Vec<String> {
+        let id = self.gateway_id.map(|_| "gateway_id");
+        let mut piece = [self.metric.name, suffix].concat();
+        let (mut open, mut close) = ('{', " ");
+        let mut pieces = Vec::new();
+        for label in id.iter().chain(self.metric.labels) {
+            pieces.push(format!("{piece}{open}{label}=\""));
+            (piece, open, close) = ("\"".to_owned(), ',', "} ");
+        }
+        pieces.push(piece + close);
+        pieces
     }
 
-    fn push_labels(&mut self, values: &[Label<'_>]) {
-        debug_assert_eq!(self.metric.labels.len(), values.len());
-        let mut separator = "{";
+    fn push_sample(&mut self, labels: &[Label<'_>], value: Value) {
+        debug_assert_eq!(labels.len(), self.metric.labels.len());
+        let mut pieces = self.pieces.iter();
+        let mut push_piece = |output: &mut Vec<u8>| {
+            let piece = pieces.next().map_or("", String::as_str);
+            output.extend_from_slice(piece.as_bytes());
+        };
         if let Some(id) = self.gateway_id {
+            push_piece(self.output);
             self.output.extend_from_slice(id.as_bytes());
-            separator = "\",";
         }
-        for (name, value) in self.metric.labels.iter().zip(values) {
-            push_all(self.output, &[separator, name, "=\""]);
-            match *value {
-                Label::Text(text) => push_escaped(self.output, text, SPECIAL),
+        for label in labels {
+            push_piece(self.output);
+            match *label {
+                Label::Text(text) => push_escaped(self.output, text, is_special),
                 Label::Integer(number) => push_integer(self.output, number),
             }
-            separator = "\",";
         }
-        let end = if separator == "{" { " " } else { "\"} " };
-        push_all(self.output, &[end]);
+        push_piece(self.output);
+        push_value(self.output, value);
+        self.output.push(b'\n');
     }
 }
 
 fn push_header(output: &mut Vec<u8>, metric: &Metric) {
-    push_all(output, &["# HELP ", metric.name, " "]);
-    push_escaped(output, metric.help, b"\\\n");
-    push_all(output, &["\n# TYPE ", metric.name, " ", metric.kind, "\n"]);
+    let Metric { kind, name, .. } = metric;
+    output.extend_from_slice(format!("# HELP {name} ").as_bytes());
+    push_escaped(output, metric.help, |byte| byte != b'"' && is_special(byte));
+    output.extend_from_slice(format!("\n# TYPE {name} {kind}\n").as_bytes());
 }
 
-/// What is escaped in the value of a label.
-const SPECIAL: &[u8] = b"\\\n\"";
-
-fn push_all(output: &mut Vec<u8>, parts: &[&str]) {
-    for part in parts {
-        output.extend_from_slice(part.as_bytes());
-    }
+/// What is escaped in the value of a label; HELP keeps its quotes.
+fn is_special(byte: u8) -> bool {
+    matches!(byte, b'\\' | b'\n' | b'"')
 }
 
 /// Special bytes are ASCII, which no other character of UTF-8 contains.
-fn push_escaped(output: &mut Vec<u8>, text: &str, special: &[u8]) {
+fn push_escaped(output: &mut Vec<u8>, text: &str, is_special: impl Fn(u8) -> bool) {
     let mut rest = text.as_bytes();
-    while let Some(index) = rest.iter().position(|byte| special.contains(byte)) {
+    while let Some(index) = rest.iter().position(|byte| is_special(*byte)) {
         output.extend_from_slice(&rest[..index]);
         let letter = match rest[index] {
             b'\n' => b'n',

@@ -53,7 +53,7 @@ pub struct RateLimit {
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
     /// By `Reason as usize`.
-    pub errors: [u64; Reason::ALL.len()],
+    pub errors: [u64; Reason::COUNT],
     /// By endpoint and HTTP status; no status where no answer came. Bounded by the number
     /// of three-digit statuses.
     pub requests: BTreeMap<(Endpoint, Option<u16>), u64>,

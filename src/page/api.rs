@@ -177,7 +177,7 @@ fn rate_limits(counters: &Counters) -> String {
 
 /// Reasons are named as in the label `reason` of `ttn_exporter_errors_total`.
 fn since_start(counters: &Counters) -> String {
-    let reasons = Reason::ALL.into_iter().zip(counters.errors);
+    let reasons = Reason::all().zip(counters.errors);
     let mut reasons: Vec<_> = reasons.filter(|(_, count)| *count > 0).collect();
     reasons.sort_by_key(|(_, count)| Reverse(*count));
     let reasons = reasons.into_iter();
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn every_reason_is_told_with_what_to_do() {
-        for reason in Reason::ALL {
+        for reason in Reason::all() {
             let collection = collection(vec![unknown(reason), unknown(reason)]);
             let what = format!("of 2 gateways is unknown because {}.", reason.words());
             let advice = reason.advice().split(" --").next().unwrap_or_default();

@@ -347,7 +347,7 @@ mod tests {
             report("c", Ok(None)),
             &["Disconnected", "over 48 h, or never seen"],
         );
-        for reason in Reason::ALL {
+        for reason in Reason::all() {
             check(unknown("d", reason), &[">Unknown<", reason.words()]);
         }
     }
