@@ -68,6 +68,7 @@ pub struct ConnectionStats {
     pub downlink_count: u64,
     pub tx_acknowledgment_count: u64,
     pub round_trip_times: Option<RoundTripTimes>,
+    /// Each range of frequencies once.
     pub sub_bands: Vec<SubBand>,
     pub last_status: Option<GatewayStatus>,
     /// As the server sees it, IPv4 or IPv6.

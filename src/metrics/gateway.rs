@@ -129,17 +129,14 @@ fn connection_info(family: &mut Family<'_>, report: &GatewayReport) {
     }
 }
 
-/// A band that is named twice counts once: a series must not appear twice.
 fn sub_bands(family: &mut Family<'_>, report: &GatewayReport, value: fn(&SubBand) -> f64) {
-    let stats = report.live_stats();
-    let bands = stats.map_or(&[][..], |stats| &stats.sub_bands);
-    let range = |band: &SubBand| (band.min_frequency, band.max_frequency);
-    for (index, band) in bands.iter().enumerate() {
-        let (min, max) = range(band);
-        if !bands[..index].iter().any(|b| range(b) == (min, max)) {
-            let labels = [Label::Integer(min), Label::Integer(max)];
-            family.sample(&labels, value(band));
-        }
+    for band in report
+        .live_stats()
+        .into_iter()
+        .flat_map(|stats| &stats.sub_bands)
+    {
+        let range = [band.min_frequency, band.max_frequency];
+        family.sample(&range.map(Label::Integer), value(band));
     }
 }
 

@@ -199,7 +199,6 @@ mod tests {
             }),
             sub_bands: vec![
                 band(863_000_000, 865_000_000, 0.0031),
-                band(863_000_000, 865_000_000, 9.0),
                 band(0, u64::MAX, 0.0),
             ],
             last_status: Some(status),

@@ -171,14 +171,17 @@ fn places() -> impl Strategy<Value = Vec<Location>> {
 }
 
 fn sub_bands() -> impl Strategy<Value = Vec<SubBand>> {
-    let band = (0..3_u64, 0..2_u64, double(), double());
-    let band = band.prop_map(|(min, below, limit, used)| SubBand {
-        min_frequency: min,
-        max_frequency: u64::MAX - below,
-        downlink_utilization_limit: limit,
-        downlink_utilization: used,
-    });
-    vec(band, 0..5)
+    // The decoder keeps each range once.
+    let by_range = btree_map((0..3_u64, 0..2_u64), (double(), double()), 0..5);
+    by_range.prop_map(|by_range| {
+        let band = |((min, below), (limit, used))| SubBand {
+            min_frequency: min,
+            max_frequency: u64::MAX - below,
+            downlink_utilization_limit: limit,
+            downlink_utilization: used,
+        };
+        by_range.into_iter().map(band).collect()
+    })
 }
 
 fn status() -> impl Strategy<Value = Option<GatewayStatus>> {
