@@ -105,7 +105,7 @@ fn without_keys(line: &str, prefix: &str) -> String {
 }
 
 /// Of a value that may be as large as a whole answer.
-fn beginning_of(value: &impl Serialize) -> String {
+pub fn beginning_of(value: &impl Serialize) -> String {
     // The characters at four bytes each, and what shows that there are more.
     let mut bytes = [0; 4 * (MAX_EXAMPLE_CHARACTERS + 2)];
     let mut room = &mut bytes[..];

@@ -1,8 +1,6 @@
 //! The fields of one gateway, read from its JSON: which of them the exporter uses, how many
 //! elements it keeps of each, and what an error in one of them costs.
 
-use std::collections::BTreeMap;
-
 use serde_core::Serialize;
 
 use crate::model::{
@@ -18,24 +16,28 @@ const MAX_SUB_BANDS: usize = 32;
 const MAX_VERSIONS: usize = 16;
 const MAX_METRICS: usize = 64;
 
+/// The API's name of a field, such as `last_status.time`. Its key is the last word.
+type Name = &'static str;
+
 /// Reads the fields of one gateway and counts those of an unexpected form.
 pub struct Reader<'a> {
     gateway_id: &'a str,
     field_errors: &'a mut FieldErrors,
-    unreadable: Vec<&'static str>,
+    unreadable: Vec<Name>,
 }
 
 impl<'a> Reader<'a> {
     /// `ttn.lorawan.v3.Gateway`; `None` without a valid id.
-    pub fn gateway(object: Value<'_>, field_errors: &mut FieldErrors) -> Option<Gateway> {
+    pub fn gateway(element: Value<'_>, field_errors: &mut FieldErrors) -> Option<Gateway> {
         let mut reader = Reader::new("", field_errors);
+        let object = reader.form("gateways", element, Value::as_object)?;
         let ids = reader.try_read(object, "ids", Value::as_object)?;
         let gateway_id = reader.try_read(ids, "ids.gateway_id", forms::gateway_id)?;
         if gateway_id.is_empty() {
             reader.wrong("ids.gateway_id", Value::default());
             return None;
         }
-        let mut reader = Reader::new(&gateway_id, field_errors);
+        reader.gateway_id = &gateway_id;
         Some(Gateway {
             eui: reader.read(ids, "ids.eui", forms::eui),
             name: reader.read(object, "name", forms::text),
@@ -82,10 +84,9 @@ impl<'a> Reader<'a> {
     }
 
     fn frequency_plan_ids(&mut self, object: Value<'_>) -> Vec<String> {
-        let field = "frequency_plan_ids";
-        let mut kept: Vec<String> = Vec::new();
-        for (_, element) in self.elements(object, field, MAX_FREQUENCY_PLANS) {
-            let plan = self.form(field, element, forms::text).unwrap_or_default();
+        let limit = MAX_FREQUENCY_PLANS;
+        let mut kept = Vec::new();
+        for (_, plan) in self.list(object, "frequency_plan_ids", limit, forms::text) {
             if !plan.is_empty() && !kept.contains(&plan) {
                 kept.push(plan);
             }
@@ -95,9 +96,8 @@ impl<'a> Reader<'a> {
 
     fn antennas(&mut self, object: Value<'_>) -> Vec<Location> {
         let field = "antennas.location";
-        let antennas = self.elements(object, "antennas", MAX_ANTENNAS);
-        let locations = antennas.filter_map(|(antenna, element)| {
-            let object = self.form("antennas", element, Value::as_object)?;
+        let antennas = self.list(object, "antennas", MAX_ANTENNAS, Value::as_object);
+        let locations = antennas.into_iter().filter_map(|(antenna, object)| {
             let location = self.try_read(object, field, Value::as_object)?;
             self.location(antenna, location, field, "registry")
         });
@@ -106,11 +106,10 @@ impl<'a> Reader<'a> {
 
     fn antenna_locations(&mut self, object: Value<'_>) -> Vec<Location> {
         let field = "last_status.antenna_locations";
-        let elements = self.elements(object, field, MAX_ANTENNAS);
-        let locations = elements.filter_map(|(antenna, element)| {
-            let location = self.form(field, element, Value::as_object)?;
-            self.location(antenna, location, field, "unknown")
-        });
+        let locations = self.list(object, field, MAX_ANTENNAS, Value::as_object);
+        let locations = locations.into_iter();
+        let locations =
+            locations.filter_map(|(n, place)| self.location(n, place, field, "unknown"));
         locations.collect()
     }
 
@@ -119,19 +118,17 @@ impl<'a> Reader<'a> {
         &mut self,
         antenna: usize,
         object: Value<'_>,
-        field: &'static str,
+        field: Name,
         usual_source: &str,
     ) -> Option<Location> {
         let mut part = |key, form| self.part(object, field, key, form);
         let latitude: f64 = part("latitude", forms::latitude)?;
-        let longitude: f64 = part("longitude", forms::longitude)?;
-        let altitude: f64 = part("altitude", forms::finite)?;
-        if latitude == 0.0 && longitude == 0.0 && altitude == 0.0 {
-            return None;
-        }
+        let longitude = part("longitude", forms::longitude)?;
+        let altitude = part("altitude", forms::finite)?;
         let source = self.part(object, field, "source", forms::source);
         let source = source.filter(|source| !source.is_empty());
-        Some(Location {
+        let is_set = (latitude, longitude, altitude) != (0.0, 0.0, 0.0);
+        is_set.then(|| Location {
             antenna,
             source: source.unwrap_or_else(|| usual_source.to_owned()),
             latitude,
@@ -152,17 +149,13 @@ impl<'a> Reader<'a> {
     }
 
     fn sub_bands(&mut self, object: Value<'_>) -> Vec<SubBand> {
-        let field = "sub_bands";
+        let limits = |band: &SubBand| (band.min_frequency, band.max_frequency);
         let mut kept: Vec<SubBand> = Vec::new();
-        for (_, element) in self.elements(object, field, MAX_SUB_BANDS) {
-            let object = self.form(field, element, Value::as_object);
-            let Some(band) = object.and_then(|object| self.sub_band(object)) else {
-                continue;
-            };
-            let limits = |band: &SubBand| (band.min_frequency, band.max_frequency);
-            if kept.iter().all(|other| limits(other) != limits(&band)) {
-                kept.push(band);
-            }
+        for (_, object) in self.list(object, "sub_bands", MAX_SUB_BANDS, Value::as_object) {
+            let band = self.sub_band(object);
+            let is_new = |band: &SubBand| kept.iter().all(|other| limits(other) != limits(band));
+            let band = band.filter(is_new);
+            kept.extend(band);
         }
         kept
     }
@@ -197,7 +190,7 @@ impl<'a> Reader<'a> {
         self.read(address, "gateway_remote_address.ip", forms::ip)
     }
 
-    fn moment(&mut self, object: Value<'_>, field: &'static str) -> Option<Timestamp> {
+    fn moment(&mut self, object: Value<'_>, field: Name) -> Option<Timestamp> {
         self.read(object, field, forms::moment)
     }
 
@@ -205,86 +198,75 @@ impl<'a> Reader<'a> {
     fn map<'v, T>(
         &mut self,
         object: Value<'v>,
-        field: &'static str,
+        field: Name,
         limit: usize,
         form: Form<'v, T>,
     ) -> Vec<(String, T)> {
         let map = self.read(object, field, Value::as_object);
-        // Sorted before the limit: the server's order may change. Of two with one name the last
-        // counts.
-        let members: BTreeMap<&str, Value> = map.members().collect();
-        let mut entries: Vec<(String, T)> = Vec::with_capacity(members.len().min(limit));
-        for (name, value) in members.into_iter().filter(|(_, value)| !value.is_null()) {
-            if entries.len() == limit {
-                self.wrong(field, "too many");
-                break;
-            }
-            if let Some(value) = self.form(field, value, form) {
-                entries.push((forms::cut(name), value));
-            }
+        let members = map.members().filter(|(_, value)| !value.is_null());
+        let mut members: Vec<(&str, Value)> = members.collect();
+        // Before the limit: the server's order may change.
+        members.sort_by_key(|(name, _)| *name);
+        if members.len() > limit {
+            self.wrong(field, "too many");
         }
+        let members = members.into_iter().take(limit);
+        let read = |(name, value)| Some((forms::cut(name), self.form(field, value, form)?));
+        let mut entries: Vec<(String, T)> = members.filter_map(read).collect();
         entries.dedup_by(|later, earlier| later.0 == earlier.0);
         entries
     }
 
     /// The elements of an array, each with its place.
-    fn elements<'v>(
+    fn list<'v, T>(
         &mut self,
         object: Value<'v>,
-        field: &'static str,
+        field: Name,
         limit: usize,
-    ) -> impl Iterator<Item = (usize, Value<'v>)> + use<'v> {
+        form: Form<'v, T>,
+    ) -> Vec<(usize, T)> {
         let array = self.read(object, field, Value::as_array);
         if array.elements().nth(limit).is_some() {
             self.wrong(field, "too many");
         }
         let elements = array.elements().enumerate().take(limit);
-        elements.filter(|(_, element)| !element.is_null())
+        let elements = elements.filter(|(_, element)| !element.is_null());
+        let read = elements.filter_map(|(n, element)| Some((n, self.form(field, element, form)?)));
+        read.collect()
     }
 
     /// Reads a field of the object: its default where it is absent or unreadable.
-    fn read<'v, T: Default>(
-        &mut self,
-        object: Value<'v>,
-        field: &'static str,
-        form: Form<'v, T>,
-    ) -> T {
+    fn read<'v, T: Default>(&mut self, object: Value<'v>, field: Name, form: Form<'v, T>) -> T {
         self.try_read(object, field, form).unwrap_or_default()
     }
 
     /// Reads a field of the object: its default where it is absent, nothing where it is
-    /// unreadable. Its key is the last word of its name.
+    /// unreadable.
     fn try_read<'v, T: Default>(
         &mut self,
         object: Value<'v>,
-        field: &'static str,
+        field: Name,
         form: Form<'v, T>,
     ) -> Option<T> {
-        let dot = field.bytes().rposition(|byte| byte == b'.');
-        let key = &field[dot.map_or(0, |dot| dot + 1)..];
-        self.part(object, field, key, form)
+        self.part(object, field, field, form)
     }
 
     /// Like `try_read`, for a part whose errors are counted under the name of the whole.
     fn part<'v, T: Default>(
         &mut self,
         object: Value<'v>,
-        field: &'static str,
+        field: Name,
         key: &str,
         form: Form<'v, T>,
     ) -> Option<T> {
-        match object.get(key).filter(|value| !value.is_null()) {
-            None => Some(T::default()),
-            Some(value) => self.form(field, value, form),
+        let value = object.get(key);
+        match value.is_null() {
+            true => Some(T::default()),
+            false => self.form(field, value, form),
         }
     }
 
-    fn form<'v, T>(
-        &mut self,
-        field: &'static str,
-        value: Value<'v>,
-        form: Form<'v, T>,
-    ) -> Option<T> {
+    fn form<'v, T>(&mut self, field: Name, value: Value<'v>, form: Form<'v, T>) -> Option<T> {
         let read = form(value);
         if read.is_none() {
             self.wrong(field, value);
@@ -292,7 +274,7 @@ impl<'a> Reader<'a> {
         read
     }
 
-    fn wrong(&mut self, field: &'static str, found: impl Serialize) {
+    fn wrong(&mut self, field: Name, found: impl Serialize) {
         self.field_errors.add(field, self.gateway_id, found);
         if !self.unreadable.contains(&field) {
             self.unreadable.push(field);

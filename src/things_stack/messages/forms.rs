@@ -113,9 +113,8 @@ mod tests {
     /// The JSON, and what the form makes of it; empty for nothing.
     #[track_caller]
     fn check<T: Debug>(form: fn(Value<'_>) -> Option<T>, json: &str, expected: &str) {
-        let mut row = Row::default();
-        let value = row.read(serde_json::from_str(json).expect("the test's own JSON"));
-        let made = form(value).map(|made| format!("{made:?}"));
+        let row = Row::read(json, 1).expect("the test's own JSON");
+        let made = form(row.value()).map(|made| format!("{made:?}"));
         assert_eq!(made.unwrap_or_default(), expected, "{json}");
     }
 

@@ -4,73 +4,54 @@
 
 use std::time::Duration;
 
-use crate::model::Timestamp;
+use crate::model::{Timestamp, day_number};
 
-/// January 1 of year 1 to January 1 of 1970, in days.
-const DAYS_BEFORE_EPOCH: i64 = 719_162;
-const DAYS_BEFORE_MONTH: [i64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
-/// Protobuf's own limit, about 10,000 years, has twelve digits.
-const MAX_DURATION_DIGITS: usize = 12;
+/// Protobuf's own limit of a duration, about 10,000 years, has as many.
+const MAX_DIGITS: usize = 12;
 
 /// Reads `2024-02-29T12:34:56.789Z`: no to nine fractional digits, and `Z` or `±hh:mm`.
 /// `None` for anything else, a day that its month does not have included, or a second 60: the
 /// API counts in Unix time.
 pub fn timestamp(text: &str) -> Option<Timestamp> {
     let (date_time, rest) = text.as_bytes().split_at_checked(19)?;
-    let signs = [4, 7, 10, 13, 16].map(|at| date_time[at].to_ascii_uppercase());
-    let day = days_since_epoch(
-        number(&date_time[..4])?,
-        number(&date_time[5..7])?,
-        number(&date_time[8..10])?,
-    );
-    let time = seconds_of(&date_time[11..13], &date_time[14..16])?;
-    let second = number(&date_time[17..]).filter(|second| *second < 60)?;
+    let signs = [4, 7, 10, 16].map(|at| date_time[at].to_ascii_uppercase());
+    let part = |from: usize, to: usize| number(&date_time[from..to]);
+    let day = day_number(part(0, 4)?, part(5, 7)?, part(8, 10)?)?;
+    let minute = day * 1_440 + minutes(&date_time[11..16])?;
+    let second = part(17, 19).filter(|second| *second < 60)?;
     let (nanoseconds, zone) = fraction(rest)?;
-    (signs == *b"--T::").then_some(Timestamp {
-        seconds: day? * 86_400 + time + second - offset(zone)?,
+    (signs == *b"--T:").then_some(Timestamp {
+        seconds: (minute - offset(zone)?) * 60 + second,
         nanoseconds,
     })
 }
 
 /// Reads `0.068913029s`. `None` for anything else; negative durations have no meaning here.
 pub fn duration(text: &str) -> Option<Duration> {
-    let text = text.strip_suffix('s')?.as_bytes();
-    let point = text.iter().position(|byte| *byte == b'.');
-    let (whole, rest) = text.split_at(point.unwrap_or(text.len()));
-    if whole.len() > MAX_DURATION_DIGITS {
-        return None;
+    let text = text.strip_suffix('s')?;
+    let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
+    let seconds = u64::try_from(number(whole.as_bytes())?).ok()?;
+    match fraction(rest.as_bytes())? {
+        (nanoseconds, []) => Some(Duration::new(seconds, nanoseconds)),
+        _ => None,
     }
-    let (nanoseconds, rest) = fraction(rest)?;
-    let seconds = u64::try_from(number(whole)?).ok()?;
-    rest.is_empty().then(|| Duration::new(seconds, nanoseconds))
 }
 
-fn days_since_epoch(year: i64, month: i64, day: i64) -> Option<i64> {
-    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let month_index = usize::try_from(month).ok()?.checked_sub(1)?;
-    let days_before_month = *DAYS_BEFORE_MONTH.get(month_index)?;
-    let days_to_month_end = DAYS_BEFORE_MONTH.get(month_index + 1).unwrap_or(&365);
-    let month_length = days_to_month_end - days_before_month + i64::from(is_leap && month == 2);
-    if !(1..=month_length).contains(&day) {
+/// The minutes of `12:34`.
+fn minutes(time: &[u8]) -> Option<i64> {
+    let [hour @ .., b':', _, _] = time else {
         return None;
-    }
-    let past = year - 1;
-    let leap_days = past / 4 - past / 100 + past / 400 + i64::from(is_leap && month > 2);
-    Some(past * 365 + leap_days + days_before_month + day - 1 - DAYS_BEFORE_EPOCH)
+    };
+    let (hour, minute) = (number(hour)?, number(&time[3..])?);
+    (hour < 24 && minute < 60).then_some(hour * 60 + minute)
 }
 
-/// The seconds of `12` and `34`, as hours and minutes.
-fn seconds_of(hour: &[u8], minute: &[u8]) -> Option<i64> {
-    let (hour, minute) = (number(hour)?, number(minute)?);
-    (hour < 24 && minute < 60).then_some(hour * 3_600 + minute * 60)
-}
-
-/// Seconds east of UTC: `Z` or `±hh:mm`.
+/// Minutes east of UTC: `Z` or `±hh:mm`.
 fn offset(zone: &[u8]) -> Option<i64> {
-    match *zone {
+    match zone {
         [b'Z' | b'z'] => Some(0),
-        [b'+', h1, h2, b':', m1, m2] => seconds_of(&[h1, h2], &[m1, m2]),
-        [b'-', h1, h2, b':', m1, m2] => Some(-seconds_of(&[h1, h2], &[m1, m2])?),
+        [b'+', time @ ..] => minutes(time),
+        [b'-', time @ ..] => Some(-minutes(time)?),
         _ => None,
     }
 }
@@ -90,12 +71,11 @@ fn fraction(text: &[u8]) -> Option<(u32, &[u8])> {
     Some((nanoseconds, rest))
 }
 
-/// One or more decimal digits. Callers bound their count below what overflows.
+/// One to twelve decimal digits.
 fn number(digits: &[u8]) -> Option<i64> {
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    Some(digits.iter().fold(0, |n, d| n * 10 + i64::from(d - b'0')))
+    let is_number = (1..=MAX_DIGITS).contains(&digits.len());
+    let is_number = is_number && digits.iter().all(u8::is_ascii_digit);
+    is_number.then(|| digits.iter().fold(0, |n, d| n * 10 + i64::from(d - b'0')))
 }
 
 #[cfg(test)]
