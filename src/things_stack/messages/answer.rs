@@ -47,24 +47,21 @@ pub fn payload<'r>(
     name: &str,
     form: Form<'r, Value<'r>>,
 ) -> Result<Value<'r>, FetchError> {
-    let mut payload = None;
-    for (key, value) in answer.members() {
-        if ERROR_KEYS.contains(&key) {
-            return Err(wrong_shape(&format!("an error with `{key}`")));
-        }
-        if key == name && payload.replace(value).is_some() {
-            return Err(wrong_shape(&format!("`{name}` stands there twice")));
-        }
+    let mut names = answer.members().map(|(key, _)| key);
+    if let Some(key) = names.find(|key| ERROR_KEYS.contains(key)) {
+        return Err(wrong_shape(&format!("an error with `{key}`")));
     }
-    let payload = match payload {
-        None if answer.members().next().is_none() => return Ok(Value::default()),
-        None => return Err(wrong_shape(&format!("`{name}` is missing"))),
-        Some(payload) => payload,
+    let mut payloads = answer.members().filter(|(key, _)| *key == name);
+    let problem = match (payloads.next(), payloads.next()) {
+        (None, _) if answer.members().next().is_none() => return Ok(Value::default()),
+        (None, _) => format!("`{name}` is missing"),
+        (Some(_), Some(_)) => format!("`{name}` stands there twice"),
+        (Some((_, value)), None) => match form(value) {
+            Some(payload) => return Ok(payload),
+            None => format!("`{name}` has an unexpected form: {}", beginning_of(&value)),
+        },
     };
-    form(payload).ok_or_else(|| {
-        let found = beginning_of(&payload);
-        wrong_shape(&format!("`{name}` has an unexpected form: {found}"))
-    })
+    Err(wrong_shape(&problem))
 }
 
 /// An answer that is JSON, but not of the API's form.

@@ -45,17 +45,13 @@ impl FieldErrors {
 
     /// Counts one error. The example is made for the first of its field alone.
     pub fn add(&mut self, field: &'static str, gateway_id: &str, found: impl Serialize) {
-        if let Some(known) = self.by_field.get_mut(field) {
-            known.count += 1;
-            return;
-        }
-        let error = FieldError {
+        let first = || FieldError {
             field,
-            count: 1,
+            count: 0,
             gateway_id: gateway_id.to_owned(),
             found: beginning_of(&found),
         };
-        self.by_field.insert(field, error);
+        self.by_field.entry(field).or_insert_with(first).count += 1;
     }
 }
 

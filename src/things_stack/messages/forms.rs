@@ -11,7 +11,6 @@ use crate::things_stack::messages::timestamp;
 
 /// Longer text is cut: the API's own bounds are shorter, a gateway's words have none.
 const MAX_TEXT_BYTES: usize = 256;
-const MAX_SOURCE_BYTES: usize = 64;
 
 /// Makes a value of the model, or nothing from JSON of another form.
 pub type Form<'a, T> = fn(Value<'a>) -> Option<T>;
@@ -49,8 +48,8 @@ pub fn ip(value: Value<'_>) -> Option<String> {
 
 /// `SOURCE_GPS` is `gps`.
 pub fn source(value: Value<'_>) -> Option<String> {
-    let text = value.as_str().filter(|text| text.len() <= MAX_SOURCE_BYTES);
-    Some(text?.strip_prefix("SOURCE_")?.to_ascii_lowercase())
+    let source = value.as_str()?.strip_prefix("SOURCE_")?;
+    Some(cut(source).to_ascii_lowercase())
 }
 
 /// A 64-bit integer, which protojson writes as a string. Exact: a float is none.

@@ -98,19 +98,16 @@ impl<'r> Value<'r> {
 
     /// The elements of an array as they came; nothing of any other value.
     pub fn elements(self) -> impl Iterator<Item = Value<'r>> {
-        let mut rest = self.as_array().unwrap_or_default().parts();
+        let mut rest = &self.as_array().unwrap_or_default().0[1..];
         iter::from_fn(move || take_value(&mut rest))
     }
 
     /// The members of an object as they came; nothing of any other value.
     pub fn members(self) -> impl Iterator<Item = (&'r str, Value<'r>)> {
-        let mut rest = self.as_object().unwrap_or_default().parts();
-        iter::from_fn(move || {
-            let [Node::String(name), after @ ..] = rest else {
-                return None;
-            };
-            rest = after;
-            Some((name.as_ref(), take_value(&mut rest)?))
+        let mut rest = &self.as_object().unwrap_or_default().0[1..];
+        iter::from_fn(move || match rest.split_off_first()? {
+            Node::String(name) => Some((name.as_ref(), take_value(&mut rest)?)),
+            _ => None,
         })
     }
 
@@ -120,10 +117,6 @@ impl<'r> Value<'r> {
         let found = self.members().filter(|(name, _)| is_last_word(name, field));
         found.last().unwrap_or_default().1
     }
-
-    fn parts(self) -> &'r [Node<'r>] {
-        &self.0[1..]
-    }
 }
 
 #[inline]
@@ -132,9 +125,7 @@ fn take_value<'r>(rest: &mut &'r [Node<'r>]) -> Option<Value<'r>> {
         Node::Array(length) | Node::Object(length) => *length,
         _ => 1,
     };
-    let (value, after) = rest.split_at(length);
-    *rest = after;
-    Some(Value(value))
+    rest.split_off(..length).map(Value)
 }
 
 fn is_last_word(name: &str, field: &str) -> bool {
@@ -154,6 +145,7 @@ struct Reader<'r, 'a> {
 }
 
 impl<'a> Reader<'_, 'a> {
+    #[inline]
     fn push<E: Error>(&mut self, node: Node<'a>) -> Result<(), E> {
         if self.nodes.len() >= MAX_NODES {
             return Err(E::custom("too many parts"));

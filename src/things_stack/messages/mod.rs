@@ -20,13 +20,12 @@ mod field_tests;
 mod properties;
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 
 use crate::error::FetchError;
 use crate::model::{ConnectionStats, Gateway};
 use crate::things_stack::messages::answer::{MEMBER, WHOLE, object, payload, text, wrong_shape};
 pub use crate::things_stack::messages::field_errors::{FieldErrors, printable};
-use crate::things_stack::messages::fields::Reader;
+use crate::things_stack::messages::fields::{Reader, TIMES};
 use crate::things_stack::messages::forms::is_gateway_id;
 use crate::things_stack::messages::json::Value;
 pub use crate::things_stack::messages::key_info::key_info;
@@ -35,10 +34,6 @@ pub use crate::things_stack::messages::key_info::key_info;
 const MAX_GATEWAYS: usize = 10_000;
 /// Ten times what the API answers for at once.
 const MAX_STATS: usize = 1_000;
-/// Those of errors (`google.rpc.Code`).
-const GRPC_CODES: RangeInclusive<u64> = 1..=16;
-/// The server always writes one of these for a gateway that it has stats of.
-const TIMES: [&str; 2] = ["connected_at", "disconnected_at"];
 
 /// One page of the list.
 #[derive(Debug, Default, PartialEq)]
@@ -50,7 +45,7 @@ pub struct ListPage {
     pub entries: usize,
 }
 
-/// An error as the API words it (`google.rpc.Status` with `ttn.lorawan.v3.ErrorDetails`).
+/// An error as the API words it (`google.rpc.Status`).
 /// All text is cut and fit for a log line.
 #[derive(Debug, Default, PartialEq)]
 pub struct ApiError {
@@ -69,10 +64,12 @@ pub fn gateway_list(body: &[u8], field_errors: &mut FieldErrors) -> Result<ListP
     let mut page = ListPage::default();
     for element in list.elements() {
         page.entries += 1;
-        if page.gateways.len() < MAX_GATEWAYS {
-            page.gateways.extend(Reader::gateway(element, field_errors));
-        } else {
+        if element.as_object().is_none() {
+            field_errors.add("gateways", "", element);
+        } else if page.gateways.len() >= MAX_GATEWAYS {
             field_errors.add("gateways", "", "too many");
+        } else {
+            page.gateways.extend(Reader::gateway(element, field_errors));
         }
     }
     Ok(page)
@@ -101,7 +98,13 @@ pub fn stats_batch(
         } else if batch.len() >= MAX_STATS {
             field_errors.add("entries", "", "too many");
         } else if !entry.is_null() {
-            let stats = batch_entry(gateway_id, entry, field_errors);
+            let stats = Reader::stats(gateway_id, entry, field_errors).unwrap_or_else(|| {
+                field_errors.add("entries", gateway_id, entry);
+                ConnectionStats {
+                    unreadable: TIMES.to_vec(),
+                    ..ConnectionStats::default()
+                }
+            });
             batch.insert(gateway_id.to_owned(), stats);
         }
     }
@@ -116,57 +119,27 @@ pub fn stats(
 ) -> Result<ConnectionStats, FetchError> {
     let text = text(body);
     let answer = object(&text, WHOLE)?;
-    match is_stats(answer.value()) {
-        true => Ok(Reader::stats(gateway_id, answer.value(), field_errors)),
-        false => Err(wrong_shape("neither connected_at nor disconnected_at")),
-    }
+    let stats = Reader::stats(gateway_id, answer.value(), field_errors);
+    stats.ok_or_else(|| wrong_shape("neither connected_at nor disconnected_at"))
 }
 
 /// The body of an error; `None` if it is not the API's: a proxy has pages and JSON of its own.
 pub fn api_error(body: &[u8]) -> Option<ApiError> {
     let text = text(body);
-    let row = object(&text, WHOLE).ok()?;
-    let body = row.value();
-    let code = body.get("code").as_number()?.as_u64()?;
-    let message = body.get("message").as_str()?;
-    let name = error_name(body).or_else(|| named_in(message));
-    GRPC_CODES.contains(&code).then(|| ApiError {
-        name: printable(name.unwrap_or_default(), 64),
+    let answer = object(&text, WHOLE).ok()?;
+    let code = answer.value().get("code").as_number()?.as_u64()?;
+    let message = answer.value().get("message").as_str()?;
+    // Those of errors (`google.rpc.Code`).
+    (1..=16).contains(&code).then(|| ApiError {
+        name: printable(named_in(message).unwrap_or_default(), 64),
         message: printable(message, 200),
     })
-}
-
-/// Whether these can be stats of the API, which always writes one of the two times. A proxy's own
-/// JSON, taken for stats, would make its gateway disconnected.
-fn is_stats(object: Value<'_>) -> bool {
-    TIMES.iter().any(|field| !object.get(field).is_null())
-}
-
-fn batch_entry(
-    gateway_id: &str,
-    entry: Value<'_>,
-    field_errors: &mut FieldErrors,
-) -> ConnectionStats {
-    if is_stats(entry) {
-        return Reader::stats(gateway_id, entry, field_errors);
-    }
-    field_errors.add("entries", gateway_id, entry);
-    ConnectionStats {
-        unreadable: TIMES.to_vec(),
-        ..ConnectionStats::default()
-    }
 }
 
 /// The name in `error:pkg/auth/rights:no_user_rights (no rights for …)`.
 fn named_in(message: &str) -> Option<&str> {
     let (identifier, _) = message.strip_prefix("error:")?.split_once(' ')?;
     Some(identifier.split_once(':')?.1)
-}
-
-/// That of the first of the details with a name; the others are its causes.
-fn error_name(body: Value<'_>) -> Option<&str> {
-    let mut details = body.get("details").elements();
-    details.find_map(|detail| detail.get("name").as_str())
 }
 
 #[cfg(test)]
