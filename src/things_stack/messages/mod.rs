@@ -10,7 +10,6 @@ mod fields;
 mod forms;
 mod json;
 mod key_info;
-mod timestamp;
 
 #[cfg(test)]
 #[path = "../../../tests/unit/decode_fields.rs"]
@@ -333,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_the_api_are_read_from_details_or_from_the_message() {
+    fn errors_of_the_api_are_named_by_their_message() {
         let message = "error:pkg/auth/rights:no_user_rights (no rights for user `x`)";
         check_error(
             r#"{"code":7,"message":"error:pkg/auth/rights:no_user_rights (no rights for user `x`)",
