@@ -73,8 +73,7 @@ pub fn printable(text: &str, max_characters: usize) -> String {
     if rest.next().is_some() {
         line.push('…');
     }
-    let without = |line: String, prefix| without_keys(&line, prefix);
-    KEY_PREFIXES.into_iter().fold(line, without)
+    KEY_PREFIXES.into_iter().fold(line, without_keys)
 }
 
 fn visible(character: char) -> char {
@@ -87,7 +86,7 @@ fn visible(character: char) -> char {
 }
 
 /// A key that was cut in the middle is recognised too: its beginning is enough.
-fn without_keys(line: &str, prefix: &str) -> String {
+fn without_keys(line: String, prefix: &str) -> String {
     let mut parts = line.split(prefix);
     let mut masked = parts.next().unwrap_or_default().to_owned();
     for part in parts {

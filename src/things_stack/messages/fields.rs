@@ -3,9 +3,7 @@
 
 use serde_core::Serialize;
 
-use crate::model::{
-    ConnectionStats, Gateway, GatewayStatus, Location, RoundTripTimes, SubBand, Timestamp,
-};
+use crate::model::{ConnectionStats, Gateway, GatewayStatus, Location, RoundTripTimes, SubBand};
 use crate::things_stack::messages::field_errors::FieldErrors;
 use crate::things_stack::messages::forms::{self, Form};
 use crate::things_stack::messages::json::Value;
@@ -75,13 +73,14 @@ impl<'a> Reader<'_, 'a> {
             return None;
         }
         Some(ConnectionStats {
-            connected_at: reader.moment("connected_at"),
-            disconnected_at: reader.moment("disconnected_at"),
+            connected_at: reader.read("connected_at", forms::moment),
+            disconnected_at: reader.read("disconnected_at", forms::moment),
             protocol: reader.read("protocol", forms::text),
-            last_status_received_at: reader.moment("last_status_received_at"),
-            last_uplink_received_at: reader.moment("last_uplink_received_at"),
-            last_downlink_received_at: reader.moment("last_downlink_received_at"),
-            last_tx_acknowledgment_received_at: reader.moment("last_tx_acknowledgment_received_at"),
+            last_status_received_at: reader.read("last_status_received_at", forms::moment),
+            last_uplink_received_at: reader.read("last_uplink_received_at", forms::moment),
+            last_downlink_received_at: reader.read("last_downlink_received_at", forms::moment),
+            last_tx_acknowledgment_received_at: reader
+                .read("last_tx_acknowledgment_received_at", forms::moment),
             uplink_count: reader.read("uplink_count", forms::count),
             downlink_count: reader.read("downlink_count", forms::count),
             tx_acknowledgment_count: reader.read("tx_acknowledgment_count", forms::count),
@@ -189,8 +188,8 @@ impl<'a> Reader<'_, 'a> {
         let object = self.read("last_status", Value::as_object);
         let mut reader = self.of(object);
         (!object.is_null()).then(|| GatewayStatus {
-            time: reader.moment("last_status.time"),
-            boot_time: reader.moment("last_status.boot_time"),
+            time: reader.read("last_status.time", forms::moment),
+            boot_time: reader.read("last_status.boot_time", forms::moment),
             versions: reader.map("last_status.versions", MAX_VERSIONS, forms::text),
             antenna_locations: reader.antenna_locations(),
             metrics: reader.map("last_status.metrics", MAX_METRICS, forms::number),
@@ -201,10 +200,6 @@ impl<'a> Reader<'_, 'a> {
         let address = self.read("gateway_remote_address", Value::as_object);
         self.of(address)
             .read("gateway_remote_address.ip", forms::ip)
-    }
-
-    fn moment(&mut self, field: Name) -> Option<Timestamp> {
-        self.read(field, forms::moment)
     }
 
     /// A map of scalars, sorted by name. Names that are the same once they are cut are one.

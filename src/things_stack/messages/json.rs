@@ -43,15 +43,12 @@ impl<'a> Row<'a> {
         Row::read_at(text, 0).or_else(|_| Row::read_at(text, levels))
     }
 
-    fn read_at(text: &'a str, raw_levels: usize) -> serde_json::Result<Row<'a>> {
-        let mut nodes = Vec::new();
+    fn read_at(text: &'a str, levels: usize) -> serde_json::Result<Row<'a>> {
+        let mut row = Row(Vec::new());
+        let nodes = &mut row.0;
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        let reader = Reader {
-            nodes: &mut nodes,
-            raw_levels,
-        };
-        reader.deserialize(&mut deserializer)?;
-        deserializer.end().map(|()| Row(nodes))
+        Reader { nodes, levels }.deserialize(&mut deserializer)?;
+        deserializer.end().map(|()| row)
     }
 
     pub fn value(&self) -> Value<'_> {
@@ -141,103 +138,88 @@ struct Reader<'r, 'a> {
     nodes: &'r mut Vec<Node<'a>>,
     /// In how many levels, this one included, values are taken as raw text first, so that one
     /// that cannot be read leaves what is around it alone.
-    raw_levels: usize,
-}
-
-impl<'a> Reader<'_, 'a> {
-    #[inline]
-    fn push<E: Error>(&mut self, node: Node<'a>) -> Result<(), E> {
-        if self.nodes.len() >= MAX_NODES {
-            return Err(E::custom("too many parts"));
-        }
-        self.nodes.push(node);
-        Ok(())
-    }
-
-    fn next(&mut self, raw_levels: usize) -> Reader<'_, 'a> {
-        Reader {
-            nodes: self.nodes,
-            raw_levels,
-        }
-    }
+    levels: usize,
 }
 
 impl<'de> DeserializeSeed<'de> for Reader<'_, 'de> {
     type Value = ();
 
-    fn deserialize<D: Deserializer<'de>>(mut self, deserializer: D) -> Result<(), D::Error> {
-        let Some(raw_levels) = self.raw_levels.checked_sub(1) else {
-            return deserializer.deserialize_any(self);
-        };
-        let raw = <&RawValue>::deserialize(deserializer)?.get();
-        let start = self.nodes.len();
-        let parts = self.next(raw_levels);
-        let mut inner = serde_json::Deserializer::from_str(raw);
-        if inner.deserialize_any(parts).is_ok() {
-            return Ok(());
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        let Reader { nodes, levels } = self;
+        let start = nodes.len();
+        if start >= MAX_NODES {
+            return Err(D::Error::custom("too many parts"));
         }
-        self.nodes.truncate(start);
-        self.push(UNREADABLE)
+        // Its place, before its parts.
+        nodes.push(Node::Null);
+        nodes[start] = match levels.checked_sub(1) {
+            None => deserializer.deserialize_any(Reader { nodes, levels })?,
+            Some(levels) => {
+                let raw = <&RawValue>::deserialize(deserializer)?.get();
+                let mut inner = serde_json::Deserializer::from_str(raw);
+                let read = inner.deserialize_any(Reader { nodes, levels });
+                read.unwrap_or_else(|_| {
+                    nodes.truncate(start + 1);
+                    UNREADABLE
+                })
+            }
+        };
+        Ok(())
     }
 }
 
+/// Adds the parts of a value.
 impl<'de> Visitor<'de> for Reader<'_, 'de> {
-    type Value = ();
+    type Value = Node<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("JSON")
     }
 
-    fn visit_unit<E: Error>(mut self) -> Result<(), E> {
-        self.push(Node::Null)
+    fn visit_unit<E: Error>(self) -> Result<Node<'de>, E> {
+        Ok(Node::Null)
     }
 
-    fn visit_bool<E: Error>(mut self, value: bool) -> Result<(), E> {
-        self.push(Node::Bool(value))
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Node<'de>, E> {
+        Ok(Node::Bool(value))
     }
 
-    fn visit_u64<E: Error>(mut self, value: u64) -> Result<(), E> {
-        self.push(Node::Number(value.into()))
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Node<'de>, E> {
+        Ok(Node::Number(value.into()))
     }
 
-    fn visit_i64<E: Error>(mut self, value: i64) -> Result<(), E> {
-        self.push(Node::Number(value.into()))
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Node<'de>, E> {
+        Ok(Node::Number(value.into()))
     }
 
-    fn visit_f64<E: Error>(mut self, value: f64) -> Result<(), E> {
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Node<'de>, E> {
         // JSON has no number that is not finite.
-        let number = Number::from_f64(value).map_or(UNREADABLE, Node::Number);
-        self.push(number)
+        Ok(Number::from_f64(value).map_or(UNREADABLE, Node::Number))
     }
 
-    fn visit_borrowed_str<E: Error>(mut self, text: &'de str) -> Result<(), E> {
-        self.push(Node::String(Cow::Borrowed(text)))
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Node<'de>, E> {
+        Ok(Node::String(Cow::Borrowed(text)))
     }
 
     /// With escapes in it, it does not stand in the answer as it is.
-    fn visit_str<E: Error>(mut self, text: &str) -> Result<(), E> {
-        self.push(Node::String(Cow::Owned(text.to_owned())))
+    fn visit_str<E: Error>(self, text: &str) -> Result<Node<'de>, E> {
+        Ok(Node::String(Cow::Owned(text.to_owned())))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut array: A) -> Result<(), A::Error> {
-        let start = self.nodes.len();
-        self.push(Node::Array(1))?;
-        while array
-            .next_element_seed(self.next(self.raw_levels))?
-            .is_some()
-        {}
-        self.nodes[start] = Node::Array(self.nodes.len() - start);
-        Ok(())
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Node<'de>, A::Error> {
+        let Reader { nodes, levels } = self;
+        let start = nodes.len();
+        while array.next_element_seed(Reader { nodes, levels })?.is_some() {}
+        Ok(Node::Array(1 + nodes.len() - start))
     }
 
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        let start = self.nodes.len();
-        self.push(Node::Object(1))?;
-        while map.next_key_seed(self.next(0))?.is_some() {
-            map.next_value_seed(self.next(self.raw_levels))?;
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node<'de>, A::Error> {
+        let Reader { nodes, levels } = self;
+        let start = nodes.len();
+        while map.next_key_seed(Reader { nodes, levels: 0 })?.is_some() {
+            map.next_value_seed(Reader { nodes, levels })?;
         }
-        self.nodes[start] = Node::Object(self.nodes.len() - start);
-        Ok(())
+        Ok(Node::Object(1 + nodes.len() - start))
     }
 }
 
