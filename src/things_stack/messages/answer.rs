@@ -1,13 +1,13 @@
-//! The outside of the API's answers: one object, and in lists and batches the one member of interest.
-//! Says why a body is none: not JSON, cut short, or JSON of another shape. It knows no field
-//! of a gateway.
+//! The outside of the API's answers: an object, and in a list or batch the one member of it that
+//! was asked for. Says why a body is none: not JSON, cut short, or JSON of another shape. It knows
+//! no field of a gateway.
 
 use std::borrow::Cow;
 
 use serde_json::error::Category;
 
 use crate::error::{FetchError, Reason};
-use crate::things_stack::messages::field_errors::{beginning_of, printable};
+use crate::things_stack::messages::field_errors::{MAX_SHOWN_CHARACTERS, beginning_of, printable};
 use crate::things_stack::messages::forms::Form;
 use crate::things_stack::messages::json::{Row, Value};
 
@@ -16,8 +16,6 @@ pub const WHOLE: usize = 1;
 /// Of a list or batch, one member.
 pub const MEMBER: usize = 3;
 
-/// How much of something foreign a message shows.
-const MAX_SHOWN_CHARACTERS: usize = 64;
 /// No answer of the API has these beside its members: such an object reports a failure
 /// (`google.rpc.Status`, or a proxy's own form).
 const ERROR_KEYS: [&str; 4] = ["code", "message", "details", "error"];

@@ -38,12 +38,11 @@ impl<'a> Reader<'_, 'a> {
             unreadable: &mut Vec::new(),
         };
         let ids = reader.try_read("ids", Value::as_object)?;
-        let gateway_id = ids.get("gateway_id");
-        let gateway_id = reader.form("ids.gateway_id", gateway_id, forms::gateway_id)?;
-        if gateway_id.is_empty() {
-            reader.wrong("ids.gateway_id", Value::default());
+        let found = ids.get("gateway_id");
+        let Some(gateway_id) = forms::gateway_id(found) else {
+            reader.wrong("ids.gateway_id", found);
             return None;
-        }
+        };
         reader.gateway_id = &gateway_id;
         Some(Gateway {
             eui: reader.of(ids).read("ids.eui", forms::eui),

@@ -42,9 +42,8 @@ pub fn eui(value: Value<'_>) -> Option<String> {
 }
 
 pub fn ip(value: Value<'_>) -> Option<String> {
-    text_that(value, |text| {
-        text.is_empty() || text.parse::<IpAddr>().is_ok()
-    })
+    let is_ip = |text: &str| text.is_empty() || text.parse::<IpAddr>().is_ok();
+    text_that(value, is_ip)
 }
 
 /// `SOURCE_GPS` is `gps`.
@@ -57,9 +56,8 @@ pub fn source(value: Value<'_>) -> Option<String> {
 pub fn count(value: Value<'_>) -> Option<u64> {
     match value.as_str() {
         None => value.as_number()?.as_u64(),
-        // `parse` alone would take a plus sign.
-        Some(text) if text.starts_with(|c: char| c.is_ascii_digit()) => text.parse().ok(),
-        Some(_) => None,
+        // `parse` takes a plus sign.
+        Some(text) => text.parse().ok().filter(|_| !text.starts_with('+')),
     }
 }
 
