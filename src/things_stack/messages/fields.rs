@@ -38,9 +38,8 @@ impl<'a> Reader<'_, 'a> {
             unreadable: &mut Vec::new(),
         };
         let ids = reader.try_read("ids", Value::as_object)?;
-        let found = ids.get("gateway_id");
-        let Some(gateway_id) = forms::gateway_id(found) else {
-            reader.wrong("ids.gateway_id", found);
+        let Some(gateway_id) = forms::gateway_id(ids.get("gateway_id")) else {
+            reader.wrong("ids.gateway_id", ids.get("gateway_id"));
             return None;
         };
         reader.gateway_id = &gateway_id;
@@ -165,9 +164,8 @@ impl<'a> Reader<'_, 'a> {
         let limits = |band: &SubBand| (band.min_frequency, band.max_frequency);
         let mut kept: Vec<SubBand> = Vec::new();
         for (_, object) in self.list("sub_bands", MAX_SUB_BANDS, Value::as_object) {
-            let band = self.of(object).sub_band();
             let is_new = |band: &SubBand| kept.iter().all(|other| limits(other) != limits(band));
-            let band = band.filter(is_new);
+            let band = self.of(object).sub_band().filter(is_new);
             kept.extend(band);
         }
         kept
