@@ -4,6 +4,7 @@
 //! Field names are those of The Things Stack's messages `ttn.lorawan.v3.Gateway`,
 //! `GatewayConnectionStats` and `GatewayStatus` (lorawan-stack, api/ttn/lorawan/v3).
 
+mod calendar;
 mod counters;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::error::FetchError;
 
+pub use calendar::{civil_date, day_number};
 pub use counters::{Counters, Endpoint, RateLimit};
 
 /// A moment: seconds since the Unix epoch, and nanoseconds within that second.

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::model::{SubBand, Timestamp};
+use crate::model::{SubBand, Timestamp, civil_date};
 
 /// What stands for a figure that is not known.
 pub const UNKNOWN_FIGURE: &str = "–";
@@ -109,24 +109,6 @@ pub fn date_and_time(at: Timestamp) -> (String, String) {
         format!("{year:04}-{month:02}-{day:02}"),
         format!("{hour:02}:{minute:02}:{second:02}"),
     )
-}
-
-/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar.
-///
-/// Years are counted from March, so that the day that leap years add comes last; 719,468
-/// is the number of days from 0000-03-01, and 400 years always have 146,097 days.
-fn civil_date(days_since_epoch: i64) -> (i64, i64, i64) {
-    let days = days_since_epoch + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = (month_from_march + 2) % 12 + 1;
-    let year = era * 400 + year_of_era + i64::from(month <= 2);
-    (year, month, day)
 }
 
 /// A count with its thousands apart: "9,043".

@@ -7,8 +7,8 @@ use std::fmt;
 
 use serde_core::Serialize;
 
-/// An example is a hint, not a copy.
-const MAX_EXAMPLE_CHARACTERS: usize = 64;
+/// How much of something foreign a message shows: a hint, not a copy.
+pub const MAX_SHOWN_CHARACTERS: usize = 64;
 /// How an API key and an access token begin; an error page may quote the request that carried it.
 const KEY_PREFIXES: [&str; 2] = ["NNSXS.", "MFRWG."];
 const MASK: &str = "***";
@@ -16,9 +16,7 @@ const MASK: &str = "***";
 /// The fields of unexpected form within one or more answers. Bounded: the names of fields are
 /// written in this program, and each has one entry.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct FieldErrors {
-    by_field: BTreeMap<&'static str, FieldError>,
-}
+pub struct FieldErrors(BTreeMap<&'static str, FieldError>);
 
 /// The errors of one field.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,27 +33,23 @@ pub struct FieldError {
 impl FieldErrors {
     /// Sorted by the name of the field.
     pub fn iter(&self) -> impl Iterator<Item = &FieldError> {
-        self.by_field.values()
+        self.0.values()
     }
 
     /// How many errors there are in all fields together.
     pub fn total(&self) -> u64 {
-        self.by_field.values().map(|error| error.count).sum()
+        self.0.values().map(|error| error.count).sum()
     }
 
     /// Counts one error. The example is made for the first of its field alone.
     pub fn add(&mut self, field: &'static str, gateway_id: &str, found: impl Serialize) {
-        if let Some(known) = self.by_field.get_mut(field) {
-            known.count += 1;
-            return;
-        }
-        let error = FieldError {
+        let first = || FieldError {
             field,
-            count: 1,
+            count: 0,
             gateway_id: gateway_id.to_owned(),
             found: beginning_of(&found),
         };
-        self.by_field.insert(field, error);
+        self.0.entry(field).or_insert_with(first).count += 1;
     }
 }
 
@@ -77,8 +71,7 @@ pub fn printable(text: &str, max_characters: usize) -> String {
     if rest.next().is_some() {
         line.push('…');
     }
-    let without = |line: String, prefix| without_keys(&line, prefix);
-    KEY_PREFIXES.into_iter().fold(line, without)
+    KEY_PREFIXES.into_iter().fold(line, without_keys)
 }
 
 fn visible(character: char) -> char {
@@ -91,12 +84,11 @@ fn visible(character: char) -> char {
 }
 
 /// A key that was cut in the middle is recognised too: its beginning is enough.
-fn without_keys(line: &str, prefix: &str) -> String {
+fn without_keys(line: String, prefix: &str) -> String {
     let mut parts = line.split(prefix);
     let mut masked = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let is_key_character = |c: char| c.is_ascii_alphanumeric() || c == '.';
-        let rest = part.trim_start_matches(is_key_character);
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '.');
         // No longer than what it hides: the line has a bound.
         let mask = &MASK[..MASK.len().min(part.len() - rest.len())];
         masked.extend([prefix, mask, rest]);
@@ -105,16 +97,16 @@ fn without_keys(line: &str, prefix: &str) -> String {
 }
 
 /// Of a value that may be as large as a whole answer.
-fn beginning_of(value: &impl Serialize) -> String {
+pub fn beginning_of(value: &impl Serialize) -> String {
     // The characters at four bytes each, and what shows that there are more.
-    let mut bytes = [0; 4 * (MAX_EXAMPLE_CHARACTERS + 2)];
+    let mut bytes = [0; 4 * (MAX_SHOWN_CHARACTERS + 2)];
     let mut room = &mut bytes[..];
     // The only error is that there is no more room.
     let _ = serde_json::to_writer(&mut room, value);
     let left = room.len();
     // The bytes may end within a character; the cut below is at an earlier one.
     let text = String::from_utf8_lossy(&bytes[..bytes.len() - left]);
-    printable(&text, MAX_EXAMPLE_CHARACTERS)
+    printable(&text, MAX_SHOWN_CHARACTERS)
 }
 
 #[cfg(test)]

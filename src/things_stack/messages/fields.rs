@@ -1,13 +1,9 @@
 //! The fields of one gateway, read from its JSON: which of them the exporter uses, how many
 //! elements it keeps of each, and what an error in one of them costs.
 
-use std::collections::BTreeMap;
-
 use serde_core::Serialize;
 
-use crate::model::{
-    ConnectionStats, Gateway, GatewayStatus, Location, RoundTripTimes, SubBand, Timestamp,
-};
+use crate::model::{ConnectionStats, Gateway, GatewayStatus, Location, RoundTripTimes, SubBand};
 use crate::things_stack::messages::field_errors::FieldErrors;
 use crate::things_stack::messages::forms::{self, Form};
 use crate::things_stack::messages::json::Value;
@@ -18,74 +14,95 @@ const MAX_SUB_BANDS: usize = 32;
 const MAX_VERSIONS: usize = 16;
 const MAX_METRICS: usize = 64;
 
-/// Reads the fields of one gateway and counts those of an unexpected form.
-pub struct Reader<'a> {
-    gateway_id: &'a str,
-    field_errors: &'a mut FieldErrors,
-    unreadable: Vec<&'static str>,
+/// The server always writes one of these for a gateway that it has stats of.
+pub const TIMES: [Name; 2] = ["connected_at", "disconnected_at"];
+
+/// The API's name of a field, such as `last_status.time`. Its key is the last word.
+type Name = &'static str;
+
+/// Reads the fields of one message of a gateway and counts those of an unexpected form.
+pub struct Reader<'r, 'a> {
+    object: Value<'a>,
+    gateway_id: &'r str,
+    field_errors: &'r mut FieldErrors,
+    unreadable: &'r mut Vec<Name>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> Reader<'_, 'a> {
     /// `ttn.lorawan.v3.Gateway`; `None` without a valid id.
     pub fn gateway(object: Value<'_>, field_errors: &mut FieldErrors) -> Option<Gateway> {
-        let mut reader = Reader::new("", field_errors);
-        let ids = reader.try_read(object, "ids", Value::as_object)?;
-        let gateway_id = reader.try_read(ids, "ids.gateway_id", forms::gateway_id)?;
-        if gateway_id.is_empty() {
-            reader.wrong("ids.gateway_id", Value::default());
+        let mut reader = Reader {
+            object,
+            gateway_id: "",
+            field_errors,
+            unreadable: &mut Vec::new(),
+        };
+        let ids = reader.try_read("ids", Value::as_object)?;
+        let Some(gateway_id) = forms::gateway_id(ids.get("gateway_id")) else {
+            reader.wrong("ids.gateway_id", ids.get("gateway_id"));
             return None;
-        }
-        let mut reader = Reader::new(&gateway_id, field_errors);
+        };
+        reader.gateway_id = &gateway_id;
         Some(Gateway {
-            eui: reader.read(ids, "ids.eui", forms::eui),
-            name: reader.read(object, "name", forms::text),
-            frequency_plan_ids: reader.frequency_plan_ids(object),
-            gateway_server_address: reader.read(object, "gateway_server_address", forms::text),
-            antennas: reader.antennas(object),
+            eui: reader.of(ids).read("ids.eui", forms::eui),
+            name: reader.read("name", forms::text),
+            frequency_plan_ids: reader.frequency_plan_ids(),
+            gateway_server_address: reader.read("gateway_server_address", forms::text),
+            antennas: reader.antennas(),
             gateway_id,
         })
     }
 
-    /// `ttn.lorawan.v3.GatewayConnectionStats`.
+    /// `ttn.lorawan.v3.GatewayConnectionStats`; `None` for what has neither of the [`TIMES`]. A
+    /// proxy's own JSON, taken for stats, would make its gateway disconnected.
     pub fn stats(
         gateway_id: &str,
         object: Value<'_>,
         field_errors: &mut FieldErrors,
-    ) -> ConnectionStats {
-        let mut reader = Reader::new(gateway_id, field_errors);
-        ConnectionStats {
-            connected_at: reader.moment(object, "connected_at"),
-            disconnected_at: reader.moment(object, "disconnected_at"),
-            protocol: reader.read(object, "protocol", forms::text),
-            last_status_received_at: reader.moment(object, "last_status_received_at"),
-            last_uplink_received_at: reader.moment(object, "last_uplink_received_at"),
-            last_downlink_received_at: reader.moment(object, "last_downlink_received_at"),
-            last_tx_acknowledgment_received_at: reader
-                .moment(object, "last_tx_acknowledgment_received_at"),
-            uplink_count: reader.read(object, "uplink_count", forms::count),
-            downlink_count: reader.read(object, "downlink_count", forms::count),
-            tx_acknowledgment_count: reader.read(object, "tx_acknowledgment_count", forms::count),
-            round_trip_times: reader.round_trip_times(object),
-            sub_bands: reader.sub_bands(object),
-            last_status: reader.last_status(object),
-            remote_ip: reader.remote_ip(object),
-            unreadable: reader.unreadable,
-        }
-    }
-
-    fn new(gateway_id: &'a str, field_errors: &'a mut FieldErrors) -> Reader<'a> {
-        Reader {
+    ) -> Option<ConnectionStats> {
+        let mut unreadable = Vec::new();
+        let mut reader = Reader {
+            object,
             gateway_id,
             field_errors,
-            unreadable: Vec::new(),
+            unreadable: &mut unreadable,
+        };
+        if TIMES.iter().all(|time| object.get(time).is_null()) {
+            return None;
+        }
+        Some(ConnectionStats {
+            connected_at: reader.read("connected_at", forms::moment),
+            disconnected_at: reader.read("disconnected_at", forms::moment),
+            protocol: reader.read("protocol", forms::text),
+            last_status_received_at: reader.read("last_status_received_at", forms::moment),
+            last_uplink_received_at: reader.read("last_uplink_received_at", forms::moment),
+            last_downlink_received_at: reader.read("last_downlink_received_at", forms::moment),
+            last_tx_acknowledgment_received_at: reader
+                .read("last_tx_acknowledgment_received_at", forms::moment),
+            uplink_count: reader.read("uplink_count", forms::count),
+            downlink_count: reader.read("downlink_count", forms::count),
+            tx_acknowledgment_count: reader.read("tx_acknowledgment_count", forms::count),
+            round_trip_times: reader.round_trip_times(),
+            sub_bands: reader.sub_bands(),
+            last_status: reader.last_status(),
+            remote_ip: reader.remote_ip(),
+            unreadable,
+        })
+    }
+
+    /// For a message within this one.
+    fn of(&mut self, object: Value<'a>) -> Reader<'_, 'a> {
+        Reader {
+            object,
+            gateway_id: self.gateway_id,
+            field_errors: self.field_errors,
+            unreadable: self.unreadable,
         }
     }
 
-    fn frequency_plan_ids(&mut self, object: Value<'_>) -> Vec<String> {
-        let field = "frequency_plan_ids";
-        let mut kept: Vec<String> = Vec::new();
-        for (_, element) in self.elements(object, field, MAX_FREQUENCY_PLANS) {
-            let plan = self.form(field, element, forms::text).unwrap_or_default();
+    fn frequency_plan_ids(&mut self) -> Vec<String> {
+        let mut kept = Vec::new();
+        for (_, plan) in self.list("frequency_plan_ids", MAX_FREQUENCY_PLANS, forms::text) {
             if !plan.is_empty() && !kept.contains(&plan) {
                 kept.push(plan);
             }
@@ -93,45 +110,36 @@ impl<'a> Reader<'a> {
         kept
     }
 
-    fn antennas(&mut self, object: Value<'_>) -> Vec<Location> {
+    fn antennas(&mut self) -> Vec<Location> {
         let field = "antennas.location";
-        let antennas = self.elements(object, "antennas", MAX_ANTENNAS);
-        let locations = antennas.filter_map(|(antenna, element)| {
-            let object = self.form("antennas", element, Value::as_object)?;
-            let location = self.try_read(object, field, Value::as_object)?;
-            self.location(antenna, location, field, "registry")
+        let antennas = self.list("antennas", MAX_ANTENNAS, Value::as_object);
+        let locations = antennas.into_iter().filter_map(|(antenna, object)| {
+            let location = self.of(object).try_read(field, Value::as_object)?;
+            self.of(location).location(antenna, field, "registry")
         });
         locations.collect()
     }
 
-    fn antenna_locations(&mut self, object: Value<'_>) -> Vec<Location> {
+    fn antenna_locations(&mut self) -> Vec<Location> {
         let field = "last_status.antenna_locations";
-        let elements = self.elements(object, field, MAX_ANTENNAS);
-        let locations = elements.filter_map(|(antenna, element)| {
-            let location = self.form(field, element, Value::as_object)?;
-            self.location(antenna, location, field, "unknown")
+        let locations = self.list(field, MAX_ANTENNAS, Value::as_object).into_iter();
+        let locations = locations.filter_map(|(antenna, location)| {
+            self.of(location).location(antenna, field, "unknown")
         });
         locations.collect()
     }
 
     /// Zero degrees, zero degrees and no height is what a location that was never set has.
-    fn location(
-        &mut self,
-        antenna: usize,
-        object: Value<'_>,
-        field: &'static str,
-        usual_source: &str,
-    ) -> Option<Location> {
-        let mut part = |key, form| self.part(object, field, key, form);
+    fn location(&mut self, antenna: usize, field: Name, usual_source: &str) -> Option<Location> {
+        let object = self.object;
+        let mut part = |key, form| self.form(field, object.get(key), form);
         let latitude: f64 = part("latitude", forms::latitude)?;
-        let longitude: f64 = part("longitude", forms::longitude)?;
-        let altitude: f64 = part("altitude", forms::finite)?;
-        if latitude == 0.0 && longitude == 0.0 && altitude == 0.0 {
-            return None;
-        }
-        let source = self.part(object, field, "source", forms::source);
+        let longitude = part("longitude", forms::longitude)?;
+        let altitude = part("altitude", forms::finite)?;
+        let source = self.form(field, object.get("source"), forms::source);
         let source = source.filter(|source| !source.is_empty());
-        Some(Location {
+        let is_set = (latitude, longitude, altitude) != (0.0, 0.0, 0.0);
+        is_set.then(|| Location {
             antenna,
             source: source.unwrap_or_else(|| usual_source.to_owned()),
             latitude,
@@ -140,151 +148,113 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn round_trip_times(&mut self, object: Value<'_>) -> Option<RoundTripTimes> {
-        let object = self.read(object, "round_trip_times", Value::as_object);
+    fn round_trip_times(&mut self) -> Option<RoundTripTimes> {
+        let object = self.read("round_trip_times", Value::as_object);
+        let mut reader = self.of(object);
         let times = RoundTripTimes {
-            min: self.try_read(object, "round_trip_times.min", forms::duration)?,
-            max: self.try_read(object, "round_trip_times.max", forms::duration)?,
-            median: self.try_read(object, "round_trip_times.median", forms::duration)?,
-            count: self.try_read(object, "round_trip_times.count", forms::count)?,
+            min: reader.try_read("round_trip_times.min", forms::duration)?,
+            max: reader.try_read("round_trip_times.max", forms::duration)?,
+            median: reader.try_read("round_trip_times.median", forms::duration)?,
+            count: reader.try_read("round_trip_times.count", forms::count)?,
         };
         Some(times).filter(|times| *times != RoundTripTimes::default())
     }
 
-    fn sub_bands(&mut self, object: Value<'_>) -> Vec<SubBand> {
-        let field = "sub_bands";
+    fn sub_bands(&mut self) -> Vec<SubBand> {
+        let limits = |band: &SubBand| (band.min_frequency, band.max_frequency);
         let mut kept: Vec<SubBand> = Vec::new();
-        for (_, element) in self.elements(object, field, MAX_SUB_BANDS) {
-            let object = self.form(field, element, Value::as_object);
-            let Some(band) = object.and_then(|object| self.sub_band(object)) else {
-                continue;
-            };
-            let limits = |band: &SubBand| (band.min_frequency, band.max_frequency);
-            if kept.iter().all(|other| limits(other) != limits(&band)) {
-                kept.push(band);
-            }
+        for (_, object) in self.list("sub_bands", MAX_SUB_BANDS, Value::as_object) {
+            let is_new = |band: &SubBand| kept.iter().all(|other| limits(other) != limits(band));
+            let band = self.of(object).sub_band().filter(is_new);
+            kept.extend(band);
         }
         kept
     }
 
-    fn sub_band(&mut self, object: Value<'_>) -> Option<SubBand> {
+    fn sub_band(&mut self) -> Option<SubBand> {
         let limit = "sub_bands.downlink_utilization_limit";
-        let used = "sub_bands.downlink_utilization";
         Some(SubBand {
-            min_frequency: self.try_read(object, "sub_bands.min_frequency", forms::count)?,
-            max_frequency: self.try_read(object, "sub_bands.max_frequency", forms::count)?,
-            downlink_utilization_limit: self.try_read(object, limit, forms::number)?,
-            downlink_utilization: self.try_read(object, used, forms::number)?,
+            min_frequency: self.try_read("sub_bands.min_frequency", forms::count)?,
+            max_frequency: self.try_read("sub_bands.max_frequency", forms::count)?,
+            downlink_utilization_limit: self.try_read(limit, forms::number)?,
+            downlink_utilization: self.try_read("sub_bands.downlink_utilization", forms::number)?,
         })
     }
 
-    fn last_status(&mut self, object: Value<'_>) -> Option<GatewayStatus> {
-        let object = self.read(object, "last_status", Value::as_object);
-        if object.is_null() {
-            return None;
-        }
-        Some(GatewayStatus {
-            time: self.moment(object, "last_status.time"),
-            boot_time: self.moment(object, "last_status.boot_time"),
-            versions: self.map(object, "last_status.versions", MAX_VERSIONS, forms::text),
-            antenna_locations: self.antenna_locations(object),
-            metrics: self.map(object, "last_status.metrics", MAX_METRICS, forms::number),
+    fn last_status(&mut self) -> Option<GatewayStatus> {
+        let object = self.read("last_status", Value::as_object);
+        let mut reader = self.of(object);
+        (!object.is_null()).then(|| GatewayStatus {
+            time: reader.read("last_status.time", forms::moment),
+            boot_time: reader.read("last_status.boot_time", forms::moment),
+            versions: reader.map("last_status.versions", MAX_VERSIONS, forms::text),
+            antenna_locations: reader.antenna_locations(),
+            metrics: reader.map("last_status.metrics", MAX_METRICS, forms::number),
         })
     }
 
-    fn remote_ip(&mut self, object: Value<'_>) -> String {
-        let address = self.read(object, "gateway_remote_address", Value::as_object);
-        self.read(address, "gateway_remote_address.ip", forms::ip)
-    }
-
-    fn moment(&mut self, object: Value<'_>, field: &'static str) -> Option<Timestamp> {
-        self.read(object, field, forms::moment)
+    fn remote_ip(&mut self) -> String {
+        let address = self.read("gateway_remote_address", Value::as_object);
+        self.of(address)
+            .read("gateway_remote_address.ip", forms::ip)
     }
 
     /// A map of scalars, sorted by name. Names that are the same once they are cut are one.
-    fn map<'v, T>(
+    fn map<T: Default>(
         &mut self,
-        object: Value<'v>,
-        field: &'static str,
+        field: Name,
         limit: usize,
-        form: Form<'v, T>,
+        form: Form<'a, T>,
     ) -> Vec<(String, T)> {
-        let map = self.read(object, field, Value::as_object);
-        // Sorted before the limit: the server's order may change. Of two with one name the last
-        // counts.
-        let members: BTreeMap<&str, Value> = map.members().collect();
-        let mut entries: Vec<(String, T)> = Vec::with_capacity(members.len().min(limit));
-        for (name, value) in members.into_iter().filter(|(_, value)| !value.is_null()) {
-            if entries.len() == limit {
-                self.wrong(field, "too many");
-                break;
-            }
-            if let Some(value) = self.form(field, value, form) {
-                entries.push((forms::cut(name), value));
-            }
+        let map = self.read(field, Value::as_object);
+        let members = map.members().filter(|(_, value)| !value.is_null());
+        let mut members: Vec<(&str, Value)> = members.collect();
+        // Before the limit: the server's order may change.
+        members.sort_by_key(|(name, _)| *name);
+        if members.len() > limit {
+            self.wrong(field, "too many");
         }
+        let members = members.into_iter().take(limit);
+        let read = |(name, value)| Some((forms::cut(name), self.form(field, value, form)?));
+        let mut entries: Vec<(String, T)> = members.filter_map(read).collect();
         entries.dedup_by(|later, earlier| later.0 == earlier.0);
         entries
     }
 
     /// The elements of an array, each with its place.
-    fn elements<'v>(
+    fn list<T: Default>(
         &mut self,
-        object: Value<'v>,
-        field: &'static str,
+        field: Name,
         limit: usize,
-    ) -> impl Iterator<Item = (usize, Value<'v>)> + use<'v> {
-        let array = self.read(object, field, Value::as_array);
+        form: Form<'a, T>,
+    ) -> Vec<(usize, T)> {
+        let array = self.read(field, Value::as_array);
         if array.elements().nth(limit).is_some() {
             self.wrong(field, "too many");
         }
         let elements = array.elements().enumerate().take(limit);
-        elements.filter(|(_, element)| !element.is_null())
+        let elements = elements.filter(|(_, element)| !element.is_null());
+        let read = elements.filter_map(|(n, element)| Some((n, self.form(field, element, form)?)));
+        read.collect()
     }
 
-    /// Reads a field of the object: its default where it is absent or unreadable.
-    fn read<'v, T: Default>(
-        &mut self,
-        object: Value<'v>,
-        field: &'static str,
-        form: Form<'v, T>,
-    ) -> T {
-        self.try_read(object, field, form).unwrap_or_default()
+    /// Reads a field of the message: its default where it is absent or unreadable.
+    fn read<T: Default>(&mut self, field: Name, form: Form<'a, T>) -> T {
+        self.try_read(field, form).unwrap_or_default()
     }
 
-    /// Reads a field of the object: its default where it is absent, nothing where it is
-    /// unreadable. Its key is the last word of its name.
-    fn try_read<'v, T: Default>(
-        &mut self,
-        object: Value<'v>,
-        field: &'static str,
-        form: Form<'v, T>,
-    ) -> Option<T> {
-        let dot = field.bytes().rposition(|byte| byte == b'.');
-        let key = &field[dot.map_or(0, |dot| dot + 1)..];
-        self.part(object, field, key, form)
+    /// Reads a field of the message: its default where it is absent, nothing where it is
+    /// unreadable.
+    fn try_read<T: Default>(&mut self, field: Name, form: Form<'a, T>) -> Option<T> {
+        self.form(field, self.object.get(field), form)
     }
 
-    /// Like `try_read`, for a part whose errors are counted under the name of the whole.
-    fn part<'v, T: Default>(
-        &mut self,
-        object: Value<'v>,
-        field: &'static str,
-        key: &str,
-        form: Form<'v, T>,
-    ) -> Option<T> {
-        match object.get(key).filter(|value| !value.is_null()) {
-            None => Some(T::default()),
-            Some(value) => self.form(field, value, form),
+    /// The value of a field, or of a part of it: its default for null.
+    #[inline]
+    fn form<T: Default>(&mut self, field: Name, value: Value<'a>, form: Form<'a, T>) -> Option<T> {
+        if value.is_null() {
+            return Some(T::default());
         }
-    }
-
-    fn form<'v, T>(
-        &mut self,
-        field: &'static str,
-        value: Value<'v>,
-        form: Form<'v, T>,
-    ) -> Option<T> {
         let read = form(value);
         if read.is_none() {
             self.wrong(field, value);
@@ -292,7 +262,7 @@ impl<'a> Reader<'a> {
         read
     }
 
-    fn wrong(&mut self, field: &'static str, found: impl Serialize) {
+    fn wrong(&mut self, field: Name, found: impl Serialize) {
         self.field_errors.add(field, self.gateway_id, found);
         if !self.unreadable.contains(&field) {
             self.unreadable.push(field);

@@ -1,17 +1,17 @@
 //! The forms in which single values come: 64-bit integers in strings, floats that JSON has no
-//! numbers for, moments, durations, ids. Each function makes a value of the model, or nothing;
-//! none knows which field it reads.
+//! numbers for, moments and durations exact to the nanosecond, ids. Each function makes a value of
+//! the model, or nothing; none knows which field it reads, or asks a clock.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::model::Timestamp;
+use crate::model::{Timestamp, day_number};
 use crate::things_stack::messages::json::Value;
-use crate::things_stack::messages::timestamp;
 
 /// Longer text is cut: the API's own bounds are shorter, a gateway's words have none.
 const MAX_TEXT_BYTES: usize = 256;
-const MAX_SOURCE_BYTES: usize = 64;
+/// Protobuf's own limit of a duration, about 10,000 years, has as many.
+const MAX_DIGITS: usize = 12;
 
 /// Makes a value of the model, or nothing from JSON of another form.
 pub type Form<'a, T> = fn(Value<'a>) -> Option<T>;
@@ -42,24 +42,22 @@ pub fn eui(value: Value<'_>) -> Option<String> {
 }
 
 pub fn ip(value: Value<'_>) -> Option<String> {
-    text_that(value, |text| {
-        text.is_empty() || text.parse::<IpAddr>().is_ok()
-    })
+    let is_ip = |text: &str| text.is_empty() || text.parse::<IpAddr>().is_ok();
+    text_that(value, is_ip)
 }
 
 /// `SOURCE_GPS` is `gps`.
 pub fn source(value: Value<'_>) -> Option<String> {
-    let text = value.as_str().filter(|text| text.len() <= MAX_SOURCE_BYTES);
-    Some(text?.strip_prefix("SOURCE_")?.to_ascii_lowercase())
+    let source = value.as_str()?.strip_prefix("SOURCE_")?;
+    Some(cut(source).to_ascii_lowercase())
 }
 
 /// A 64-bit integer, which protojson writes as a string. Exact: a float is none.
 pub fn count(value: Value<'_>) -> Option<u64> {
     match value.as_str() {
         None => value.as_number()?.as_u64(),
-        // `parse` alone would take a plus sign.
-        Some(text) if text.starts_with(|c: char| c.is_ascii_digit()) => text.parse().ok(),
-        Some(_) => None,
+        // `parse` takes a plus sign.
+        Some(text) => text.parse().ok().filter(|_| !text.starts_with('+')),
     }
 }
 
@@ -90,12 +88,74 @@ pub fn longitude(value: Value<'_>) -> Option<f64> {
 
 /// The years 1 and 1970 are how times that were never set arrive from some gateways.
 pub fn moment(value: Value<'_>) -> Option<Option<Timestamp>> {
-    let moment = timestamp::timestamp(value.as_str()?)?;
+    let moment = timestamp(value.as_str()?)?;
     Some(Some(moment).filter(|moment| moment.seconds > 0))
 }
 
+/// Reads `0.068913029s`. `None` for anything else; negative durations have no meaning here.
 pub fn duration(value: Value<'_>) -> Option<Duration> {
-    timestamp::duration(value.as_str()?)
+    let text = value.as_str()?.strip_suffix('s')?;
+    let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
+    let seconds = u64::try_from(integer(whole.as_bytes())?).ok()?;
+    match fraction(rest.as_bytes())? {
+        (nanoseconds, []) => Some(Duration::new(seconds, nanoseconds)),
+        _ => None,
+    }
+}
+
+/// Reads `2024-02-29T12:34:56.789Z`: no to nine fractional digits, and `Z` or `±hh:mm`.
+/// `None` for anything else, a day that its month does not have included, or a second 60: the
+/// API counts in Unix time.
+fn timestamp(text: &str) -> Option<Timestamp> {
+    let (date_time, rest) = text.as_bytes().split_at_checked(19)?;
+    let signs = [4, 7, 10, 16].map(|at| date_time[at].to_ascii_uppercase());
+    let part = |from: usize, to: usize| integer(&date_time[from..to]);
+    let day = day_number(part(0, 4)?, part(5, 7)?, part(8, 10)?)?;
+    let minute = day * 1_440 + minutes(&date_time[11..16])?;
+    let second = part(17, 19).filter(|second| *second < 60)?;
+    let (nanoseconds, zone) = fraction(rest)?;
+    (signs == *b"--T:").then_some(Timestamp {
+        seconds: (minute - offset(zone)?) * 60 + second,
+        nanoseconds,
+    })
+}
+
+/// The minutes of `12:34`.
+fn minutes(time: &[u8]) -> Option<i64> {
+    let [h1, h2, b':', m1, m2] = *time else {
+        return None;
+    };
+    let (hour, minute) = (integer(&[h1, h2])?, integer(&[m1, m2])?);
+    (hour < 24 && minute < 60).then_some(hour * 60 + minute)
+}
+
+/// Minutes east of UTC: `Z` or `±hh:mm`.
+fn offset(zone: &[u8]) -> Option<i64> {
+    match zone {
+        [b'Z' | b'z'] => Some(0),
+        [b'+', time @ ..] => minutes(time),
+        [b'-', time @ ..] => Some(-minutes(time)?),
+        _ => None,
+    }
+}
+
+/// Nanoseconds of an optional `.` with one to nine digits, and what follows it.
+fn fraction(text: &[u8]) -> Option<(u32, &[u8])> {
+    let [b'.', rest @ ..] = text else {
+        return Some((0, text));
+    };
+    let length = rest.iter().take_while(|byte| byte.is_ascii_digit());
+    let (digits, rest) = rest.split_at(length.count());
+    let scale = 10_i64.pow(u32::try_from(9_usize.checked_sub(digits.len())?).ok()?);
+    let nanoseconds = u32::try_from(integer(digits)? * scale).ok()?;
+    Some((nanoseconds, rest))
+}
+
+/// One to twelve decimal digits.
+fn integer(digits: &[u8]) -> Option<i64> {
+    let is_number = (1..=MAX_DIGITS).contains(&digits.len());
+    let is_number = is_number && digits.iter().all(u8::is_ascii_digit);
+    is_number.then(|| digits.iter().fold(0, |n, d| n * 10 + i64::from(d - b'0')))
 }
 
 fn text_that(value: Value<'_>, is_valid: fn(&str) -> bool) -> Option<String> {
@@ -113,9 +173,8 @@ mod tests {
     /// The JSON, and what the form makes of it; empty for nothing.
     #[track_caller]
     fn check<T: Debug>(form: fn(Value<'_>) -> Option<T>, json: &str, expected: &str) {
-        let mut row = Row::default();
-        let value = row.read(serde_json::from_str(json).expect("the test's own JSON"));
-        let made = form(value).map(|made| format!("{made:?}"));
+        let row = Row::read(json, 1).expect("the test's own JSON");
+        let made = form(row.value()).map(|made| format!("{made:?}"));
         assert_eq!(made.unwrap_or_default(), expected, "{json}");
     }
 
@@ -267,5 +326,133 @@ mod tests {
         );
         check(source, r#""GPS""#, "");
         check(source, "3", "");
+    }
+
+    #[track_caller]
+    fn check_timestamp(text: &str, expected: Option<(i64, u32)>) {
+        let found = timestamp(text).map(|t| (t.seconds, t.nanoseconds));
+        assert_eq!(found, expected, "{text}");
+    }
+
+    #[track_caller]
+    fn check_duration(text: &str, expected: Option<(u64, u32)>) {
+        let expected = expected.map(|(seconds, nanoseconds)| Duration::new(seconds, nanoseconds));
+        let json = format!("{text:?}");
+        let row = Row::read(&json, 1).expect("the test's own JSON");
+        assert_eq!(duration(row.value()), expected, "{text}");
+    }
+
+    #[test]
+    fn moments_are_exact_to_the_nanosecond() {
+        check_timestamp("1970-01-01T00:00:00Z", Some((0, 0)));
+        check_timestamp("1970-01-01T00:00:01Z", Some((1, 0)));
+        check_timestamp("2001-09-09T01:46:40Z", Some((1_000_000_000, 0)));
+        check_timestamp("2024-02-29T23:59:59.9Z", Some((1_709_251_199, 900_000_000)));
+        check_timestamp("2000-02-29T00:00:00.123Z", Some((951_782_400, 123_000_000)));
+        check_timestamp(
+            "2026-01-02T03:04:05.123456789Z",
+            Some((1_767_323_045, 123_456_789)),
+        );
+        check_timestamp("2026-01-02T03:04:05.000000001Z", Some((1_767_323_045, 1)));
+        check_timestamp("2038-01-19T03:14:08Z", Some((2_147_483_648, 0)));
+        check_timestamp(
+            "9999-12-31T23:59:59.999999999Z",
+            Some((253_402_300_799, 999_999_999)),
+        );
+        check_timestamp("0001-01-01T00:00:00Z", Some((-62_135_596_800, 0)));
+        check_timestamp("1969-12-31T23:59:59Z", Some((-1, 0)));
+    }
+
+    #[test]
+    fn offsets_are_taken_into_account() {
+        check_timestamp("1970-01-01T02:00:01+02:00", Some((1, 0)));
+        check_timestamp("1969-12-31T18:30:01.5-05:30", Some((1, 500_000_000)));
+        check_timestamp("2026-01-02t03:04:05z", Some((1_767_323_045, 0)));
+        check_timestamp("2026-01-02T03:04:05-00:00", Some((1_767_323_045, 0)));
+    }
+
+    #[test]
+    fn every_year_begins_where_counting_days_says() {
+        let mut day = 0;
+        for year in 1970..10_000 {
+            let is_leap = year % 400 == 0 || (year % 4 == 0 && year % 100 != 0);
+            let march = day + 59 + i64::from(is_leap);
+            check_timestamp(&format!("{year}-01-01T00:00:00Z"), Some((day * 86_400, 0)));
+            check_timestamp(
+                &format!("{year}-03-01T00:00:00Z"),
+                Some((march * 86_400, 0)),
+            );
+            day = march + 306;
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_moment_is_refused() {
+        for text in [
+            "",
+            "Z",
+            "2026-01-02",
+            "2026-01-02T03:04:05",
+            "2026-01-02 03:04:05Z",
+            "2026-1-02T03:04:05Z",
+            "2026-00-02T03:04:05Z",
+            "2026-13-02T03:04:05Z",
+            "2026-01-00T03:04:05Z",
+            "2026-01-32T03:04:05Z",
+            "2026-04-31T03:04:05Z",
+            "2026-02-29T03:04:05Z",
+            "2100-02-29T03:04:05Z",
+            "2026-01-02T24:00:00Z",
+            "2026-01-02T03:60:05Z",
+            "2026-01-02T03:04:60Z",
+            "2026-01-02T03:04:05.Z",
+            "2026-01-02T03:04:05.1234567891Z",
+            "2026-01-02T03:04:05,5Z",
+            "2026-01-02T03:04:05ZZ",
+            "2026-01-02T03:04:05+0200",
+            "2026-01-02T03:04:05+24:00",
+            "2026-01-02T03:04:05+02:60",
+            "2026-01-02T03:04:05+2:00",
+            "2026-01-02T03:04:05+02:0",
+            "+026-01-02T03:04:05Z",
+            "2026-01-02T03:04:0٥Z",
+            "10000-01-01T00:00:00Z",
+            "1767323045",
+        ] {
+            check_timestamp(text, None);
+        }
+    }
+
+    #[test]
+    fn durations_are_exact_to_the_nanosecond() {
+        check_duration("0.068913029s", Some((0, 68_913_029)));
+        check_duration("4.265192138s", Some((4, 265_192_138)));
+        check_duration("5s", Some((5, 0)));
+        check_duration("0s", Some((0, 0)));
+        check_duration("0.1s", Some((0, 100_000_000)));
+        check_duration(
+            "315576000000.999999999s",
+            Some((315_576_000_000, 999_999_999)),
+        );
+        for text in [
+            "",
+            "s",
+            "5",
+            "-5s",
+            "-0.5s",
+            "+5s",
+            ".5s",
+            "5.s",
+            "5.s5",
+            "1e3s",
+            "5 s",
+            "5.5.5s",
+            "0.1234567891s",
+            "9999999999999s",
+            "NaNs",
+            "5ms",
+        ] {
+            check_duration(text, None);
+        }
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::error::FetchError;
 use crate::model::KeyInfo;
+use crate::things_stack::messages::answer::{WHOLE, object, text, wrong_shape};
 use crate::things_stack::messages::forms;
 use crate::things_stack::messages::json::Value;
-use crate::things_stack::messages::json_stream::{object, text, wrong_shape};
 
 /// Those of the message: other JSON is none of the API's.
 const FIELDS: [&str; 6] = [
@@ -16,45 +16,40 @@ const FIELDS: [&str; 6] = [
     "is_admin",
 ];
 
-/// A right, as the API and as the console name it.
-type Right = (&'static str, &'static str);
-
-const VIEW_STATUS: Right = ("RIGHT_GATEWAY_STATUS_READ", "view gateway status");
-const LIST_OF_USER: Right = (
-    "RIGHT_USER_GATEWAYS_LIST",
-    "list gateways the user is a collaborator of",
-);
-const LIST_OF_ORGANIZATION: Right = (
-    "RIGHT_ORGANIZATION_GATEWAYS_LIST",
-    "list gateways the organization is a collaborator of",
-);
+/// What a key of a user, of an organization and of any owner needs: the field that names such an
+/// owner, and the right, as the API and as the console name it. The key of a gateway lists nothing.
+const NEEDED: [(&str, &str, &str); 3] = [
+    (
+        "user_ids",
+        "RIGHT_USER_GATEWAYS_LIST",
+        "list gateways the user is a collaborator of",
+    ),
+    (
+        "organization_ids",
+        "RIGHT_ORGANIZATION_GATEWAYS_LIST",
+        "list gateways the organization is a collaborator of",
+    ),
+    ("", "RIGHT_GATEWAY_STATUS_READ", "view gateway status"),
+];
 
 /// `GET /auth_info`. `needs_list` where the gateways come from a list (without `--gateway`).
 pub fn key_info(body: &[u8], needs_list: bool) -> Result<KeyInfo, FetchError> {
     let text = text(body);
-    let answer = object(&text)?;
+    let answer = object(&text, WHOLE)?;
     let answer = answer.value();
-    let is_known = |name: &&str| answer.get(name).is_some();
-    if answer.members().next().is_some() && !FIELDS.iter().any(is_known) {
+    let mut names = answer.members().map(|(name, _)| name).peekable();
+    if names.peek().is_some() && !names.any(|name| FIELDS.contains(&name)) {
         return Err(wrong_shape("no field of the caller's rights"));
     }
-    let access = member(answer, "api_key");
-    let key = member(access, "api_key");
-    let owner = member(access, "entity_ids");
-    let is_of = |owner_ids| !member(owner, owner_ids).is_null();
-    let mut missing = Vec::new();
-    // The key of a gateway lists nothing.
-    if needs_list && is_of("user_ids") {
-        missing.push(LIST_OF_USER);
-    } else if needs_list && is_of("organization_ids") {
-        missing.push(LIST_OF_ORGANIZATION);
-    }
-    missing.push(VIEW_STATUS);
-    let universal = member(answer, "universal_rights");
-    missing.retain(|(right, _)| lacks(key, universal, right));
+    let access = answer.get("api_key");
+    let (key, owner) = (access.get("api_key"), access.get("entity_ids"));
+    let universal = answer.get("universal_rights");
+    let is_needed = |ids: &str| ids.is_empty() || needs_list && !owner.get(ids).is_null();
+    let missing = NEEDED.into_iter();
+    let missing = missing.filter(|(ids, right, _)| is_needed(ids) && lacks(key, universal, right));
     Ok(KeyInfo {
-        expires_at: key.get("expires_at").and_then(forms::moment).flatten(),
-        missing_rights: missing.into_iter().map(|(_, words)| words).collect(),
+        expires_at: forms::moment(key.get("expires_at")).flatten(),
+        missing_rights: missing.map(|(_, _, words)| words).collect(),
     })
 }
 
@@ -66,17 +61,8 @@ fn lacks(key: Value<'_>, universal: Value<'_>, needed: &str) -> bool {
 }
 
 fn rights(holder: Value<'_>) -> impl Iterator<Item = &str> {
-    let rights = holder.get("rights").and_then(Value::as_array);
-    rights
-        .unwrap_or_default()
-        .elements()
-        .filter_map(Value::as_str)
-}
-
-/// A message within a message; null where there is none.
-fn member<'v>(object: Value<'v>, name: &str) -> Value<'v> {
-    let found = object.get(name).and_then(Value::as_object);
-    found.unwrap_or_default()
+    let rights = holder.get("rights").elements();
+    rights.filter_map(Value::as_str)
 }
 
 #[cfg(test)]

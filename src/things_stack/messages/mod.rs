@@ -4,13 +4,12 @@
 //! `null` counts as absent, absent as zero or unset, as protojson has it; fields that are not
 //! known are skipped. It never sees a request, a status or a header.
 
+mod answer;
 mod field_errors;
 mod fields;
 mod forms;
 mod json;
-mod json_stream;
 mod key_info;
-mod timestamp;
 
 #[cfg(test)]
 #[path = "../../../tests/unit/decode_fields.rs"]
@@ -20,25 +19,20 @@ mod field_tests;
 mod properties;
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 
 use crate::error::FetchError;
 use crate::model::{ConnectionStats, Gateway};
+use crate::things_stack::messages::answer::{MEMBER, WHOLE, object, payload, text, wrong_shape};
 pub use crate::things_stack::messages::field_errors::{FieldErrors, printable};
-use crate::things_stack::messages::fields::Reader;
+use crate::things_stack::messages::fields::{Reader, TIMES};
 use crate::things_stack::messages::forms::is_gateway_id;
 use crate::things_stack::messages::json::Value;
-use crate::things_stack::messages::json_stream::{Holder, each_member, object, text, wrong_shape};
 pub use crate::things_stack::messages::key_info::key_info;
 
 /// Ten times what the API puts on one page.
 const MAX_GATEWAYS: usize = 10_000;
 /// Ten times what the API answers for at once.
 const MAX_STATS: usize = 1_000;
-/// Those of errors (`google.rpc.Code`).
-const GRPC_CODES: RangeInclusive<u64> = 1..=16;
-/// The server always writes one of these for a gateway that it has stats of.
-const TIMES: [&str; 2] = ["connected_at", "disconnected_at"];
 
 /// One page of the list.
 #[derive(Debug, Default, PartialEq)]
@@ -50,7 +44,7 @@ pub struct ListPage {
     pub entries: usize,
 }
 
-/// An error as the API words it (`google.rpc.Status` with `ttn.lorawan.v3.ErrorDetails`).
+/// An error as the API words it (`google.rpc.Status`).
 /// All text is cut and fit for a log line.
 #[derive(Debug, Default, PartialEq)]
 pub struct ApiError {
@@ -63,23 +57,26 @@ pub struct ApiError {
 /// `GET /gateways`. An element without a valid id is left out. An object without `gateways` is
 /// an answer of the API only if it is empty.
 pub fn gateway_list(body: &[u8], field_errors: &mut FieldErrors) -> Result<ListPage, FetchError> {
+    let text = text(body);
+    let answer = object(&text, MEMBER)?;
+    let list = payload(answer.value(), "gateways", Value::as_array)?;
     let mut page = ListPage::default();
-    each_member(&text(body), "gateways", Holder::Array, |_, element| {
+    for element in list.elements() {
         page.entries += 1;
-        if page.gateways.len() >= MAX_GATEWAYS {
-            field_errors.add("gateways", "", "too many");
-        } else if element.is_object() {
-            page.gateways.extend(Reader::gateway(element, field_errors));
-        } else {
+        if element.as_object().is_none() {
             field_errors.add("gateways", "", element);
+        } else if page.gateways.len() >= MAX_GATEWAYS {
+            field_errors.add("gateways", "", "too many");
+        } else {
+            page.gateways.extend(Reader::gateway(element, field_errors));
         }
-    })?;
+    }
     Ok(page)
 }
 
 /// `GET /gateways/{gateway_id}`.
 pub fn gateway(body: &[u8], field_errors: &mut FieldErrors) -> Result<Gateway, FetchError> {
-    let registered = Reader::gateway(object(&text(body))?.value(), field_errors);
+    let registered = Reader::gateway(object(&text(body), WHOLE)?.value(), field_errors);
     registered.ok_or_else(|| wrong_shape("a gateway without a gateway_id"))
 }
 
@@ -90,17 +87,26 @@ pub fn stats_batch(
     body: &[u8],
     field_errors: &mut FieldErrors,
 ) -> Result<BTreeMap<String, ConnectionStats>, FetchError> {
+    let text = text(body);
+    let answer = object(&text, MEMBER)?;
+    let entries = payload(answer.value(), "entries", Value::as_object)?;
     let mut batch = BTreeMap::new();
-    each_member(&text(body), "entries", Holder::Map, |gateway_id, entry| {
-        if !is_gateway_id(&gateway_id) || batch.contains_key(&gateway_id) {
-            field_errors.add("entries", "", &gateway_id);
+    for (gateway_id, entry) in entries.members() {
+        if !is_gateway_id(gateway_id) || batch.contains_key(gateway_id) {
+            field_errors.add("entries", "", gateway_id);
         } else if batch.len() >= MAX_STATS {
             field_errors.add("entries", "", "too many");
         } else if !entry.is_null() {
-            let stats = batch_entry(&gateway_id, entry, field_errors);
-            batch.insert(gateway_id, stats);
+            let stats = Reader::stats(gateway_id, entry, field_errors).unwrap_or_else(|| {
+                field_errors.add("entries", gateway_id, entry);
+                ConnectionStats {
+                    unreadable: TIMES.to_vec(),
+                    ..ConnectionStats::default()
+                }
+            });
+            batch.insert(gateway_id.to_owned(), stats);
         }
-    })?;
+    }
     Ok(batch)
 }
 
@@ -111,60 +117,28 @@ pub fn stats(
     field_errors: &mut FieldErrors,
 ) -> Result<ConnectionStats, FetchError> {
     let text = text(body);
-    let answer = object(&text)?;
-    match is_stats(answer.value()) {
-        true => Ok(Reader::stats(gateway_id, answer.value(), field_errors)),
-        false => Err(wrong_shape("neither connected_at nor disconnected_at")),
-    }
+    let answer = object(&text, WHOLE)?;
+    let stats = Reader::stats(gateway_id, answer.value(), field_errors);
+    stats.ok_or_else(|| wrong_shape("neither connected_at nor disconnected_at"))
 }
 
 /// The body of an error; `None` if it is not the API's: a proxy has pages and JSON of its own.
 pub fn api_error(body: &[u8]) -> Option<ApiError> {
     let text = text(body);
-    let row = object(&text).ok()?;
-    let body = row.value();
-    let code = body.get("code")?.as_number()?.as_u64()?;
-    let message = body.get("message")?.as_str()?;
-    let name = error_name(body).or_else(|| named_in(message));
-    GRPC_CODES.contains(&code).then(|| ApiError {
-        name: printable(name.unwrap_or_default(), 64),
+    let answer = object(&text, WHOLE).ok()?;
+    let code = answer.value().get("code").as_number()?.as_u64()?;
+    let message = answer.value().get("message").as_str()?;
+    // Those of errors (`google.rpc.Code`).
+    (1..=16).contains(&code).then(|| ApiError {
+        name: printable(named_in(message).unwrap_or_default(), 64),
         message: printable(message, 200),
     })
-}
-
-/// Whether these can be stats of the API, which always writes one of the two times. A proxy's own
-/// JSON, taken for stats, would make its gateway disconnected.
-fn is_stats(object: Value<'_>) -> bool {
-    let is_there = |field: &&str| object.get(field).is_some_and(|value| !value.is_null());
-    object.is_object() && TIMES.iter().any(is_there)
-}
-
-fn batch_entry(
-    gateway_id: &str,
-    entry: Value<'_>,
-    field_errors: &mut FieldErrors,
-) -> ConnectionStats {
-    if is_stats(entry) {
-        return Reader::stats(gateway_id, entry, field_errors);
-    }
-    field_errors.add("entries", gateway_id, entry);
-    ConnectionStats {
-        unreadable: TIMES.to_vec(),
-        ..ConnectionStats::default()
-    }
 }
 
 /// The name in `error:pkg/auth/rights:no_user_rights (no rights for …)`.
 fn named_in(message: &str) -> Option<&str> {
     let (identifier, _) = message.strip_prefix("error:")?.split_once(' ')?;
     Some(identifier.split_once(':')?.1)
-}
-
-/// That of the first of the details with a name; the others are its causes.
-fn error_name(body: Value<'_>) -> Option<&str> {
-    let details = body.get("details").and_then(Value::as_array)?;
-    let mut details = details.elements();
-    details.find_map(|detail| detail.get("name")?.as_str())
 }
 
 #[cfg(test)]
@@ -358,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_the_api_are_read_from_details_or_from_the_message() {
+    fn errors_of_the_api_are_named_by_their_message() {
         let message = "error:pkg/auth/rights:no_user_rights (no rights for user `x`)";
         check_error(
             r#"{"code":7,"message":"error:pkg/auth/rights:no_user_rights (no rights for user `x`)",
