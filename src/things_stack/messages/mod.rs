@@ -96,7 +96,7 @@ pub fn stats_batch(
             field_errors.add("entries", "", gateway_id);
         } else if batch.len() >= MAX_STATS {
             field_errors.add("entries", "", "too many");
-        } else if !entry.is_null() {
+        } else {
             let stats = Reader::stats(gateway_id, entry, field_errors).unwrap_or_else(|| {
                 field_errors.add("entries", gateway_id, entry);
                 ConnectionStats {
@@ -128,9 +128,12 @@ pub fn api_error(body: &[u8]) -> Option<ApiError> {
     let answer = object(&text, WHOLE).ok()?;
     let code = answer.value().get("code").as_number()?.as_u64()?;
     let message = answer.value().get("message").as_str()?;
+    // That of the first of the details with a name; the others are its causes.
+    let mut details = answer.value().get("details").elements();
+    let name = named_in(message).or_else(|| details.find_map(|detail| detail.get("name").as_str()));
     // Those of errors (`google.rpc.Code`).
     (1..=16).contains(&code).then(|| ApiError {
-        name: printable(named_in(message).unwrap_or_default(), 64),
+        name: printable(name.unwrap_or_default(), 64),
         message: printable(message, 200),
     })
 }
@@ -224,6 +227,7 @@ mod tests {
             found,
             [
                 ("gw-1", 5, true),
+                ("gw-2", 0, false),
                 ("gw-3", 0, false),
                 ("gw-5", 0, false),
                 ("gw-6", 0, false),
@@ -234,7 +238,7 @@ mod tests {
         assert!(batch["gw-1"].is_readable("uplink_count"));
         assert_eq!(
             lines(&field_errors),
-            ["disconnected_at 1×\"?\"", "entries 6×[]"]
+            ["disconnected_at 1×\"?\"", "entries 7×null"]
         );
         assert_eq!(stats_batch(b"{}", &mut field_errors), Ok(BTreeMap::new()));
     }
@@ -332,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_the_api_are_named_by_their_message() {
+    fn errors_of_the_api_are_named_by_their_message_or_details() {
         let message = "error:pkg/auth/rights:no_user_rights (no rights for user `x`)";
         check_error(
             r#"{"code":7,"message":"error:pkg/auth/rights:no_user_rights (no rights for user `x`)",
@@ -344,6 +348,10 @@ mod tests {
         check_error(
             &format!("{{\"code\":5,\"message\":{short:?},\"details\":[{{\"@type\":\"x\"}},7]}}"),
             Some(("not_connected", short)),
+        );
+        check_error(
+            r#"{"code":5,"message":"not there","details":[{},{"name":"not_found"},{"name":"x"}]}"#,
+            Some(("not_found", "not there")),
         );
         check_error(
             r#"{"code":16,"message":"a\r\nb\u001b[2J"}"#,
