@@ -40,7 +40,7 @@ use crate::collect::{Collector, FAILURE_TTL_MAX, GatewayList, Scope, Scrape};
 use crate::http::{BUDGET_MAX, Connections, Server};
 use crate::secret::Secret;
 use crate::system::{Process, Signals};
-use crate::things_stack::{Client, KeyFile, ProxyRule, Settings, Transport};
+use crate::things_stack::{Client, KeyFile, ProxyRule, Transport};
 
 /// Connections at once; fewer where the limit of descriptors is low.
 const CONNECTIONS_MAX: u64 = 64;
@@ -105,15 +105,11 @@ fn run(mut config: Config, proxy: Option<ProxyRule>) -> Result<ExitCode, String>
 }
 
 fn collector(config: &mut Config, transport: Transport, key: Secret) -> Collector {
-    let settings = Settings {
-        timeout: config.timeout,
-        with_locations: config.locations,
-    };
     let key_file = match &config.key {
         KeySource::File(path) => Some(KeyFile::new(path.clone(), key)),
         KeySource::Given(_) => None,
     };
-    let client = Client::new(transport, settings, key_file);
+    let client = Client::new(transport, config.timeout, config.locations, key_file);
     let scope = std::mem::replace(&mut config.scope, Scope::Key);
     let list = GatewayList::new(
         scope,

@@ -41,7 +41,8 @@ const OLD_SERVER_TTL: Duration = Duration::from_secs(3600);
 
 pub struct Client {
     transport: Transport,
-    settings: Settings,
+    timeout: Duration,
+    with_locations: bool,
     counters: Arc<Mutex<Counters>>,
     key_file: Option<KeyFile>,
     key_number: u64,
@@ -54,20 +55,19 @@ pub struct Client {
     warnings: Vec<String>,
 }
 
-/// What holds for all calls.
-pub struct Settings {
-    /// For one request.
-    pub timeout: Duration,
-    /// Whether positions are asked for.
-    pub with_locations: bool,
-}
-
 impl Client {
-    /// `key_file` is the file that the key was read from, if it was.
-    pub fn new(transport: Transport, settings: Settings, key_file: Option<KeyFile>) -> Client {
+    /// `timeout` is for one request, `with_locations` whether positions are asked for, `key_file` the
+    /// file that the key was read from, if it was.
+    pub fn new(
+        transport: Transport,
+        timeout: Duration,
+        with_locations: bool,
+        key_file: Option<KeyFile>,
+    ) -> Client {
         Client {
             transport,
-            settings,
+            timeout,
+            with_locations,
             counters: Arc::default(),
             key_file,
             key_number: 0,
@@ -121,21 +121,17 @@ impl Client {
         page: usize,
         deadline: Instant,
     ) -> Result<(ListPage, u64), CallError> {
+        let mask = self.mask(LIST_MASK, LOCATIONS_LIST_MASK);
         let path = format!(
-            "{owner}/gateways?field_mask={}&order=gateway_id\
-             &limit={PAGE_GATEWAYS_MAX}&page={page}",
-            self.mask(LIST_MASK, LOCATIONS_LIST_MASK)
+            "{owner}/gateways?field_mask={mask}&order=gateway_id\
+             &limit={PAGE_GATEWAYS_MAX}&page={page}"
         );
-        let request = Request::get(base, Endpoint::List, path, deadline);
-        let (mut page, total) = self.ask(&request, |answer, field_errors| {
-            let page = messages::gateway_list(&answer.body, field_errors)?;
-            let total = answer.number("x-total-count");
-            let no_total = || FetchError::new(Reason::Shape, NO_TOTAL_COUNT);
-            Ok((page, total.ok_or_else(no_total)?))
-        })?;
-        if !self.settings.with_locations {
-            page.gateways.iter_mut().for_each(drop_registered_locations);
-        }
+        let answer = self.call(base, Endpoint::List, path, None, deadline)?;
+        let page = messages::gateway_list(&answer.body, &mut self.field_errors);
+        let mut page = page.map_err(|error| at(base, error))?;
+        let no_total = || at(base, FetchError::new(Reason::Shape, NO_TOTAL_COUNT));
+        let total = answer.number("x-total-count").ok_or_else(no_total)?;
+        self.drop_registered_locations(&mut page.gateways);
         Ok((page, total))
     }
 
@@ -148,13 +144,10 @@ impl Client {
     ) -> Result<Gateway, CallError> {
         let mask = self.mask(LIST_MASK, LOCATIONS_LIST_MASK);
         let path = format!("/gateways/{gateway_id}?field_mask={mask}");
-        let request = Request::get(base, Endpoint::Gateway, path, deadline);
-        let mut gateway = self.ask(&request, |answer, field_errors| {
-            messages::gateway(&answer.body, field_errors)
-        })?;
-        if !self.settings.with_locations {
-            drop_registered_locations(&mut gateway);
-        }
+        let answer = self.call(base, Endpoint::Gateway, path, None, deadline)?;
+        let gateway = messages::gateway(&answer.body, &mut self.field_errors);
+        let mut gateway = gateway.map_err(|error| at(base, error))?;
+        self.drop_registered_locations([&mut gateway]);
         Ok(gateway)
     }
 
@@ -166,36 +159,30 @@ impl Client {
         gateway_ids: &[&str],
         deadline: Instant,
     ) -> Result<BTreeMap<String, ConnectionStats>, CallError> {
-        let older = self.mask(STATS_MASK, LOCATIONS_STATS_MASK);
         let since = self.old_servers.get(&base.host);
         let is_old = since.is_some_and(|since| since.elapsed() < OLD_SERVER_TTL);
-        let with_locations = self.settings.with_locations;
-        let mut ask = |mask: &str| {
-            let request = Request::stats_batch(base, gateway_ids, mask, deadline);
-            let batch = self.ask(&request, |answer, field_errors| {
-                messages::stats_batch(&answer.body, field_errors)
-            });
-            batch.map(|mut batch| {
-                if !with_locations {
-                    batch.values_mut().for_each(drop_reported_locations);
-                }
-                batch
-            })
-        };
+        let mut mask = self.mask(STATS_MASK, LOCATIONS_STATS_MASK);
         if !is_old {
-            match ask(&[&older, NEWER_STATS_MASK].concat()) {
-                Err(refused) if refused.is_about_field_mask() => {}
-                result => return result,
+            mask += NEWER_STATS_MASK;
+        }
+        let path = "/gs/gateways/connection/stats".to_owned();
+        let body = Some(batch_body(gateway_ids, &mask));
+        let answer = match self.call(base, Endpoint::StatsBatch, path, body, deadline) {
+            Err(refused) if refused.is_about_field_mask() && !is_old => {
+                self.old_servers.insert(base.host.clone(), Instant::now());
+                return self.stats_batch(base, gateway_ids, deadline);
+            }
+            result => result?,
+        };
+        let batch = messages::stats_batch(&answer.body, &mut self.field_errors);
+        let mut batch = batch.map_err(|error| at(base, error))?;
+        if is_old {
+            for stats in batch.values_mut() {
+                stats.unreadable.push("tx_acknowledgment_count");
             }
         }
-        let mut result = ask(&older);
-        for stats in result.iter_mut().flat_map(BTreeMap::values_mut) {
-            stats.unreadable.push("tx_acknowledgment_count");
-        }
-        if !is_old {
-            self.old_servers.insert(base.host.clone(), Instant::now());
-        }
-        result
+        self.drop_reported_locations(batch.values_mut());
+        Ok(batch)
     }
 
     /// The stats of one gateway. A gateway that is not connected is the error `not_connected`.
@@ -207,13 +194,10 @@ impl Client {
     ) -> Result<ConnectionStats, CallError> {
         // Without a mask everything comes, so that no server refuses it.
         let path = format!("/gs/gateways/{gateway_id}/connection/stats");
-        let request = Request::get(base, Endpoint::Stats, path, deadline);
-        let mut stats = self.ask(&request, |answer, field_errors| {
-            messages::stats(gateway_id, &answer.body, field_errors)
-        })?;
-        if !self.settings.with_locations {
-            drop_reported_locations(&mut stats);
-        }
+        let answer = self.call(base, Endpoint::Stats, path, None, deadline)?;
+        let stats = messages::stats(gateway_id, &answer.body, &mut self.field_errors);
+        let mut stats = stats.map_err(|error| at(base, error))?;
+        self.drop_reported_locations([&mut stats]);
         Ok(stats)
     }
 
@@ -225,51 +209,80 @@ impl Client {
         deadline: Instant,
     ) -> Result<KeyInfo, CallError> {
         let path = "/auth_info".to_owned();
-        let request = Request::get(base, Endpoint::AuthInfo, path, deadline);
-        self.ask(&request, |answer, _| {
-            messages::key_info(&answer.body, needs_list)
-        })
+        let answer = self.call(base, Endpoint::AuthInfo, path, None, deadline)?;
+        messages::key_info(&answer.body, needs_list).map_err(|error| at(base, error))
     }
 
     fn mask(&self, fields: &str, locations: &str) -> String {
-        match self.settings.with_locations {
+        match self.with_locations {
             true => [fields, locations].concat(),
             false => fields.to_owned(),
         }
     }
 
-    /// Makes a call and decodes its answer. An error names the host.
-    fn ask<T>(
-        &mut self,
-        request: &Request,
-        decode: impl FnOnce(&Answer, &mut FieldErrors) -> Result<T, FetchError>,
-    ) -> Result<T, CallError> {
-        let answer = self.call(request)?;
-        let decoded = decode(&answer, &mut self.field_errors);
-        self.transport.reuse(answer.body);
-        decoded.map_err(|mut error| {
-            error.context = format!("{}: {}", request.base.host, error.context);
-            error.into()
-        })
+    /// A server may send positions that were not asked for.
+    fn drop_registered_locations<'g>(&self, gateways: impl IntoIterator<Item = &'g mut Gateway>) {
+        if !self.with_locations {
+            gateways
+                .into_iter()
+                .for_each(|gateway| gateway.antennas.clear());
+        }
     }
 
-    /// Makes one request, and once more where the API key is refused and its file has a new one.
-    fn call(&mut self, request: &Request) -> Result<Answer, CallError> {
-        match self.call_once(request) {
-            Err(refused) if refused.status == Some(401) && self.reload_key() => {
-                self.call_once(request)
-            }
-            result => result,
+    fn drop_reported_locations<'s>(
+        &self,
+        stats: impl IntoIterator<Item = &'s mut ConnectionStats>,
+    ) {
+        let statuses = stats
+            .into_iter()
+            .filter_map(|stats| stats.last_status.as_mut());
+        if !self.with_locations {
+            statuses.for_each(|status| status.antenna_locations.clear());
         }
+    }
+
+    /// Makes one request, and once more where the API key is refused and its file has a new one. An
+    /// error names the host.
+    fn call(
+        &mut self,
+        base: &BaseUrl,
+        endpoint: Endpoint,
+        path: String,
+        body: Option<String>,
+        deadline: Instant,
+    ) -> Result<Answer, CallError> {
+        let request = Request {
+            base,
+            endpoint,
+            path,
+            body,
+            deadline,
+        };
+        let mut result = self.call_once(&request);
+        if let Err(refused) = &result
+            && refused.status == Some(401)
+            && self.reload_key()
+        {
+            result = self.call_once(&request);
+        }
+        result.map_err(|refused| at(base, refused))
     }
 
     /// Makes one request, if its rate limit allows it and some time is left.
     fn call_once(&mut self, request: &Request) -> Result<Answer, CallError> {
         let Request { base, endpoint, .. } = *request;
-        let start = Instant::now();
-        let left = request.deadline.saturating_duration_since(start);
-        self.check_is_possible(request, left)?;
-        let timeout = self.settings.timeout;
+        let (start, left) = (Instant::now(), request.time_left());
+        let not_now = |reason, why| Err(FetchError::new(reason, why).into());
+        if self.silenced_until(endpoint, base).is_some() {
+            return not_now(
+                Reason::RateLimited,
+                "waiting until its rate limit allows more",
+            );
+        }
+        if left < REQUEST_TIME_MIN {
+            return not_now(Reason::Budget, "the time of the scrape was used up");
+        }
+        let timeout = self.timeout;
         let result = self.transport.send(request, timeout).map_err(|mut error| {
             // A request that a short scrape has cut off says nothing about the API.
             if error.reason == Reason::Timeout && left < timeout.min(FAIR_TIME) {
@@ -284,19 +297,6 @@ impl Client {
         let answer = result?;
         self.note_headers(request, &answer);
         refusal::of(request, &answer).map_or(Ok(answer), Err)
-    }
-
-    fn check_is_possible(&self, request: &Request, left: Duration) -> Result<(), FetchError> {
-        let base = request.base;
-        if self.silenced_until(request.endpoint, base).is_some() {
-            let context = format!("{}: waiting until its rate limit allows more", base.host);
-            return Err(FetchError::new(Reason::RateLimited, context));
-        }
-        if left < REQUEST_TIME_MIN {
-            let context = format!("{}: the time of the scrape was used up", base.host);
-            return Err(FetchError::new(Reason::Budget, context));
-        }
-        Ok(())
     }
 
     fn count(&self, endpoint: Endpoint, status: Option<u16>, took: Duration) {
@@ -317,8 +317,8 @@ impl Client {
         }
         if answer.status == 429 || available == Some(0) {
             let until = Instant::now() + refusal::wait_time(answer);
-            let of_call = (host.clone(), request.endpoint);
-            self.silenced.insert(of_call, until);
+            self.silenced
+                .insert((host.clone(), request.endpoint), until);
         }
         for warning in answer.headers("x-warning") {
             let warning = format!("{host}: {}", printable(&warning, 200));
@@ -330,15 +330,19 @@ impl Client {
     }
 }
 
-/// A server may send positions that were not asked for.
-fn drop_registered_locations(gateway: &mut Gateway) {
-    gateway.antennas.clear();
+/// An error that names the host.
+fn at(base: &BaseUrl, error: impl Into<CallError>) -> CallError {
+    let mut error = error.into();
+    error.error.context = format!("{}: {}", base.host, error.error.context);
+    error
 }
 
-fn drop_reported_locations(stats: &mut ConnectionStats) {
-    if let Some(status) = &mut stats.last_status {
-        status.antenna_locations.clear();
-    }
+/// The message of a batch. Identifiers and masks hold nothing that JSON would have to escape.
+fn batch_body(gateway_ids: &[&str], mask: &str) -> String {
+    let ids = gateway_ids.iter();
+    let ids = ids.map(|id| format!(r#"{{"gateway_id":"{id}"}}"#));
+    let ids = ids.collect::<Vec<_>>().join(",");
+    format!(r#"{{"gateway_ids":[{ids}],"field_mask":"{mask}"}}"#)
 }
 
 /// A panic of another thread leaves plain numbers behind: they stay usable.

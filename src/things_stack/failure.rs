@@ -1,8 +1,10 @@
 //! Why a request brought no answer: what each error of ureq and rustls means to an operator.
 
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 
-use crate::error::Reason;
+use ureq::Error;
+
+use crate::error::{FetchError, Reason};
 
 /// How a connection ends on which nothing more can come, though its host may be well. A machine
 /// that was suspended interrupts every wait with a limit (signal(7)).
@@ -16,61 +18,59 @@ const LOST: [ErrorKind; 5] = [
 
 /// Whether only this connection failed, within a compressed answer too: the request can be sent
 /// again on another one.
-pub fn is_lost_connection(error: &ureq::Error) -> bool {
-    let (ureq::Error::Io(error) | ureq::Error::Decompress(_, error)) = error else {
+pub fn is_lost_connection(error: &Error) -> bool {
+    let (Error::Io(error) | Error::Decompress(_, error)) = error else {
         return false;
     };
     LOST.contains(&error.kind())
 }
 
 /// The reason, and what to tell a person.
-pub fn classify(error: &ureq::Error) -> (Reason, String) {
+pub fn classify(error: &Error) -> FetchError {
     if let Some(error) = tls_error(error) {
-        return (Reason::Tls, describe_tls(error));
+        return FetchError::new(Reason::Tls, describe_tls(error));
     }
-    match error {
-        ureq::Error::HostNotFound => (Reason::Dns, "the host name has no address".to_owned()),
-        ureq::Error::Timeout(ureq::Timeout::Resolve) => (
+    let (reason, what) = match error {
+        Error::HostNotFound => (Reason::Dns, "the host name has no address".into()),
+        Error::Timeout(ureq::Timeout::Resolve) => (
             Reason::Dns,
-            "the name servers did not answer in time".to_owned(),
+            "the name servers did not answer in time".into(),
         ),
-        ureq::Error::Timeout(_) => (Reason::Timeout, "no whole answer in time".to_owned()),
-        ureq::Error::BodyExceedsLimit(limit) => (
+        Error::Timeout(_) => (Reason::Timeout, "no whole answer in time".into()),
+        Error::BodyExceedsLimit(limit) => (
             Reason::TooLarge,
             format!("the answer is longer than {limit} bytes"),
         ),
-        ureq::Error::ConnectProxyFailed(_) | ureq::Error::ConnectionFailed => {
+        Error::ConnectProxyFailed(_) | Error::ConnectionFailed => {
             (Reason::Connect, format!("no connection: {error}"))
         }
-        ureq::Error::Tls(_) | ureq::Error::TlsRequired => (Reason::Tls, error.to_string()),
-        ureq::Error::Protocol(_) | ureq::Error::Http(_) | ureq::Error::LargeResponseHeader(..) => (
+        Error::Tls(_) | Error::TlsRequired => (Reason::Tls, error.to_string()),
+        Error::Protocol(_) | Error::Http(_) | Error::LargeResponseHeader(..) => (
             Reason::ConnectionLost,
             format!("the answer is no HTTP: {error}"),
         ),
-        ureq::Error::Io(error) => classify_io(error),
+        Error::Io(error) => match error.kind() {
+            ErrorKind::TimedOut => (Reason::Timeout, "no whole answer in time".into()),
+            ErrorKind::UnexpectedEof => (
+                Reason::ConnectionLost,
+                "the connection ended before the answer did".into(),
+            ),
+            kind if LOST.contains(&kind) => {
+                (Reason::ConnectionLost, "the connection was reset".into())
+            }
+            _ => (Reason::Connect, format!("no connection: {error}")),
+        },
         _ => (Reason::ConnectionLost, error.to_string()),
-    }
+    };
+    FetchError::new(reason, what)
 }
 
-fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
+fn tls_error(error: &Error) -> Option<&rustls::Error> {
     match error {
-        ureq::Error::Rustls(error) => Some(error),
-        ureq::Error::Io(error) => error.get_ref()?.downcast_ref(),
+        Error::Rustls(error) => Some(error),
+        Error::Io(error) => error.get_ref()?.downcast_ref(),
         _ => None,
     }
-}
-
-fn classify_io(error: &io::Error) -> (Reason, String) {
-    let (reason, what) = match error.kind() {
-        ErrorKind::TimedOut => (Reason::Timeout, "no whole answer in time"),
-        ErrorKind::UnexpectedEof => (
-            Reason::ConnectionLost,
-            "the connection ended before the answer did",
-        ),
-        kind if LOST.contains(&kind) => (Reason::ConnectionLost, "the connection was reset"),
-        _ => return (Reason::Connect, format!("no connection: {error}")),
-    };
-    (reason, what.to_owned())
 }
 
 /// A Pi without a network has the time of its last shutdown, or 1970: then every certificate
@@ -96,15 +96,17 @@ fn describe_tls(error: &rustls::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use rustls::CertificateError;
 
     use super::*;
 
     #[track_caller]
     fn check(error: ureq::Error, reason: Reason, words: &str) {
-        let (actual, what) = classify(&error);
-        assert_eq!(actual, reason, "{error:?}");
-        assert!(what.contains(words), "{what}");
+        let actual = classify(&error);
+        assert_eq!(actual.reason, reason, "{error:?}");
+        assert!(actual.context.contains(words), "{actual}");
     }
 
     fn certificate(error: CertificateError) -> ureq::Error {

@@ -10,10 +10,9 @@ mod messages;
 mod proxy;
 mod refusal;
 mod resolver;
-mod tls;
 mod transport;
 
-pub use client::{Client, Settings};
+pub use client::Client;
 pub use hosts::{AllowedHost, BaseUrl, KnownHosts};
 pub use key_file::KeyFile;
 pub use proxy::ProxyRule;

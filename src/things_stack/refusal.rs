@@ -5,18 +5,13 @@ use std::time::Duration;
 
 use crate::error::{FetchError, Reason};
 use crate::model::Endpoint;
+use crate::things_stack::hosts::COMMUNITY_HOSTS;
 use crate::things_stack::messages::{self, printable};
 use crate::things_stack::transport::{Answer, Request};
 
 const WAIT_SECONDS_MAX: u64 = 3600;
 /// Where the server names no time.
 const WAIT_SECONDS_DEFAULT: u64 = 10;
-/// Clusters of the community network without an Identity Server.
-const REGIONAL_HOSTS: [&str; 2] = [
-    "nam1.cloud.thethings.network",
-    "au1.cloud.thethings.network",
-];
-
 /// Why a call failed, with what decides how to go on.
 #[derive(Debug)]
 pub struct CallError {
@@ -32,9 +27,8 @@ pub struct CallError {
 impl CallError {
     /// Whether a server refused fields that it does not know yet.
     pub fn is_about_field_mask(&self) -> bool {
-        let is_named =
-            self.name.contains("field_mask") || self.error.context.contains("field_mask");
-        self.status == Some(400) && is_named
+        let is_named = |text: &str| text.contains("field_mask");
+        self.status == Some(400) && (is_named(&self.name) || is_named(&self.error.context))
     }
 }
 
@@ -53,6 +47,7 @@ impl From<FetchError> for CallError {
 pub fn wait_time(answer: &Answer) -> Duration {
     let named = match answer.status {
         429 => ["x-rate-limit-retry", "retry-after", "x-rate-limit-reset"],
+        // The time to the next try may be zero here.
         _ => ["x-rate-limit-reset", "x-rate-limit-retry", "retry-after"],
     };
     let seconds = named.into_iter().find_map(|name| answer.number(name));
@@ -62,7 +57,8 @@ pub fn wait_time(answer: &Answer) -> Duration {
 
 /// Why an answer is not what was asked for; `None` for a status with which the API answers.
 pub fn of(request: &Request, answer: &Answer) -> Option<CallError> {
-    let reason = match answer.status {
+    let status = answer.status;
+    let reason = match status {
         // 203: a proxy has changed its headers.
         200 | 203 => return None,
         201..300 => Reason::Shape,
@@ -82,20 +78,18 @@ pub fn of(request: &Request, answer: &Answer) -> Option<CallError> {
         }
         _ => " without The Things Stack's error message".to_owned(),
     };
-    let host = &request.base.host;
-    let hint = hint(request.endpoint, host, reason, answer.status);
-    let context = format!("{host}: HTTP {}{said}{hint}", answer.status);
+    let hint = hint(request, reason, status);
     Some(CallError {
-        error: FetchError::new(reason, context),
-        status: Some(answer.status),
+        error: FetchError::new(reason, format!("HTTP {status}{said}{hint}")),
+        status: Some(status),
         is_of_api: details.is_some(),
         name: details.map(|details| details.name).unwrap_or_default(),
     })
 }
 
 /// What an operator has to know to end a refusal, such as the missing right in the console's words.
-fn hint(endpoint: Endpoint, host: &str, reason: Reason, status: u16) -> &'static str {
-    match (reason, endpoint) {
+fn hint(request: &Request, reason: Reason, status: u16) -> &'static str {
+    match (reason, request.endpoint) {
         (Reason::Unauthorized, _) => "; the API key is wrong, expired or revoked",
         (Reason::Forbidden, Endpoint::List) => {
             "; the API key lacks the right to list the gateways that the user (or the \
@@ -108,7 +102,7 @@ fn hint(endpoint: Endpoint, host: &str, reason: Reason, status: u16) -> &'static
              refused alike"
         }
         (Reason::ClientError, _) if status == 400 => "; an API key that is not whole is refused so",
-        (_, Endpoint::List) if REGIONAL_HOSTS.contains(&host) => {
+        (_, Endpoint::List) if COMMUNITY_HOSTS[1..].contains(&&*request.base.host) => {
             "; gateways are listed at eu1.cloud.thethings.network alone, \
              from where the stats of every cluster are found"
         }
