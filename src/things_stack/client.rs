@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::error::{FetchError, Reason};
 use crate::model::{ConnectionStats, Counters, Endpoint, Gateway, KeyInfo, RateLimit};
+use crate::things_stack::failure::{CallError, refusal, wait_time};
 use crate::things_stack::hosts::BaseUrl;
 use crate::things_stack::key_file::KeyFile;
 use crate::things_stack::messages::{self, FieldErrors, ListPage, printable};
-use crate::things_stack::refusal::{self, CallError};
 use crate::things_stack::transport::{Answer, REQUEST_TIME_MIN, Request, Transport};
 
 /// The most gateways that a page of the list holds (`limit` of ListGatewaysRequest).
@@ -128,10 +128,12 @@ impl Client {
         );
         let answer = self.call(base, Endpoint::List, path, None, deadline)?;
         let page = messages::gateway_list(&answer.body, &mut self.field_errors);
-        let mut page = page.map_err(|error| at(base, error))?;
-        let no_total = || at(base, FetchError::new(Reason::Shape, NO_TOTAL_COUNT));
-        let total = answer.number("x-total-count").ok_or_else(no_total)?;
-        self.drop_registered_locations(&mut page.gateways);
+        let mut page = at(base, page)?;
+        let no_total = || FetchError::new(Reason::Shape, NO_TOTAL_COUNT);
+        let total = at(base, answer.number("x-total-count").ok_or_else(no_total))?;
+        for gateway in &mut page.gateways {
+            self.drop_registered_locations(gateway);
+        }
         Ok((page, total))
     }
 
@@ -146,8 +148,8 @@ impl Client {
         let path = format!("/gateways/{gateway_id}?field_mask={mask}");
         let answer = self.call(base, Endpoint::Gateway, path, None, deadline)?;
         let gateway = messages::gateway(&answer.body, &mut self.field_errors);
-        let mut gateway = gateway.map_err(|error| at(base, error))?;
-        self.drop_registered_locations([&mut gateway]);
+        let mut gateway = at(base, gateway)?;
+        self.drop_registered_locations(&mut gateway);
         Ok(gateway)
     }
 
@@ -175,13 +177,13 @@ impl Client {
             result => result?,
         };
         let batch = messages::stats_batch(&answer.body, &mut self.field_errors);
-        let mut batch = batch.map_err(|error| at(base, error))?;
-        if is_old {
-            for stats in batch.values_mut() {
+        let mut batch = at(base, batch)?;
+        for stats in batch.values_mut() {
+            self.drop_reported_locations(stats);
+            if is_old {
                 stats.unreadable.push("tx_acknowledgment_count");
             }
         }
-        self.drop_reported_locations(batch.values_mut());
         Ok(batch)
     }
 
@@ -196,8 +198,8 @@ impl Client {
         let path = format!("/gs/gateways/{gateway_id}/connection/stats");
         let answer = self.call(base, Endpoint::Stats, path, None, deadline)?;
         let stats = messages::stats(gateway_id, &answer.body, &mut self.field_errors);
-        let mut stats = stats.map_err(|error| at(base, error))?;
-        self.drop_reported_locations([&mut stats]);
+        let mut stats = at(base, stats)?;
+        self.drop_reported_locations(&mut stats);
         Ok(stats)
     }
 
@@ -210,7 +212,7 @@ impl Client {
     ) -> Result<KeyInfo, CallError> {
         let path = "/auth_info".to_owned();
         let answer = self.call(base, Endpoint::AuthInfo, path, None, deadline)?;
-        messages::key_info(&answer.body, needs_list).map_err(|error| at(base, error))
+        at(base, messages::key_info(&answer.body, needs_list))
     }
 
     fn mask(&self, fields: &str, locations: &str) -> String {
@@ -221,23 +223,16 @@ impl Client {
     }
 
     /// A server may send positions that were not asked for.
-    fn drop_registered_locations<'g>(&self, gateways: impl IntoIterator<Item = &'g mut Gateway>) {
+    fn drop_registered_locations(&self, gateway: &mut Gateway) {
         if !self.with_locations {
-            gateways
-                .into_iter()
-                .for_each(|gateway| gateway.antennas.clear());
+            gateway.antennas.clear();
         }
     }
 
-    fn drop_reported_locations<'s>(
-        &self,
-        stats: impl IntoIterator<Item = &'s mut ConnectionStats>,
-    ) {
-        let statuses = stats
-            .into_iter()
-            .filter_map(|stats| stats.last_status.as_mut());
-        if !self.with_locations {
-            statuses.for_each(|status| status.antenna_locations.clear());
+    fn drop_reported_locations(&self, stats: &mut ConnectionStats) {
+        let status = stats.last_status.as_mut();
+        if let Some(status) = status.filter(|_| !self.with_locations) {
+            status.antenna_locations.clear();
         }
     }
 
@@ -265,7 +260,7 @@ impl Client {
         {
             result = self.call_once(&request);
         }
-        result.map_err(|refused| at(base, refused))
+        at(base, result)
     }
 
     /// Makes one request, if its rate limit allows it and some time is left.
@@ -296,7 +291,7 @@ impl Client {
         log::debug!("{} {base}{}: {said}", endpoint.label(), request.path);
         let answer = result?;
         self.note_headers(request, &answer);
-        refusal::of(request, &answer).map_or(Ok(answer), Err)
+        refusal(request, &answer).map_or(Ok(answer), Err)
     }
 
     fn count(&self, endpoint: Endpoint, status: Option<u16>, took: Duration) {
@@ -316,7 +311,7 @@ impl Client {
             counters.rate_limits.insert(host.clone(), rate_limit);
         }
         if answer.status == 429 || available == Some(0) {
-            let until = Instant::now() + refusal::wait_time(answer);
+            let until = Instant::now() + wait_time(answer);
             self.silenced
                 .insert((host.clone(), request.endpoint), until);
         }
@@ -330,11 +325,13 @@ impl Client {
     }
 }
 
-/// An error that names the host.
-fn at(base: &BaseUrl, error: impl Into<CallError>) -> CallError {
-    let mut error = error.into();
-    error.error.context = format!("{}: {}", base.host, error.error.context);
-    error
+/// An error names the host.
+fn at<T>(base: &BaseUrl, result: Result<T, impl Into<CallError>>) -> Result<T, CallError> {
+    result.map_err(|error| {
+        let mut error = error.into();
+        error.error.context = format!("{}: {}", base.host, error.error.context);
+        error
+    })
 }
 
 /// The message of a batch. Identifiers and masks hold nothing that JSON would have to escape.

@@ -17,8 +17,6 @@ pub const COMMUNITY_HOSTS: [&str; 3] = [
 ];
 /// Clusters of The Things Stack Cloud, tenant and region in front (`acme.eu1`).
 const CLOUD_SUFFIX: &str = ".cloud.thethings.industries";
-/// The longest host name of the DNS (RFC 1035).
-const HOST_BYTES_MAX: usize = 253;
 
 /// The scheme, host and port of one API; paths are added to it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -202,7 +200,7 @@ fn split(url: &str) -> (&str, &str, &str) {
 }
 
 /// Splits `host[:port]`; an IPv6 address with a port stands in brackets, and comes without them.
-fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+pub fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     let is_ipv6 = |text: &str| text.parse::<Ipv6Addr>().is_ok();
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => rest.split_once(']').filter(|(host, _)| is_ipv6(host))?,
@@ -224,7 +222,7 @@ fn normalize(host: &str) -> Option<String> {
     let host = host.strip_suffix('.').unwrap_or(host);
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     let is_label = |label: &str| !label.is_empty() && label.bytes().all(is_allowed);
-    let is_valid = host.len() <= HOST_BYTES_MAX && host.split('.').all(is_label);
+    let is_valid = host.split('.').all(is_label);
     is_valid.then(|| host.to_ascii_lowercase())
 }
 
