@@ -89,7 +89,7 @@ fn run(mut config: Config, proxy: Option<ProxyRule>) -> Result<ExitCode, String>
     };
     let token = config.web_token_file.as_deref();
     let token = token.map(|path| read_secret("token", path)).transpose()?;
-    let transport = Transport::new(&key, config.ca_file.as_deref(), proxy);
+    let transport = Transport::new(key, config.ca_file.as_deref(), proxy);
     let transport = transport.map_err(|error| match &config.ca_file {
         Some(path) => {
             let path = path.display();
@@ -97,16 +97,16 @@ fn run(mut config: Config, proxy: Option<ProxyRule>) -> Result<ExitCode, String>
         }
         None => error.to_string(),
     })?;
-    let collector = collector(&mut config, transport, key);
+    let collector = collector(&mut config, transport);
     match config.once {
         true => once(collector),
         false => serve(&config, collector, token, connections),
     }
 }
 
-fn collector(config: &mut Config, transport: Transport, key: Secret) -> Collector {
+fn collector(config: &mut Config, transport: Transport) -> Collector {
     let key_file = match &config.key {
-        KeySource::File(path) => Some(KeyFile::new(path.clone(), key)),
+        KeySource::File(path) => Some(KeyFile::new(path.clone())),
         KeySource::Given(_) => None,
     };
     let client = Client::new(transport, config.timeout, config.locations, key_file);

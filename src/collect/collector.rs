@@ -69,7 +69,7 @@ impl Collector {
         ttl: Duration,
     ) -> Collector {
         let start = Instant::now();
-        let known = Known::new(client.counters());
+        let known = Known::new(client.counters.clone());
         Collector {
             key_number: client.key_number(),
             client,
@@ -205,7 +205,7 @@ impl Collector {
         self.collected = Instant::now();
         self.known.change_about(|about| {
             about.collected = Some((scrape.at, took));
-            about.warnings = self.client.warnings().to_vec();
+            about.warnings = self.client.warnings.clone();
         });
         let snapshot = self.known.snapshot(scrape);
         let of_list = snapshot.list_error.iter().filter(|_| has_read_list);

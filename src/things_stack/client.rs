@@ -12,23 +12,20 @@ use crate::things_stack::failure::{CallError, refusal, wait_time};
 use crate::things_stack::hosts::BaseUrl;
 use crate::things_stack::key_file::KeyFile;
 use crate::things_stack::messages::{self, FieldErrors, ListPage, printable};
-use crate::things_stack::transport::{Answer, REQUEST_TIME_MIN, Request, Transport};
+use crate::things_stack::transport::{
+    Answer, REQUEST_TIME_MIN, Request, Transport, headers, number,
+};
 
 /// The most gateways that a page of the list holds (`limit` of ListGatewaysRequest).
 const PAGE_GATEWAYS_MAX: usize = 1000;
 
-const LIST_MASK: &str = "name,frequency_plan_ids,gateway_server_address";
-/// Left out with `--no-locations`, like `LOCATIONS_STATS_MASK`.
-const LOCATIONS_LIST_MASK: &str = ",antennas";
+const LIST_MASK: &str = "name,frequency_plan_ids,gateway_server_address,antennas";
 /// All but `last_status.ip` and `last_status.advanced`, which may be large and are not used.
-const STATS_MASK: &str = "connected_at,disconnected_at,protocol,\
-    last_status_received_at,last_status.time,last_status.boot_time,last_status.versions,\
-    last_status.metrics,last_uplink_received_at,uplink_count,\
-    last_downlink_received_at,downlink_count,round_trip_times,sub_bands,gateway_remote_address";
-const LOCATIONS_STATS_MASK: &str = ",last_status.antenna_locations";
-/// Servers from 3.21.0 to 3.25.1 do not know these, and refuse a mask with them.
-const NEWER_STATS_MASK: &str = ",last_tx_acknowledgment_received_at,tx_acknowledgment_count";
-
+const STATS_MASK: &str = "connected_at,disconnected_at,protocol,last_status_received_at,\
+    last_status.time,last_status.boot_time,last_status.versions,last_status.antenna_locations,\
+    last_status.metrics,last_uplink_received_at,uplink_count,last_downlink_received_at,\
+    downlink_count,last_tx_acknowledgment_received_at,tx_acknowledgment_count,round_trip_times,\
+    sub_bands,gateway_remote_address";
 /// A request that had this much time and got no answer failed because of the API.
 const FAIR_TIME: Duration = Duration::from_secs(1);
 /// How many different warnings are logged and shown.
@@ -43,7 +40,8 @@ pub struct Client {
     transport: Transport,
     timeout: Duration,
     with_locations: bool,
-    counters: Arc<Mutex<Counters>>,
+    /// What is counted of the calls, shared with the thread that shows it.
+    pub counters: Arc<Mutex<Counters>>,
     key_file: Option<KeyFile>,
     key_number: u64,
     /// Fields of an unexpected form since the last look.
@@ -52,7 +50,8 @@ pub struct Client {
     silenced: BTreeMap<(String, Endpoint), Instant>,
     /// Hosts that refused the newer fields, and when.
     old_servers: BTreeMap<String, Instant>,
-    warnings: Vec<String>,
+    /// What servers announced in `X-Warning`, with their hosts.
+    pub warnings: Vec<String>,
 }
 
 impl Client {
@@ -78,33 +77,23 @@ impl Client {
         }
     }
 
-    /// What is counted of the calls, shared with the thread that shows it.
-    pub fn counters(&self) -> Arc<Mutex<Counters>> {
-        self.counters.clone()
-    }
-
     /// Until when a rate limit forbids this kind of call, if it does.
     pub fn silenced_until(&self, endpoint: Endpoint, base: &BaseUrl) -> Option<Instant> {
         let until = self.silenced.get(&(base.host.clone(), endpoint));
         until.copied().filter(|until| *until > Instant::now())
     }
 
-    /// What servers announced in `X-Warning`, with their hosts.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
-    }
-
     /// Reads the key file again, where there is one, and says whether it holds another key.
     /// A file that cannot be used leaves the old key in use.
     pub fn reload_key(&mut self) -> bool {
-        let Some(key) = self.key_file.as_mut().and_then(KeyFile::renewed) else {
-            return false;
-        };
-        self.transport.set_key(&key);
-        self.key_number += 1;
-        // Rate limits belong to a key.
-        self.silenced.clear();
-        true
+        let (file, key) = (self.key_file.as_mut(), &mut self.transport.key);
+        let is_new = file.is_some_and(|file| file.renew(key));
+        if is_new {
+            self.key_number += 1;
+            // Rate limits belong to a key.
+            self.silenced.clear();
+        }
+        is_new
     }
 
     /// A number that changes with each new key.
@@ -121,16 +110,16 @@ impl Client {
         page: usize,
         deadline: Instant,
     ) -> Result<(ListPage, u64), CallError> {
-        let mask = self.mask(LIST_MASK, LOCATIONS_LIST_MASK);
+        let mask = self.mask(LIST_MASK, false);
         let path = format!(
             "{owner}/gateways?field_mask={mask}&order=gateway_id\
              &limit={PAGE_GATEWAYS_MAX}&page={page}"
         );
         let answer = self.call(base, Endpoint::List, path, None, deadline)?;
-        let page = messages::gateway_list(&answer.body, &mut self.field_errors);
+        let page = messages::gateway_list(answer.body(), &mut self.field_errors);
         let mut page = at(base, page)?;
         let no_total = || FetchError::new(Reason::Shape, NO_TOTAL_COUNT);
-        let total = at(base, answer.number("x-total-count").ok_or_else(no_total))?;
+        let total = at(base, number(&answer, "x-total-count").ok_or_else(no_total))?;
         for gateway in &mut page.gateways {
             self.drop_registered_locations(gateway);
         }
@@ -144,10 +133,10 @@ impl Client {
         gateway_id: &str,
         deadline: Instant,
     ) -> Result<Gateway, CallError> {
-        let mask = self.mask(LIST_MASK, LOCATIONS_LIST_MASK);
+        let mask = self.mask(LIST_MASK, false);
         let path = format!("/gateways/{gateway_id}?field_mask={mask}");
         let answer = self.call(base, Endpoint::Gateway, path, None, deadline)?;
-        let gateway = messages::gateway(&answer.body, &mut self.field_errors);
+        let gateway = messages::gateway(answer.body(), &mut self.field_errors);
         let mut gateway = at(base, gateway)?;
         self.drop_registered_locations(&mut gateway);
         Ok(gateway)
@@ -163,12 +152,8 @@ impl Client {
     ) -> Result<BTreeMap<String, ConnectionStats>, CallError> {
         let since = self.old_servers.get(&base.host);
         let is_old = since.is_some_and(|since| since.elapsed() < OLD_SERVER_TTL);
-        let mut mask = self.mask(STATS_MASK, LOCATIONS_STATS_MASK);
-        if !is_old {
-            mask += NEWER_STATS_MASK;
-        }
         let path = "/gs/gateways/connection/stats".to_owned();
-        let body = Some(batch_body(gateway_ids, &mask));
+        let body = Some(batch_body(gateway_ids, &self.mask(STATS_MASK, is_old)));
         let answer = match self.call(base, Endpoint::StatsBatch, path, body, deadline) {
             Err(refused) if refused.is_about_field_mask() && !is_old => {
                 self.old_servers.insert(base.host.clone(), Instant::now());
@@ -176,7 +161,7 @@ impl Client {
             }
             result => result?,
         };
-        let batch = messages::stats_batch(&answer.body, &mut self.field_errors);
+        let batch = messages::stats_batch(answer.body(), &mut self.field_errors);
         let mut batch = at(base, batch)?;
         for stats in batch.values_mut() {
             self.drop_reported_locations(stats);
@@ -197,7 +182,7 @@ impl Client {
         // Without a mask everything comes, so that no server refuses it.
         let path = format!("/gs/gateways/{gateway_id}/connection/stats");
         let answer = self.call(base, Endpoint::Stats, path, None, deadline)?;
-        let stats = messages::stats(gateway_id, &answer.body, &mut self.field_errors);
+        let stats = messages::stats(gateway_id, answer.body(), &mut self.field_errors);
         let mut stats = at(base, stats)?;
         self.drop_reported_locations(&mut stats);
         Ok(stats)
@@ -212,14 +197,18 @@ impl Client {
     ) -> Result<KeyInfo, CallError> {
         let path = "/auth_info".to_owned();
         let answer = self.call(base, Endpoint::AuthInfo, path, None, deadline)?;
-        at(base, messages::key_info(&answer.body, needs_list))
+        at(base, messages::key_info(answer.body(), needs_list))
     }
 
-    fn mask(&self, fields: &str, locations: &str) -> String {
-        match self.with_locations {
-            true => [fields, locations].concat(),
-            false => fields.to_owned(),
-        }
+    /// Servers from 3.21.0 to 3.25.1 do not know `tx_acknowledgment_*`, and refuse a mask with it.
+    fn mask(&self, fields: &str, is_of_old_server: bool) -> String {
+        let is_asked = |field: &&str| match *field {
+            "antennas" | "last_status.antenna_locations" => self.with_locations,
+            "last_tx_acknowledgment_received_at" | "tx_acknowledgment_count" => !is_of_old_server,
+            _ => true,
+        };
+        let asked: Vec<&str> = fields.split(',').filter(is_asked).collect();
+        asked.join(",")
     }
 
     /// A server may send positions that were not asked for.
@@ -269,10 +258,7 @@ impl Client {
         let (start, left) = (Instant::now(), request.time_left());
         let not_now = |reason, why| Err(FetchError::new(reason, why).into());
         if self.silenced_until(endpoint, base).is_some() {
-            return not_now(
-                Reason::RateLimited,
-                "waiting until its rate limit allows more",
-            );
+            return not_now(Reason::RateLimited, "waiting for its rate limit to reset");
         }
         if left < REQUEST_TIME_MIN {
             return not_now(Reason::Budget, "the time of the scrape was used up");
@@ -285,7 +271,7 @@ impl Client {
             }
             error
         });
-        let status = result.as_ref().ok().map(|answer| answer.status);
+        let status = result.as_ref().ok().map(|answer| answer.status().as_u16());
         self.count(endpoint, status, start.elapsed());
         let said = status.map_or("no answer".to_owned(), |status| status.to_string());
         log::debug!("{} {base}{}: {said}", endpoint.label(), request.path);
@@ -304,18 +290,18 @@ impl Client {
     /// Keeps the rate limit, which belongs to one endpoint, and the warnings.
     fn note_headers(&mut self, request: &Request, answer: &Answer) {
         let host = &request.base.host;
-        let available = answer.number("x-rate-limit-available");
-        if let (Some(limit), Some(available)) = (answer.number("x-rate-limit-limit"), available) {
+        let available = number(answer, "x-rate-limit-available");
+        if let (Some(limit), Some(available)) = (number(answer, "x-rate-limit-limit"), available) {
             let rate_limit = RateLimit { limit, available };
             let mut counters = lock(&self.counters);
             counters.rate_limits.insert(host.clone(), rate_limit);
         }
-        if answer.status == 429 || available == Some(0) {
+        if answer.status() == 429 || available == Some(0) {
             let until = Instant::now() + wait_time(answer);
             self.silenced
                 .insert((host.clone(), request.endpoint), until);
         }
-        for warning in answer.headers("x-warning") {
+        for warning in headers(answer, "x-warning") {
             let warning = format!("{host}: {}", printable(&warning, 200));
             if self.warnings.len() < WARNINGS_MAX && !self.warnings.contains(&warning) {
                 log::warn!("{warning}");

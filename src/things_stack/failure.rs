@@ -10,7 +10,7 @@ use crate::error::{FetchError, Reason};
 use crate::model::Endpoint;
 use crate::things_stack::hosts::COMMUNITY_HOSTS;
 use crate::things_stack::messages::{self, printable};
-use crate::things_stack::transport::{Answer, Request};
+use crate::things_stack::transport::{Answer, Request, headers, number};
 
 /// How a connection ends on which nothing more can come, though its host may be well. A machine
 /// that was suspended interrupts every wait with a limit (signal(7)).
@@ -135,19 +135,19 @@ fn describe_tls(error: &rustls::Error) -> String {
 
 /// How long the server asks to wait before the next call of this kind.
 pub fn wait_time(answer: &Answer) -> Duration {
-    let named = match answer.status {
+    let named = match answer.status().as_u16() {
         429 => ["x-rate-limit-retry", "retry-after", "x-rate-limit-reset"],
         // The time to the next try may be zero here.
         _ => ["x-rate-limit-reset", "x-rate-limit-retry", "retry-after"],
     };
-    let seconds = named.into_iter().find_map(|name| answer.number(name));
+    let seconds = named.into_iter().find_map(|name| number(answer, name));
     let seconds = seconds.unwrap_or(WAIT_SECONDS_DEFAULT);
     Duration::from_secs(seconds.clamp(1, WAIT_SECONDS_MAX))
 }
 
 /// Why an answer is not what was asked for; `None` for a status with which the API answers.
 pub fn refusal(request: &Request, answer: &Answer) -> Option<CallError> {
-    let status = answer.status;
+    let status = answer.status().as_u16();
     let reason = match status {
         // 203: a proxy has changed its headers.
         200 | 203 => return None,
@@ -160,8 +160,8 @@ pub fn refusal(request: &Request, answer: &Answer) -> Option<CallError> {
         400..500 => Reason::ClientError,
         _ => Reason::ServerError,
     };
-    let details = messages::api_error(&answer.body);
-    let said = match (&details, answer.headers("location").next()) {
+    let details = messages::api_error(answer.body());
+    let said = match (&details, headers(answer, "location").next()) {
         (Some(details), _) => format!(": {}", details.message),
         (None, Some(location)) if reason == Reason::Redirect => {
             format!(" to {}", printable(&location, 100))

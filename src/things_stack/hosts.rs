@@ -61,10 +61,8 @@ impl BaseUrl {
 
     /// Whether requests to it stay on this machine.
     pub fn is_loopback(&self) -> bool {
-        match self.host.parse::<IpAddr>() {
-            Ok(address) => address.is_loopback(),
-            Err(_) => self.host == "localhost",
-        }
+        let address = self.host.parse::<IpAddr>();
+        self.host == "localhost" || address.is_ok_and(|address| address.is_loopback())
     }
 }
 
@@ -150,13 +148,11 @@ impl KnownHosts {
         let (_, authority, _) = split(address);
         let host = split_port(authority).and_then(|(host, _)| normalize(host));
         let host = host.ok_or_else(|| printable(authority))?;
-        if let Some(allowed) = self.allowed.iter().find(|allowed| allowed.name == host) {
-            return Ok(allowed.api.clone());
-        }
-        match host == self.server.host {
-            true => Ok(self.server.clone()),
-            false if self.is_known(&host) => Ok(BaseUrl::https(host)),
-            false => Err(host),
+        match self.allowed.iter().find(|allowed| allowed.name == host) {
+            Some(allowed) => Ok(allowed.api.clone()),
+            None if host == self.server.host => Ok(self.server.clone()),
+            None if self.is_known(&host) => Ok(BaseUrl::https(host)),
+            None => Err(host),
         }
     }
 

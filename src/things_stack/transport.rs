@@ -7,7 +7,7 @@ use std::io::{self, Cursor, Read};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ureq::http::{self, HeaderMap, HeaderValue, Method, header};
+use ureq::http::{self, HeaderValue, Method, Response, header};
 use ureq::{Agent, Proxy, SendBody};
 
 use crate::error::FetchError;
@@ -55,26 +55,20 @@ impl Request<'_> {
 }
 
 /// What came back, whatever its status.
-pub struct Answer {
-    pub status: u16,
-    pub body: Vec<u8>,
-    headers: HeaderMap,
+pub type Answer = Response<Vec<u8>>;
+
+/// The values of a header, with replacement characters for what is not UTF-8.
+pub fn headers(answer: &Answer, name: &str) -> impl Iterator<Item = String> {
+    let values = answer.headers().get_all(name).into_iter();
+    values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
-impl Answer {
-    /// The values of a header, with replacement characters for what is not UTF-8.
-    pub fn headers(&self, name: &str) -> impl Iterator<Item = String> {
-        let values = self.headers.get_all(name).into_iter();
-        values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
-    }
-
-    /// A header as a number; none where it stands there twice with different values.
-    pub fn number(&self, name: &str) -> Option<u64> {
-        let mut values = self.headers(name);
-        let first = values.next()?;
-        let is_one = values.all(|value| value == first);
-        is_one.then(|| first.trim().parse().ok())?
-    }
+/// A header as a number; none where it stands there twice with different values.
+pub fn number(answer: &Answer, name: &str) -> Option<u64> {
+    let mut values = headers(answer, name);
+    let first = values.next()?;
+    let is_one = values.all(|value| value == first);
+    is_one.then(|| first.trim().parse().ok())?
 }
 
 /// What earlier requests tell about a host.
@@ -116,7 +110,8 @@ pub struct Transport {
     /// The idle time after which a NAT drops connections silently, and until when it is remembered.
     /// It counts for all hosts: the NAT is on this machine's side of the network.
     nat: Option<(Duration, Instant)>,
-    authorization: HeaderValue,
+    /// Of the requests from now on.
+    pub key: Secret,
 }
 
 impl Transport {
@@ -125,7 +120,7 @@ impl Transport {
     /// # Errors
     /// If `ca_file` cannot be read or holds no certificate.
     pub fn new(
-        key: &Secret,
+        key: Secret,
         ca_file: Option<&Path>,
         proxy: Option<ProxyRule>,
     ) -> io::Result<Transport> {
@@ -136,13 +131,8 @@ impl Transport {
             proxy,
             hosts: BTreeMap::new(),
             nat: None,
-            authorization: authorization(key),
+            key,
         })
-    }
-
-    /// Uses another key from now on.
-    pub fn set_key(&mut self, key: &Secret) {
-        self.authorization = authorization(key);
     }
 
     /// Sends a request and reads its whole answer. `timeout` is for one attempt, the deadline of
@@ -163,8 +153,13 @@ impl Transport {
             log::debug!("{base}: the kept connection does not answer, sending again on a new one");
             let (was_silent, again) = (is_timeout(error), Instant::now());
             result = self.attempt(request, timeout, None);
+            // The new connection got at once what the other one, idle for so long, did not.
             if was_silent && result.is_ok() && again.elapsed() < kept.silence_max {
-                self.note_nat(kept.idle);
+                let idle = kept.idle;
+                log::debug!(
+                    "connections are dropped silently after {idle:?}: none is kept so long"
+                );
+                self.nat = Some((idle * 9 / 10, Instant::now() + NAT_TTL));
             }
         }
         result.map_err(|error| {
@@ -193,12 +188,6 @@ impl Transport {
         let idle_max = nat.map_or(IDLE_MAX, |(idle_max, _)| idle_max);
         let silence_max = silence_max(host.usual_time(request.endpoint), request.time_left())?;
         (idle < idle_max).then_some(Kept { idle, silence_max })
-    }
-
-    /// A connection that had been idle for so long got no answer, and a new one got it at once.
-    fn note_nat(&mut self, idle: Duration) {
-        log::debug!("connections are dropped silently after {idle:?}: none is kept so long");
-        self.nat = Some((idle * 9 / 10, Instant::now() + NAT_TTL));
     }
 
     /// Sends the request once, on the kept connection or on a new one.
@@ -232,7 +221,7 @@ impl Transport {
         let base = request.base;
         let head = http::Request::builder()
             .uri(format!("{base}/api/v3{}", request.path))
-            .header(header::AUTHORIZATION, self.authorization.clone());
+            .header(header::AUTHORIZATION, authorization(&self.key));
         let message = match &request.body {
             None => head.body(SendBody::none()),
             Some(body) => head
@@ -253,11 +242,7 @@ impl Transport {
         let mut body = Vec::with_capacity(ANSWER_BYTES_USUAL);
         let limited = sent.with_config().limit(request.answer_bytes_max());
         limited.reader().read_to_end(&mut body)?;
-        Ok(Answer {
-            status: head.status.as_u16(),
-            body,
-            headers: head.headers,
-        })
+        Ok(Response::from_parts(head, body))
     }
 }
 
@@ -316,7 +301,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let base = BaseUrl::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
         drop(listener);
-        let mut transport = Transport::new(&Secret::new("key").unwrap(), None, None).unwrap();
+        let mut transport = Transport::new(Secret::new("key").unwrap(), None, None).unwrap();
         let second = Duration::from_secs(1);
         let deadline = Instant::now() + second;
         let request = Request {
