@@ -240,6 +240,7 @@ impl Client {
             endpoint,
             path,
             body,
+            timeout: self.timeout,
             deadline,
         };
         let mut result = self.call_once(&request);
@@ -263,10 +264,9 @@ impl Client {
         if left < REQUEST_TIME_MIN {
             return not_now(Reason::Budget, "the time of the scrape was used up");
         }
-        let timeout = self.timeout;
-        let result = self.transport.send(request, timeout).map_err(|mut error| {
+        let result = self.transport.send(request).map_err(|mut error| {
             // A request that a short scrape has cut off says nothing about the API.
-            if error.reason == Reason::Timeout && left < timeout.min(FAIR_TIME) {
+            if error.reason == Reason::Timeout && left < request.timeout.min(FAIR_TIME) {
                 error.reason = Reason::Budget;
             }
             error

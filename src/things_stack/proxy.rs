@@ -31,15 +31,13 @@ impl ProxyRule {
     pub fn from_environment(
         variable: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Option<ProxyRule>, String> {
-        let first = |names: &[&'static str]| {
-            let mut values = names
-                .iter()
-                .map(|name| (*name, variable(name).unwrap_or_default()));
-            values.find(|(_, value)| !value.is_empty())
-        };
-        let (_, exceptions) = first(&EXCEPTION_VARIABLES).unwrap_or_default();
+        let with_value = |name: &'static str| (name, variable(name).unwrap_or_default());
+        let is_set = |(_, value): &(&str, OsString)| !value.is_empty();
+        let mut lists = EXCEPTION_VARIABLES.into_iter().map(with_value);
+        let (_, exceptions) = lists.find(is_set).unwrap_or_default();
         let exceptions = exceptions.to_string_lossy().to_lowercase();
-        let given = first(&PROXY_VARIABLES).filter(|_| exceptions.trim() != "*");
+        let mut proxies = PROXY_VARIABLES.into_iter().map(with_value);
+        let given = proxies.find(is_set).filter(|_| exceptions.trim() != "*");
         let Some((name, value)) = given else {
             return Ok(None);
         };
@@ -47,9 +45,8 @@ impl ProxyRule {
         let proxy = proxy.map_err(|problem| format!("the proxy of {name} {problem}"))?;
         // `.example.com` and `[::1]` are other spellings of the same without these signs.
         let entries = exceptions.split([',', ' ', '\t']);
-        let entries = entries.map(|entry| entry.trim_matches(['[', ']', '.']));
-        let entries = entries.filter(|entry| !entry.is_empty());
-        let exceptions = entries.map(str::to_owned).collect();
+        let entries = entries.map(|entry| entry.trim_matches(['[', ']', '.']).to_owned());
+        let exceptions = entries.collect();
         Ok(Some(ProxyRule { proxy, exceptions }))
     }
 

@@ -36,6 +36,9 @@ pub struct Request<'a> {
     pub path: String,
     /// For POST.
     pub body: Option<String>,
+    /// For one attempt.
+    pub timeout: Duration,
+    /// For all attempts.
     pub deadline: Instant,
 }
 
@@ -135,30 +138,27 @@ impl Transport {
         })
     }
 
-    /// Sends a request and reads its whole answer. `timeout` is for one attempt, the deadline of
-    /// the request for all: a kept connection may have been dropped by the peer, or silently by a
-    /// NAT in between. Then the request is sent again, on a fresh connection. Every call only
-    /// reads, so asking twice does no harm.
+    /// Sends a request and reads its whole answer. A kept connection may have been dropped by the
+    /// peer, or silently by a NAT in between: then the request is sent again, on a new connection.
+    /// Every call only reads, so asking twice does no harm.
     ///
     /// # Errors
     /// Whatever kept the answer from arriving whole. A status of 400 or 500 is an answer.
-    pub fn send(&mut self, request: &Request, timeout: Duration) -> Result<Answer, FetchError> {
+    pub fn send(&mut self, request: &Request) -> Result<Answer, FetchError> {
         let base = request.base;
         let kept = self.kept(request);
-        let mut result = self.attempt(request, timeout, kept);
+        let mut result = self.attempt(request, kept);
         if let (Some(kept), Err(error)) = (kept, &result)
             && (is_lost_connection(error) || is_timeout(error))
             && request.time_left() > REQUEST_TIME_MIN
         {
             log::debug!("{base}: the kept connection does not answer, sending again on a new one");
             let (was_silent, again) = (is_timeout(error), Instant::now());
-            result = self.attempt(request, timeout, None);
+            result = self.attempt(request, None);
             // The new connection got at once what the other one, idle for so long, did not.
             if was_silent && result.is_ok() && again.elapsed() < kept.silence_max {
                 let idle = kept.idle;
-                log::debug!(
-                    "connections are dropped silently after {idle:?}: none is kept so long"
-                );
+                log::debug!("connections idle for {idle:?} are dropped: none is kept so long");
                 self.nat = Some((idle * 9 / 10, Instant::now() + NAT_TTL));
             }
         }
@@ -191,14 +191,9 @@ impl Transport {
     }
 
     /// Sends the request once, on the kept connection or on a new one.
-    fn attempt(
-        &mut self,
-        request: &Request,
-        timeout: Duration,
-        kept: Option<Kept>,
-    ) -> Result<Answer, ureq::Error> {
+    fn attempt(&mut self, request: &Request, kept: Option<Kept>) -> Result<Answer, ureq::Error> {
         let start = Instant::now();
-        let answer = self.exchange(request, request.time_left().min(timeout), kept);
+        let answer = self.exchange(request, kept);
         let now = Instant::now();
         let host = self.hosts.entry(request.base.clone()).or_default();
         // What did not come in time on a new connection would have taken longer still.
@@ -212,12 +207,7 @@ impl Transport {
     }
 
     /// With the key, the proxy and the limits.
-    fn exchange(
-        &self,
-        request: &Request,
-        limit: Duration,
-        kept: Option<Kept>,
-    ) -> Result<Answer, ureq::Error> {
+    fn exchange(&self, request: &Request, kept: Option<Kept>) -> Result<Answer, ureq::Error> {
         let base = request.base;
         let head = http::Request::builder()
             .uri(format!("{base}/api/v3{}", request.path))
@@ -234,7 +224,7 @@ impl Transport {
             .agent
             .configure_request(message?)
             .proxy(self.proxy(base).cloned())
-            .timeout_global(Some(limit))
+            .timeout_global(Some(request.time_left().min(request.timeout)))
             .timeout_per_read(kept.map(|kept| kept.silence_max))
             .max_idle_age(kept.map_or(Duration::ZERO, |_| IDLE_MAX))
             .build();
@@ -309,9 +299,10 @@ mod tests {
             endpoint: Endpoint::List,
             path: "/".to_owned(),
             body: None,
+            timeout: second,
             deadline,
         };
-        assert!(transport.send(&request, second).is_err());
+        assert!(transport.send(&request).is_err());
         assert!(transport.resolver.is_empty());
     }
 }
