@@ -71,7 +71,7 @@ impl Collector {
         let start = Instant::now();
         let known = Known::new(client.counters.clone());
         Collector {
-            key_number: client.key_number(),
+            key_number: client.key_number,
             client,
             list,
             states: StateReader::new(Clusters::new(server, hosts), known.clone(), ttl),
@@ -171,8 +171,8 @@ impl Collector {
 
     /// A new key may have other rights than the old one, and another expiry.
     fn forget_old_key(&mut self) {
-        if self.key_number != self.client.key_number() {
-            self.key_number = self.client.key_number();
+        if self.key_number != self.client.key_number {
+            self.key_number = self.client.key_number;
             self.states.forget_refusals();
             self.known.change_about(|about| about.key = None);
             self.key_info_due = Instant::now();

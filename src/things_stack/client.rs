@@ -43,7 +43,8 @@ pub struct Client {
     /// What is counted of the calls, shared with the thread that shows it.
     pub counters: Arc<Mutex<Counters>>,
     key_file: Option<KeyFile>,
-    key_number: u64,
+    /// A number that changes with each new key.
+    pub key_number: u64,
     /// Fields of an unexpected form since the last look.
     pub field_errors: FieldErrors,
     /// Until when a kind of call must not be made at a host, because of its rate limit.
@@ -94,11 +95,6 @@ impl Client {
             self.silenced.clear();
         }
         is_new
-    }
-
-    /// A number that changes with each new key.
-    pub fn key_number(&self) -> u64 {
-        self.key_number
     }
 
     /// One page of a list, from 1, and how many gateways there are in all (`X-Total-Count`).

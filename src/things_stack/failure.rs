@@ -137,7 +137,6 @@ fn describe_tls(error: &rustls::Error) -> String {
 pub fn wait_time(answer: &Answer) -> Duration {
     let named = match answer.status().as_u16() {
         429 => ["x-rate-limit-retry", "retry-after", "x-rate-limit-reset"],
-        // The time to the next try may be zero here.
         _ => ["x-rate-limit-reset", "x-rate-limit-retry", "retry-after"],
     };
     let seconds = named.into_iter().find_map(|name| number(answer, name));

@@ -51,14 +51,6 @@ impl BaseUrl {
         })
     }
 
-    fn https(host: String) -> BaseUrl {
-        BaseUrl {
-            is_https: true,
-            host,
-            port: None,
-        }
-    }
-
     /// Whether requests to it stay on this machine.
     pub fn is_loopback(&self) -> bool {
         let address = self.host.parse::<IpAddr>();
@@ -151,7 +143,7 @@ impl KnownHosts {
         match self.allowed.iter().find(|allowed| allowed.name == host) {
             Some(allowed) => Ok(allowed.api.clone()),
             None if host == self.server.host => Ok(self.server.clone()),
-            None if self.is_known(&host) => Ok(BaseUrl::https(host)),
+            None if self.is_known(&host) => BaseUrl::parse(&host).map_err(|_| host),
             None => Err(host),
         }
     }
@@ -162,7 +154,7 @@ impl KnownHosts {
     pub fn candidates(&self) -> Vec<BaseUrl> {
         let is_another = |host: &&str| *host != self.server.host && self.is_known(host);
         let clusters = COMMUNITY_HOSTS.into_iter().filter(is_another);
-        let clusters = clusters.map(|host| BaseUrl::https(host.to_owned()));
+        let clusters = clusters.filter_map(|host| BaseUrl::parse(host).ok());
         let allowed = self.allowed.iter().map(|allowed| allowed.api.clone());
         let mut found = vec![self.server.clone()];
         for api in clusters.chain(allowed) {
