@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ureq::http::{self, HeaderValue, Method, Response, header};
-use ureq::{Agent, Proxy, SendBody};
+use ureq::{Agent, Error, Proxy, SendBody};
 
 use crate::error::FetchError;
 use crate::model::Endpoint;
@@ -23,8 +23,10 @@ use crate::things_stack::resolver::CachingResolver;
 const SILENCE_MIN: Duration = Duration::from_secs(1);
 /// With less time than this left, a request would only be cut off.
 pub const REQUEST_TIME_MIN: Duration = Duration::from_millis(50);
-/// How long it is remembered that a NAT drops connections silently.
+/// How long it is remembered that a NAT drops idle connections silently.
 const NAT_TTL: Duration = Duration::from_secs(600);
+/// Meanwhile connections are kept within a collection alone: no NAT is so quick.
+const NAT_IDLE_MAX: Duration = Duration::from_secs(1);
 /// A batch is 260 kB where all 100 gateways tell everything.
 const ANSWER_BYTES_USUAL: usize = 256 * 1024;
 
@@ -95,24 +97,15 @@ impl Host {
     }
 }
 
-/// A kept connection that may be used.
-#[derive(Clone, Copy)]
-struct Kept {
-    /// Since its last use.
-    idle: Duration,
-    /// The longest wait for the next bytes on it.
-    silence_max: Duration,
-}
-
 /// The key, and ureq's agent, which keeps one connection for each host.
 pub struct Transport {
     agent: Agent,
     resolver: CachingResolver,
     proxy: Option<ProxyRule>,
     hosts: BTreeMap<BaseUrl, Host>,
-    /// The idle time after which a NAT drops connections silently, and until when it is remembered.
-    /// It counts for all hosts: the NAT is on this machine's side of the network.
-    nat: Option<(Duration, Instant)>,
+    /// Until when a NAT is expected to drop idle connections silently. It counts for all hosts: the
+    /// NAT is on this machine's side of the network.
+    nat_until: Instant,
     /// Of the requests from now on.
     pub key: Secret,
 }
@@ -133,7 +126,7 @@ impl Transport {
             resolver,
             proxy,
             hosts: BTreeMap::new(),
-            nat: None,
+            nat_until: Instant::now(),
             key,
         })
     }
@@ -146,20 +139,19 @@ impl Transport {
     /// Whatever kept the answer from arriving whole. A status of 400 or 500 is an answer.
     pub fn send(&mut self, request: &Request) -> Result<Answer, FetchError> {
         let base = request.base;
-        let kept = self.kept(request);
+        let kept = self.silence_on_kept(request);
         let mut result = self.attempt(request, kept);
-        if let (Some(kept), Err(error)) = (kept, &result)
+        if let (Some(silence_max), Err(error)) = (kept, &result)
             && (is_lost_connection(error) || is_timeout(error))
             && request.time_left() > REQUEST_TIME_MIN
         {
             log::debug!("{base}: the kept connection does not answer, sending again on a new one");
             let (was_silent, again) = (is_timeout(error), Instant::now());
             result = self.attempt(request, None);
-            // The new connection got at once what the other one, idle for so long, did not.
-            if was_silent && result.is_ok() && again.elapsed() < kept.silence_max {
-                let idle = kept.idle;
-                log::debug!("connections idle for {idle:?} are dropped: none is kept so long");
-                self.nat = Some((idle * 9 / 10, Instant::now() + NAT_TTL));
+            // The new connection got at once what the idle one did not.
+            if was_silent && result.is_ok() && again.elapsed() < silence_max {
+                log::debug!("idle connections are dropped silently: none is kept for a while");
+                self.nat_until = Instant::now() + NAT_TTL;
             }
         }
         result.map_err(|error| {
@@ -179,19 +171,20 @@ impl Transport {
         rule.applies_to(&base.host).then_some(&rule.proxy)
     }
 
-    /// The kept connection to this host, unless a NAT may have dropped it, or this kind of call is
-    /// so slow that after waiting for it there would be no time for a second attempt.
-    fn kept(&self, request: &Request) -> Option<Kept> {
+    /// How long the kept connection to this host may be silent; none to use a new one. A NAT may have
+    /// dropped it, or this kind of call is so slow that after waiting for it there would be no time
+    /// for a second attempt.
+    fn silence_on_kept(&self, request: &Request) -> Option<Duration> {
         let host = self.hosts.get(request.base)?;
         let idle = host.kept_since?.elapsed();
-        let nat = self.nat.filter(|(_, until)| Instant::now() < *until);
-        let idle_max = nat.map_or(IDLE_MAX, |(idle_max, _)| idle_max);
-        let silence_max = silence_max(host.usual_time(request.endpoint), request.time_left())?;
-        (idle < idle_max).then_some(Kept { idle, silence_max })
+        let is_behind_nat = Instant::now() < self.nat_until;
+        let is_usable = idle < NAT_IDLE_MAX || (idle < IDLE_MAX && !is_behind_nat);
+        let usual = host.usual_time(request.endpoint);
+        silence_max(usual, request.time_left()).filter(|_| is_usable)
     }
 
-    /// Sends the request once, on the kept connection or on a new one.
-    fn attempt(&mut self, request: &Request, kept: Option<Kept>) -> Result<Answer, ureq::Error> {
+    /// Sends the request once, on the kept connection, which may be silent for so long, or a new one.
+    fn attempt(&mut self, request: &Request, kept: Option<Duration>) -> Result<Answer, Error> {
         let start = Instant::now();
         let answer = self.exchange(request, kept);
         let now = Instant::now();
@@ -207,7 +200,7 @@ impl Transport {
     }
 
     /// With the key, the proxy and the limits.
-    fn exchange(&self, request: &Request, kept: Option<Kept>) -> Result<Answer, ureq::Error> {
+    fn exchange(&self, request: &Request, kept: Option<Duration>) -> Result<Answer, Error> {
         let base = request.base;
         let head = http::Request::builder()
             .uri(format!("{base}/api/v3{}", request.path))
@@ -225,7 +218,7 @@ impl Transport {
             .configure_request(message?)
             .proxy(self.proxy(base).cloned())
             .timeout_global(Some(request.time_left().min(request.timeout)))
-            .timeout_per_read(kept.map(|kept| kept.silence_max))
+            .timeout_per_read(kept)
             .max_idle_age(kept.map_or(Duration::ZERO, |_| IDLE_MAX))
             .build();
         let (head, mut sent) = self.agent.run(message)?.into_parts();
@@ -236,8 +229,8 @@ impl Transport {
     }
 }
 
-fn is_timeout(error: &ureq::Error) -> bool {
-    matches!(error, ureq::Error::Timeout(_))
+fn is_timeout(error: &Error) -> bool {
+    matches!(error, Error::Timeout(_))
 }
 
 /// How long a kept connection may be silent where answers usually take `usual`, and `left` is the
