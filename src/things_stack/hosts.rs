@@ -95,7 +95,10 @@ impl AllowedHost {
         if text.contains(['/', '?', '#']) {
             return Err("is a URL: use HOST[:PORT], or NAME=URL");
         }
-        let api = BaseUrl::parse(text)?;
+        let api = match text.parse::<Ipv6Addr>() {
+            Ok(address) => BaseUrl::parse(&format!("[{address}]"))?,
+            Err(_) => BaseUrl::parse(text)?,
+        };
         let name = api.host.clone();
         Ok(AllowedHost { name, api })
     }
@@ -187,12 +190,11 @@ fn split(url: &str) -> (&str, &str, &str) {
     (scheme, authority, path)
 }
 
-/// Splits `host[:port]`; an IPv6 address with a port stands in brackets, and comes without them.
+/// Splits `host[:port]`; the host of `[::1]:443` comes without its brackets.
 pub fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
-    let is_ipv6 = |text: &str| text.parse::<Ipv6Addr>().is_ok();
+    let is_ipv6 = |(host, _): &(&str, &str)| host.parse::<Ipv6Addr>().is_ok();
     let (host, port) = match authority.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').filter(|(host, _)| is_ipv6(host))?,
-        None if is_ipv6(authority) => (authority, ""),
+        Some(rest) => rest.split_once(']').filter(is_ipv6)?,
         None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
     };
     match port.strip_prefix(':') {
