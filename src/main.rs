@@ -40,7 +40,7 @@ use crate::collect::{Collector, FAILURE_TTL_MAX, GatewayList, Scope, Scrape};
 use crate::http::{BUDGET_MAX, Connections, Server};
 use crate::secret::Secret;
 use crate::system::{Process, Signals};
-use crate::things_stack::{Client, KeyFile, ProxyRule, Settings, Transport};
+use crate::things_stack::{Client, KeyFile, ProxyRule, Transport};
 
 /// Connections at once; fewer where the limit of descriptors is low.
 const CONNECTIONS_MAX: u64 = 64;
@@ -89,7 +89,7 @@ fn run(mut config: Config, proxy: Option<ProxyRule>) -> Result<ExitCode, String>
     };
     let token = config.web_token_file.as_deref();
     let token = token.map(|path| read_secret("token", path)).transpose()?;
-    let transport = Transport::new(&key, config.ca_file.as_deref(), proxy);
+    let transport = Transport::new(key, config.ca_file.as_deref(), proxy);
     let transport = transport.map_err(|error| match &config.ca_file {
         Some(path) => {
             let path = path.display();
@@ -97,23 +97,19 @@ fn run(mut config: Config, proxy: Option<ProxyRule>) -> Result<ExitCode, String>
         }
         None => error.to_string(),
     })?;
-    let collector = collector(&mut config, transport, key);
+    let collector = collector(&mut config, transport);
     match config.once {
         true => once(collector),
         false => serve(&config, collector, token, connections),
     }
 }
 
-fn collector(config: &mut Config, transport: Transport, key: Secret) -> Collector {
-    let settings = Settings {
-        timeout: config.timeout,
-        with_locations: config.locations,
-    };
+fn collector(config: &mut Config, transport: Transport) -> Collector {
     let key_file = match &config.key {
-        KeySource::File(path) => Some(KeyFile::new(path.clone(), key)),
+        KeySource::File(path) => Some(KeyFile::new(path.clone())),
         KeySource::Given(_) => None,
     };
-    let client = Client::new(transport, settings, key_file);
+    let client = Client::new(transport, config.timeout, config.locations, key_file);
     let scope = std::mem::replace(&mut config.scope, Scope::Key);
     let list = GatewayList::new(
         scope,

@@ -69,9 +69,9 @@ impl Collector {
         ttl: Duration,
     ) -> Collector {
         let start = Instant::now();
-        let known = Known::new(client.counters());
+        let known = Known::new(client.counters.clone());
         Collector {
-            key_number: client.key_number(),
+            key_number: client.key_number,
             client,
             list,
             states: StateReader::new(Clusters::new(server, hosts), known.clone(), ttl),
@@ -171,8 +171,8 @@ impl Collector {
 
     /// A new key may have other rights than the old one, and another expiry.
     fn forget_old_key(&mut self) {
-        if self.key_number != self.client.key_number() {
-            self.key_number = self.client.key_number();
+        if self.key_number != self.client.key_number {
+            self.key_number = self.client.key_number;
             self.states.forget_refusals();
             self.known.change_about(|about| about.key = None);
             self.key_info_due = Instant::now();
@@ -205,7 +205,7 @@ impl Collector {
         self.collected = Instant::now();
         self.known.change_about(|about| {
             about.collected = Some((scrape.at, took));
-            about.warnings = self.client.warnings().to_vec();
+            about.warnings = self.client.warnings.clone();
         });
         let snapshot = self.known.snapshot(scrape);
         let of_list = snapshot.list_error.iter().filter(|_| has_read_list);

@@ -1,15 +1,20 @@
 //! The settings of ureq's agent: TLS and its authorities, buffers, kept connections.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::Error;
+use rustls::crypto::{CryptoProvider, KeyProvider, ring};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::sign::SigningKey;
 use ureq::Agent;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::transport::DefaultConnector;
 
 use crate::things_stack::resolver::CachingResolver;
-use crate::things_stack::tls;
 
 /// A server closes a kept connection after a minute or a few; scrapes come every minute.
 pub const IDLE_MAX: Duration = Duration::from_secs(300);
@@ -18,9 +23,14 @@ const CA_FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// The proxy is chosen for each request.
 pub fn agent(roots: RootCerts, resolver: CachingResolver) -> Agent {
+    // ring's, without what it would sign with.
+    let provider = CryptoProvider {
+        key_provider: &NoKeys,
+        ..ring::default_provider()
+    };
     let tls = TlsConfig::builder()
         .root_certs(roots)
-        .unversioned_rustls_crypto_provider(tls::provider())
+        .unversioned_rustls_crypto_provider(Arc::new(provider))
         .build();
     let config = Agent::config_builder()
         .user_agent(concat!("ttn-gateway-exporter/", env!("CARGO_PKG_VERSION")))
@@ -40,35 +50,49 @@ pub fn agent(roots: RootCerts, resolver: CachingResolver) -> Agent {
     Agent::with_parts(config, DefaultConnector::default(), resolver)
 }
 
-pub fn read_certificates(path: &Path) -> io::Result<Vec<Certificate<'static>>> {
-    let mut pem = Vec::new();
-    let file = std::fs::File::open(path)?;
-    file.take(CA_FILE_BYTES_MAX).read_to_end(&mut pem)?;
-    certificates(&pem).ok_or_else(|| io::Error::other("holds no PEM certificate"))
+/// A client that shows no certificate never signs, and the code for it would be 2 % of the binary.
+#[derive(Debug)]
+struct NoKeys;
+
+impl KeyProvider for NoKeys {
+    fn load_private_key(&self, _: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, Error> {
+        Err(Error::General("no certificate of a client".into()))
+    }
 }
 
-/// The certificates of a PEM file; keys and broken parts in it are passed over.
-fn certificates(pem: &[u8]) -> Option<Vec<Certificate<'static>>> {
-    let certificates: Vec<_> = parse_pem(pem)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        })
-        .collect();
-    (!certificates.is_empty()).then_some(certificates)
+/// The authorities of a PEM file, or else the built-in ones.
+pub fn roots(ca_file: Option<&Path>) -> io::Result<RootCerts> {
+    let Some(path) = ca_file else {
+        return Ok(RootCerts::WebPki);
+    };
+    let mut pem = Vec::new();
+    let file = File::open(path)?;
+    file.take(CA_FILE_BYTES_MAX).read_to_end(&mut pem)?;
+    let found = certificates(&pem);
+    match found.is_empty() {
+        true => Err(io::Error::other("holds no PEM certificate")),
+        false => Ok(RootCerts::from(found)),
+    }
+}
+
+/// Keys and broken parts in the file are passed over.
+fn certificates(pem: &[u8]) -> Vec<Certificate<'static>> {
+    let items = parse_pem(pem).filter_map(|item| match item {
+        Ok(PemItem::Certificate(certificate)) => Some(certificate),
+        _ => None,
+    });
+    items.collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::fuzz;
 
     #[test]
     fn text_without_a_certificate_is_no_ca_file() {
-        assert!(certificates(b"").is_none());
-        assert!(certificates(b"-----BEGIN CERTIFICATE-----\nnot base64!\n").is_none());
+        assert!(certificates(b"").is_empty());
+        assert!(certificates(b"-----BEGIN CERTIFICATE-----\nnot base64!\n").is_empty());
     }
 
     #[test]
@@ -88,11 +112,9 @@ mod tests {
             -----END PRIVATE KEY-----\n";
         let bodies = fuzz::mutations(vec![pem.to_vec()], &PIECES);
         fuzz::check(1_000, bodies, |pem| {
-            if let Some(found) = certificates(&pem) {
-                // What is no certificate is for rustls to ignore, not to panic at.
-                let roots = RootCerts::Specific(Arc::new(found));
-                drop(agent(roots, CachingResolver::default()));
-            }
+            // What is no certificate is for rustls to ignore, not to panic at.
+            let roots = RootCerts::from(certificates(&pem));
+            drop(agent(roots, CachingResolver::default()));
         });
     }
 }

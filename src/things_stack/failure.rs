@@ -1,8 +1,16 @@
-//! Why a request brought no answer: what each error of ureq and rustls means to an operator.
+//! Why a call failed, in an operator's words: what each error of ureq and rustls means, and what a
+//! refusal of the API does; and how long the server asks to wait. Pure.
 
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
+use std::time::Duration;
 
-use crate::error::Reason;
+use ureq::Error;
+
+use crate::error::{FetchError, Reason};
+use crate::model::Endpoint;
+use crate::things_stack::hosts::COMMUNITY_HOSTS;
+use crate::things_stack::messages::{self, printable};
+use crate::things_stack::transport::{Answer, Request, headers, number};
 
 /// How a connection ends on which nothing more can come, though its host may be well. A machine
 /// that was suspended interrupts every wait with a limit (signal(7)).
@@ -13,64 +21,95 @@ const LOST: [ErrorKind; 5] = [
     ErrorKind::Interrupted,
     ErrorKind::UnexpectedEof,
 ];
+const WAIT_SECONDS_MAX: u64 = 3600;
+/// Where the server names no time.
+const WAIT_SECONDS_DEFAULT: u64 = 10;
+
+/// Why a call failed, with what decides how to go on.
+#[derive(Debug)]
+pub struct CallError {
+    pub error: FetchError,
+    /// The HTTP status, if there was an answer.
+    pub status: Option<u16>,
+    /// The name of The Things Stack's error, such as `not_connected`; empty if there is none.
+    pub name: String,
+    /// Whether the API itself refused, with its error body, and no proxy in front of it.
+    pub is_of_api: bool,
+}
+
+impl CallError {
+    /// Whether a server refused fields that it does not know yet.
+    pub fn is_about_field_mask(&self) -> bool {
+        self.status == Some(400) && self.error.context.contains("field_mask")
+    }
+}
+
+impl From<FetchError> for CallError {
+    fn from(error: FetchError) -> CallError {
+        CallError {
+            error,
+            status: None,
+            name: String::new(),
+            is_of_api: false,
+        }
+    }
+}
 
 /// Whether only this connection failed, within a compressed answer too: the request can be sent
 /// again on another one.
-pub fn is_lost_connection(error: &ureq::Error) -> bool {
-    let (ureq::Error::Io(error) | ureq::Error::Decompress(_, error)) = error else {
+pub fn is_lost_connection(error: &Error) -> bool {
+    let (Error::Io(error) | Error::Decompress(_, error)) = error else {
         return false;
     };
     LOST.contains(&error.kind())
 }
 
 /// The reason, and what to tell a person.
-pub fn classify(error: &ureq::Error) -> (Reason, String) {
+pub fn classify(error: &Error) -> FetchError {
     if let Some(error) = tls_error(error) {
-        return (Reason::Tls, describe_tls(error));
+        return FetchError::new(Reason::Tls, describe_tls(error));
     }
-    match error {
-        ureq::Error::HostNotFound => (Reason::Dns, "the host name has no address".to_owned()),
-        ureq::Error::Timeout(ureq::Timeout::Resolve) => (
+    let (reason, what) = match error {
+        Error::HostNotFound => (Reason::Dns, "the host name has no address".into()),
+        Error::Timeout(ureq::Timeout::Resolve) => (
             Reason::Dns,
-            "the name servers did not answer in time".to_owned(),
+            "the name servers did not answer in time".into(),
         ),
-        ureq::Error::Timeout(_) => (Reason::Timeout, "no whole answer in time".to_owned()),
-        ureq::Error::BodyExceedsLimit(limit) => (
+        Error::Timeout(_) => (Reason::Timeout, "no whole answer in time".into()),
+        Error::BodyExceedsLimit(limit) => (
             Reason::TooLarge,
             format!("the answer is longer than {limit} bytes"),
         ),
-        ureq::Error::ConnectProxyFailed(_) | ureq::Error::ConnectionFailed => {
+        Error::ConnectProxyFailed(_) | Error::ConnectionFailed => {
             (Reason::Connect, format!("no connection: {error}"))
         }
-        ureq::Error::Tls(_) | ureq::Error::TlsRequired => (Reason::Tls, error.to_string()),
-        ureq::Error::Protocol(_) | ureq::Error::Http(_) | ureq::Error::LargeResponseHeader(..) => (
+        Error::Tls(_) | Error::TlsRequired => (Reason::Tls, error.to_string()),
+        Error::Protocol(_) | Error::Http(_) | Error::LargeResponseHeader(..) => (
             Reason::ConnectionLost,
             format!("the answer is no HTTP: {error}"),
         ),
-        ureq::Error::Io(error) => classify_io(error),
+        Error::Io(error) => match error.kind() {
+            ErrorKind::TimedOut => (Reason::Timeout, "no whole answer in time".into()),
+            ErrorKind::UnexpectedEof => (
+                Reason::ConnectionLost,
+                "the connection ended before the answer did".into(),
+            ),
+            kind if LOST.contains(&kind) => {
+                (Reason::ConnectionLost, "the connection was reset".into())
+            }
+            _ => (Reason::Connect, format!("no connection: {error}")),
+        },
         _ => (Reason::ConnectionLost, error.to_string()),
-    }
+    };
+    FetchError::new(reason, what)
 }
 
-fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
+fn tls_error(error: &Error) -> Option<&rustls::Error> {
     match error {
-        ureq::Error::Rustls(error) => Some(error),
-        ureq::Error::Io(error) => error.get_ref()?.downcast_ref(),
+        Error::Rustls(error) => Some(error),
+        Error::Io(error) => error.get_ref()?.downcast_ref(),
         _ => None,
     }
-}
-
-fn classify_io(error: &io::Error) -> (Reason, String) {
-    let (reason, what) = match error.kind() {
-        ErrorKind::TimedOut => (Reason::Timeout, "no whole answer in time"),
-        ErrorKind::UnexpectedEof => (
-            Reason::ConnectionLost,
-            "the connection ended before the answer did",
-        ),
-        kind if LOST.contains(&kind) => (Reason::ConnectionLost, "the connection was reset"),
-        _ => return (Reason::Connect, format!("no connection: {error}")),
-    };
-    (reason, what.to_owned())
 }
 
 /// A Pi without a network has the time of its last shutdown, or 1970: then every certificate
@@ -94,17 +133,85 @@ fn describe_tls(error: &rustls::Error) -> String {
     format!("the server's certificate {what}")
 }
 
+/// How long the server asks to wait before the next call of this kind.
+pub fn wait_time(answer: &Answer) -> Duration {
+    let named = match answer.status().as_u16() {
+        429 => ["x-rate-limit-retry", "retry-after", "x-rate-limit-reset"],
+        _ => ["x-rate-limit-reset", "x-rate-limit-retry", "retry-after"],
+    };
+    let seconds = named.into_iter().find_map(|name| number(answer, name));
+    let seconds = seconds.unwrap_or(WAIT_SECONDS_DEFAULT);
+    Duration::from_secs(seconds.clamp(1, WAIT_SECONDS_MAX))
+}
+
+/// Why an answer is not what was asked for; `None` for a status with which the API answers.
+pub fn refusal(request: &Request, answer: &Answer) -> Option<CallError> {
+    let status = answer.status().as_u16();
+    let reason = match status {
+        // 203: a proxy has changed its headers.
+        200 | 203 => return None,
+        201..300 => Reason::Shape,
+        300..400 => Reason::Redirect,
+        401 => Reason::Unauthorized,
+        403 => Reason::Forbidden,
+        404 => Reason::NotFound,
+        429 => Reason::RateLimited,
+        400..500 => Reason::ClientError,
+        _ => Reason::ServerError,
+    };
+    let details = messages::api_error(answer.body());
+    let said = match (&details, headers(answer, "location").next()) {
+        (Some(details), _) => format!(": {}", details.message),
+        (None, Some(location)) if reason == Reason::Redirect => {
+            format!(" to {}", printable(&location, 100))
+        }
+        _ => " without The Things Stack's error message".to_owned(),
+    };
+    let hint = hint(request, reason, status);
+    Some(CallError {
+        error: FetchError::new(reason, format!("HTTP {status}{said}{hint}")),
+        status: Some(status),
+        is_of_api: details.is_some(),
+        name: details.map(|details| details.name).unwrap_or_default(),
+    })
+}
+
+/// What an operator has to know to end a refusal, such as the missing right in the console's words.
+fn hint(request: &Request, reason: Reason, status: u16) -> &'static str {
+    match (reason, request.endpoint) {
+        (Reason::Unauthorized, _) => "; the API key is wrong, expired or revoked",
+        (Reason::Forbidden, Endpoint::List) => {
+            "; the API key lacks the right to list the gateways that the user (or the \
+             organization) is a collaborator of; a gateway's own key can list nothing and \
+             needs --gateway"
+        }
+        (Reason::Forbidden, Endpoint::Stats | Endpoint::StatsBatch) => {
+            "; the API key lacks the right to view gateway status \
+             (RIGHT_GATEWAY_STATUS_READ), or its owner does; a gateway that was deleted is \
+             refused alike"
+        }
+        (Reason::ClientError, _) if status == 400 => "; an API key that is not whole is refused so",
+        (_, Endpoint::List) if COMMUNITY_HOSTS[1..].contains(&&*request.base.host) => {
+            "; gateways are listed at eu1.cloud.thethings.network alone, \
+             from where the stats of every cluster are found"
+        }
+        _ => "",
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use rustls::CertificateError;
 
     use super::*;
 
     #[track_caller]
     fn check(error: ureq::Error, reason: Reason, words: &str) {
-        let (actual, what) = classify(&error);
-        assert_eq!(actual, reason, "{error:?}");
-        assert!(what.contains(words), "{what}");
+        let actual = classify(&error);
+        assert_eq!(actual.reason, reason, "{error:?}");
+        assert!(actual.context.contains(words), "{actual}");
     }
 
     fn certificate(error: CertificateError) -> ureq::Error {

@@ -7,19 +7,16 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The public clusters of The Things Network. What else has been below this domain is private or
-/// gone: a gateway that names it must not make all others wait for it.
+/// The public clusters of The Things Network, the one that lists gateways first. What else has been
+/// below this domain is private or gone: a gateway that names it must not make all others wait.
 /// <https://www.thethingsindustries.com/docs/the-things-stack/concepts/ttn/addresses/>
-const COMMUNITY_HOSTS: [&str; 3] = [
+pub const COMMUNITY_HOSTS: [&str; 3] = [
     "eu1.cloud.thethings.network",
     "nam1.cloud.thethings.network",
     "au1.cloud.thethings.network",
 ];
 /// Clusters of The Things Stack Cloud, tenant and region in front (`acme.eu1`).
 const CLOUD_SUFFIX: &str = ".cloud.thethings.industries";
-
-/// The longest host name of the DNS (RFC 1035).
-const HOST_BYTES_MAX: usize = 253;
 
 /// The scheme, host and port of one API; paths are added to it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,16 +31,14 @@ impl BaseUrl {
     /// Reads what `--server` takes: `https://host[:port]`, the scheme left out for https, and
     /// `/` or `/api/v3` allowed behind it.
     pub fn parse(text: &str) -> Result<BaseUrl, &'static str> {
-        let (is_https, rest) = match text.split_once("://") {
-            None => (true, text),
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (true, rest),
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (false, rest),
-            Some(_) => return Err("is neither an https nor an http URL"),
-        };
-        if rest.contains('@') {
+        let (scheme, authority, path) = split(text);
+        let is_https = scheme.eq_ignore_ascii_case("https");
+        if !is_https && !scheme.eq_ignore_ascii_case("http") {
+            return Err("is neither an https nor an http URL");
+        }
+        if text.contains('@') {
             return Err("has user information, which belongs into no URL");
         }
-        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if !matches!(path.trim_end_matches('/'), "" | "/api/v3") {
             return Err("has a path: give the scheme and the host alone");
         }
@@ -58,24 +53,19 @@ impl BaseUrl {
 
     /// Whether requests to it stay on this machine.
     pub fn is_loopback(&self) -> bool {
-        match self.host.parse::<IpAddr>() {
-            Ok(address) => address.is_loopback(),
-            Err(_) => self.host == "localhost",
-        }
+        let address = self.host.parse::<IpAddr>();
+        self.host == "localhost" || address.is_ok_and(|address| address.is_loopback())
     }
 }
 
 impl fmt::Display for BaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.is_https { "https" } else { "http" };
-        match self.host.parse::<Ipv6Addr>() {
-            Ok(address) => write!(f, "{scheme}://[{address}]")?,
-            Err(_) => write!(f, "{scheme}://{}", self.host)?,
+        match self.host.contains(':') {
+            true => write!(f, "{scheme}://[{}]", self.host)?,
+            false => write!(f, "{scheme}://{}", self.host)?,
         }
-        match self.port {
-            Some(port) => write!(f, ":{port}"),
-            None => Ok(()),
-        }
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
     }
 }
 
@@ -106,16 +96,11 @@ impl AllowedHost {
             return Err("is a URL: use HOST[:PORT], or NAME=URL");
         }
         let api = match text.parse::<Ipv6Addr>() {
-            Ok(address) => BaseUrl::parse(&format!("[{address}]")),
-            Err(_) => BaseUrl::parse(text),
-        }?;
+            Ok(address) => BaseUrl::parse(&format!("[{address}]"))?,
+            Err(_) => BaseUrl::parse(text)?,
+        };
         let name = api.host.clone();
         Ok(AllowedHost { name, api })
-    }
-
-    /// Whether it is the host of `--server` without a port, which adds nothing to `--server`.
-    fn is_plainly(&self, server: &BaseUrl) -> bool {
-        self.name == server.host && self.api.host == server.host && self.api.port.is_none()
     }
 }
 
@@ -128,14 +113,17 @@ pub struct KnownHosts {
 
 impl KnownHosts {
     pub fn new(server: BaseUrl, mut allowed: Vec<AllowedHost>) -> KnownHosts {
-        allowed.retain(|allowed| !allowed.is_plainly(&server));
+        // The host of `--server` without a port adds nothing to `--server`.
+        allowed.retain(|AllowedHost { name, api }| {
+            *name != server.host || api.host != server.host || api.port.is_some()
+        });
         KnownHosts { server, allowed }
     }
 
     /// Whether this `gateway_server_address` names a host at all. The server leaves it empty
     /// for a caller without the right to see it, and it may never have been set.
     pub fn names_host(gateway_server_address: &str) -> bool {
-        !authority_of(gateway_server_address).is_empty()
+        !split(gateway_server_address.trim()).1.is_empty()
     }
 
     /// The API that has the stats of a gateway with this `gateway_server_address`; that of
@@ -148,19 +136,18 @@ impl KnownHosts {
     /// # Errors
     /// The host, cut to what fits into a log line, if the key must not go there.
     pub fn api_of(&self, gateway_server_address: &str) -> Result<BaseUrl, String> {
-        if gateway_server_address.trim().is_empty() {
+        let address = gateway_server_address.trim();
+        if address.is_empty() {
             return Ok(self.server.clone());
         }
-        let authority = authority_of(gateway_server_address);
+        let (_, authority, _) = split(address);
         let host = split_port(authority).and_then(|(host, _)| normalize(host));
         let host = host.ok_or_else(|| printable(authority))?;
-        if let Some(allowed) = self.allowed.iter().find(|allowed| allowed.name == host) {
-            return Ok(allowed.api.clone());
-        }
-        match host == self.server.host {
-            true => Ok(self.server.clone()),
-            false if self.is_known(&host) => Ok(https(host)),
-            false => Err(host),
+        match self.allowed.iter().find(|allowed| allowed.name == host) {
+            Some(allowed) => Ok(allowed.api.clone()),
+            None if host == self.server.host => Ok(self.server.clone()),
+            None if self.is_known(&host) => BaseUrl::parse(&host).map_err(|_| host),
+            None => Err(host),
         }
     }
 
@@ -168,10 +155,9 @@ impl KnownHosts {
     /// other public clusters if it is one of the community network, and those of `--allow-host`.
     /// Each once, always in the same order.
     pub fn candidates(&self) -> Vec<BaseUrl> {
-        let server = &self.server.host;
-        let clusters = COMMUNITY_HOSTS.into_iter();
-        let clusters = clusters.filter(|host| is_community(server) && host != server);
-        let clusters = clusters.map(|host| https(host.to_owned()));
+        let is_another = |host: &&str| *host != self.server.host && self.is_known(host);
+        let clusters = COMMUNITY_HOSTS.into_iter().filter(is_another);
+        let clusters = clusters.filter_map(|host| BaseUrl::parse(host).ok());
         let allowed = self.allowed.iter().map(|allowed| allowed.api.clone());
         let mut found = vec![self.server.clone()];
         for api in clusters.chain(allowed) {
@@ -183,53 +169,34 @@ impl KnownHosts {
     }
 
     fn is_known(&self, host: &str) -> bool {
-        let of_server = tenant(&self.server.host);
-        (is_community(&self.server.host) && is_community(host))
-            || (of_server.is_some() && of_server == tenant(host))
+        family(host).is_some() && family(host) == family(&self.server.host)
     }
 }
 
-fn https(host: String) -> BaseUrl {
-    BaseUrl {
-        is_https: true,
-        host,
-        port: None,
+/// What the hosts of one owner share: the network, or `acme` in
+/// `acme.eu1.cloud.thethings.industries`.
+fn family(host: &str) -> Option<&str> {
+    if COMMUNITY_HOSTS.contains(&host) {
+        return Some("The Things Network");
     }
-}
-
-/// `host[:port]` of an address with or without a scheme and a path.
-fn authority_of(address: &str) -> &str {
-    let address = address.trim();
-    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
-    rest.split(['/', '?', '#']).next().unwrap_or(rest)
-}
-
-fn is_community(host: &str) -> bool {
-    COMMUNITY_HOSTS.contains(&host)
-}
-
-/// `acme` of `acme.eu1.cloud.thethings.industries`.
-fn tenant(host: &str) -> Option<&str> {
     let (tenant, region) = host.strip_suffix(CLOUD_SUFFIX)?.split_once('.')?;
-    (is_label(tenant) && is_label(region)).then_some(tenant)
+    (!region.contains('.') && !host.contains('_')).then_some(tenant)
 }
 
-fn is_label(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+/// `scheme://host[:port]/path` as scheme (`https` where there is none), `host[:port]` and path.
+fn split(url: &str) -> (&str, &str, &str) {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("https", url));
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    (scheme, authority, path)
 }
 
 /// Splits `host[:port]`; the host of `[::1]:443` comes without its brackets.
-fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+pub fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+    let is_ipv6 = |(host, _): &(&str, &str)| host.parse::<Ipv6Addr>().is_ok();
     let (host, port) = match authority.strip_prefix('[') {
-        Some(rest) => rest.split_once(']')?,
+        Some(rest) => rest.split_once(']').filter(is_ipv6)?,
         None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
     };
-    if authority.starts_with('[') {
-        host.parse::<Ipv6Addr>().ok()?;
-    }
     match port.strip_prefix(':') {
         Some(port) => Some((host, Some(port.parse().ok()?))),
         None => port.is_empty().then_some((host, None)),
@@ -239,24 +206,20 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
 /// A host as it is compared: lower case, no trailing dot; nothing that is no host name or
 /// IP address. Names of private networks may have underscores.
 fn normalize(host: &str) -> Option<String> {
-    let host = host.to_ascii_lowercase();
     if let Ok(address) = host.parse::<IpAddr>() {
         return Some(address.to_string());
     }
-    let host = host.strip_suffix('.').unwrap_or(&host);
-    let is_valid = host.len() <= HOST_BYTES_MAX
-        && host
-            .split('.')
-            .all(|label| is_label(&label.replace('_', "-")));
-    is_valid.then(|| host.to_owned())
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let is_label = |label: &str| !label.is_empty() && label.bytes().all(is_allowed);
+    let is_valid = host.split('.').all(is_label);
+    is_valid.then(|| host.to_ascii_lowercase())
 }
 
 /// At most 80 characters; `?` for what is not visible ASCII.
 fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_ascii_graphic() { c } else { '?' })
-        .take(80)
-        .collect()
+    let visible = |c: char| if c.is_ascii_graphic() { c } else { '?' };
+    text.chars().map(visible).take(80).collect()
 }
 
 #[cfg(test)]

@@ -8,14 +8,12 @@ mod hosts;
 mod key_file;
 mod messages;
 mod proxy;
-mod refusal;
 mod resolver;
-mod tls;
 mod transport;
 
-pub use client::{Client, Settings};
+pub use client::Client;
+pub use failure::CallError;
 pub use hosts::{AllowedHost, BaseUrl, KnownHosts};
 pub use key_file::KeyFile;
 pub use proxy::ProxyRule;
-pub use refusal::CallError;
 pub use transport::Transport;

@@ -10,6 +10,8 @@ use std::net::IpAddr;
 
 use ureq::{Proxy, ProxyProtocol};
 
+use crate::things_stack::hosts::split_port;
+
 const PROXY_VARIABLES: [&str; 4] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
 const EXCEPTION_VARIABLES: [&str; 2] = ["no_proxy", "NO_PROXY"];
 
@@ -29,31 +31,23 @@ impl ProxyRule {
     pub fn from_environment(
         variable: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Option<ProxyRule>, String> {
-        let first = |names: &[&'static str]| {
-            let mut found = names
-                .iter()
-                .filter_map(|name| Some((*name, variable(name)?)));
-            found.find(|(_, value)| !value.is_empty())
-        };
-        let exceptions = first(&EXCEPTION_VARIABLES).unwrap_or_default().1;
+        let with_value = |name: &'static str| (name, variable(name).unwrap_or_default());
+        let is_set = |(_, value): &(&str, OsString)| !value.is_empty();
+        let mut lists = EXCEPTION_VARIABLES.into_iter().map(with_value);
+        let (_, exceptions) = lists.find(is_set).unwrap_or_default();
         let exceptions = exceptions.to_string_lossy().to_lowercase();
-        if exceptions.trim() == "*" {
-            return Ok(None);
-        }
-        let Some((name, value)) = first(&PROXY_VARIABLES) else {
+        let mut proxies = PROXY_VARIABLES.into_iter().map(with_value);
+        let given = proxies.find(is_set).filter(|_| exceptions.trim() != "*");
+        let Some((name, value)) = given else {
             return Ok(None);
         };
         let proxy = value.to_str().ok_or("is not UTF-8").and_then(read_proxy);
+        let proxy = proxy.map_err(|problem| format!("the proxy of {name} {problem}"))?;
         // `.example.com` and `[::1]` are other spellings of the same without these signs.
         let entries = exceptions.split([',', ' ', '\t']);
-        let entries = entries.map(|entry| entry.trim_matches(['[', ']', '.']));
-        Ok(Some(ProxyRule {
-            proxy: proxy.map_err(|problem| format!("the proxy of {name} {problem}"))?,
-            exceptions: entries
-                .filter(|entry| !entry.is_empty())
-                .map(str::to_owned)
-                .collect(),
-        }))
+        let entries = entries.map(|entry| entry.trim_matches(['[', ']', '.']).to_owned());
+        let exceptions = entries.collect();
+        Ok(Some(ProxyRule { proxy, exceptions }))
     }
 
     /// Whether requests to this host go through the proxy. A name in the list stands for itself
@@ -75,17 +69,16 @@ fn is_in_network(address: IpAddr, network: &str) -> bool {
     let (Ok(first), Ok(bits)) = (first.parse(), bits.parse::<u32>()) else {
         return false;
     };
-    let ((address, width), (first, first_width)) = (in_bits(address), in_bits(first));
     // All of it shifted away is nothing on both sides.
-    let front = |address: u128| address.checked_shr(width.saturating_sub(bits));
-    width == first_width && front(address) == front(first)
+    let front = |address| left_aligned(address).checked_shr(u128::BITS.saturating_sub(bits));
+    address.is_ipv4() == IpAddr::is_ipv4(&first) && front(address) == front(first)
 }
 
-/// The bits of an address, and how many there are.
-fn in_bits(address: IpAddr) -> (u128, u32) {
+/// The bits of an address, from the highest one on.
+fn left_aligned(address: IpAddr) -> u128 {
     match address {
-        IpAddr::V4(address) => (u32::from(address).into(), u32::BITS),
-        IpAddr::V6(address) => (address.into(), u128::BITS),
+        IpAddr::V4(address) => u128::from(u32::from(address)) << (u128::BITS - u32::BITS),
+        IpAddr::V6(address) => address.into(),
     }
 }
 
@@ -95,10 +88,8 @@ fn read_proxy(text: &str) -> Result<Proxy, &'static str> {
     let proxy = Proxy::new(text.trim()).map_err(|_| garbage)?;
     // ureq would take the usual port for one that is no number.
     let authority = proxy.uri().authority().map_or("", |a| a.as_str());
-    let (_, address) = authority.rsplit_once('@').unwrap_or(("", authority));
-    let port = address.strip_prefix(proxy.host()).unwrap_or_default();
-    let port = port.strip_prefix(':').map(str::parse::<u16>);
-    if proxy.host().is_empty() || port.is_some_and(|port| port.is_err()) {
+    let address = authority.rsplit('@').next().unwrap_or_default();
+    if split_port(address).is_none_or(|(host, _)| host.is_empty()) {
         return Err(garbage);
     }
     match proxy.protocol() {

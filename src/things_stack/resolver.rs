@@ -51,12 +51,12 @@ impl Resolver for CachingResolver {
         _config: &Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, Error> {
-        let parts = uri.scheme().zip(uri.authority());
-        let name = parts.and_then(|(scheme, authority)| {
-            // With the port, which the scheme gives where the authority does not.
-            DefaultResolver::host_and_port(scheme, authority)
-        });
-        let name = name.ok_or(Error::HostNotFound)?;
+        let (scheme, authority) = uri
+            .scheme()
+            .zip(uri.authority())
+            .ok_or(Error::HostNotFound)?;
+        // With the port, which the scheme gives where the authority does not.
+        let name = DefaultResolver::host_and_port(scheme, authority).ok_or(Error::HostNotFound)?;
         let now = Instant::now();
         if let Some(addresses) = self.known(&name, now) {
             return Ok(addresses);

@@ -1,22 +1,19 @@
-//! One request to the API over HTTP: the key, time limits, body limits, and when a kept
+//! Requests to the API and their answers: the API key, time limits, body limits, and when a kept
 //! connection is used. It never follows a redirect, and it puts the key into the
 //! `Authorization` header alone.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
-use std::mem;
+use std::io::{self, Cursor, Read};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ureq::http::{HeaderMap, HeaderValue, Response, header};
-use ureq::tls::RootCerts;
-use ureq::{Agent, Body, Proxy, RequestBuilder};
+use ureq::http::{self, HeaderValue, Method, Response, header};
+use ureq::{Agent, Error, Proxy, SendBody};
 
 use crate::error::FetchError;
 use crate::model::Endpoint;
 use crate::secret::Secret;
-use crate::things_stack::agent::{IDLE_MAX, agent, read_certificates};
+use crate::things_stack::agent::{IDLE_MAX, agent, roots};
 use crate::things_stack::failure::{classify, is_lost_connection};
 use crate::things_stack::hosts::BaseUrl;
 use crate::things_stack::proxy::ProxyRule;
@@ -26,10 +23,12 @@ use crate::things_stack::resolver::CachingResolver;
 const SILENCE_MIN: Duration = Duration::from_secs(1);
 /// With less time than this left, a request would only be cut off.
 pub const REQUEST_TIME_MIN: Duration = Duration::from_millis(50);
-/// How long it is remembered that a NAT drops connections silently.
+/// How long it is remembered that a NAT drops idle connections silently.
 const NAT_TTL: Duration = Duration::from_secs(600);
-/// Kept between two answers: a batch is 260 kB where all 100 gateways tell everything.
-const SPARE_BYTES_MAX: usize = 512 * 1024;
+/// Meanwhile connections are kept within a collection alone: no NAT is so quick.
+const NAT_IDLE_MAX: Duration = Duration::from_secs(1);
+/// A batch is 260 kB where all 100 gateways tell everything.
+const ANSWER_BYTES_USUAL: usize = 256 * 1024;
 
 /// What to ask of which API, and until when.
 pub struct Request<'a> {
@@ -38,42 +37,16 @@ pub struct Request<'a> {
     /// Below `/api/v3`.
     pub path: String,
     /// For POST.
-    body: Option<String>,
+    pub body: Option<String>,
+    /// For one attempt.
+    pub timeout: Duration,
+    /// For all attempts.
     pub deadline: Instant,
 }
 
-impl<'a> Request<'a> {
-    pub fn get(
-        base: &'a BaseUrl,
-        endpoint: Endpoint,
-        path: String,
-        deadline: Instant,
-    ) -> Request<'a> {
-        Request {
-            base,
-            endpoint,
-            path,
-            body: None,
-            deadline,
-        }
-    }
-
-    /// Identifiers and masks hold nothing that JSON would have to escape.
-    pub fn stats_batch(
-        base: &'a BaseUrl,
-        gateway_ids: &[&str],
-        mask: &str,
-        deadline: Instant,
-    ) -> Request<'a> {
-        let ids = gateway_ids.iter();
-        let ids = ids.map(|id| format!(r#"{{"gateway_id":"{id}"}}"#));
-        let ids = ids.collect::<Vec<_>>().join(",");
-        let body = format!(r#"{{"gateway_ids":[{ids}],"field_mask":"{mask}"}}"#);
-        let path = "/gs/gateways/connection/stats".to_owned();
-        Request {
-            body: Some(body),
-            ..Request::get(base, Endpoint::StatsBatch, path, deadline)
-        }
+impl Request<'_> {
+    pub fn time_left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
     }
 
     /// The longest answer that is read, decompressed. A gateway with every field used takes
@@ -87,26 +60,20 @@ impl<'a> Request<'a> {
 }
 
 /// What came back, whatever its status.
-pub struct Answer {
-    pub status: u16,
-    pub body: Vec<u8>,
-    headers: HeaderMap,
+pub type Answer = Response<Vec<u8>>;
+
+/// The values of a header, with replacement characters for what is not UTF-8.
+pub fn headers(answer: &Answer, name: &str) -> impl Iterator<Item = String> {
+    let values = answer.headers().get_all(name).into_iter();
+    values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
-impl Answer {
-    /// The values of a header, with replacement characters for what is not UTF-8.
-    pub fn headers(&self, name: &str) -> impl Iterator<Item = String> {
-        let values = self.headers.get_all(name).into_iter();
-        values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
-    }
-
-    /// A header as a number; none where it stands there twice with different values.
-    pub fn number(&self, name: &str) -> Option<u64> {
-        let mut values = self.headers(name);
-        let first = values.next()?;
-        let is_one = values.all(|value| value == first);
-        is_one.then(|| first.trim().parse().ok())?
-    }
+/// A header as a number; none where it stands there twice with different values.
+pub fn number(answer: &Answer, name: &str) -> Option<u64> {
+    let mut values = headers(answer, name);
+    let first = values.next()?;
+    let is_one = values.all(|value| value == first);
+    is_one.then(|| first.trim().parse().ok())?
 }
 
 /// What earlier requests tell about a host.
@@ -115,31 +82,19 @@ struct Host {
     /// When the connection that is kept was last used.
     kept_since: Option<Instant>,
     /// How long answers take: the longest recent time, which decays by a tenth with each answer.
-    /// By endpoint, since a list may be slow where the stats are quick.
-    usual_times: BTreeMap<Endpoint, Duration>,
+    /// By `Endpoint as usize`, since a list may be slow where the stats are quick; zero before the
+    /// first answer.
+    usual_times: [Duration; Endpoint::ALL.len()],
 }
 
 impl Host {
     /// That of the slowest endpoint as long as there is no answer of this one.
     fn usual_time(&self, endpoint: Endpoint) -> Duration {
-        let own = self.usual_times.get(&endpoint);
-        let longest = self.usual_times.values().max();
-        own.or(longest).copied().unwrap_or_default()
+        match self.usual_times[endpoint as usize] {
+            Duration::ZERO => self.usual_times.into_iter().max().unwrap_or_default(),
+            own => own,
+        }
     }
-
-    fn note_time(&mut self, endpoint: Endpoint, took: Duration) {
-        let usual = self.usual_times.entry(endpoint).or_default();
-        *usual = took.max(*usual * 9 / 10);
-    }
-}
-
-/// A kept connection that may be used.
-#[derive(Clone, Copy)]
-struct Kept {
-    /// Since its last use.
-    idle: Duration,
-    /// The longest wait for the next bytes on it.
-    silence_max: Duration,
 }
 
 /// The key, and ureq's agent, which keeps one connection for each host.
@@ -148,12 +103,11 @@ pub struct Transport {
     resolver: CachingResolver,
     proxy: Option<ProxyRule>,
     hosts: BTreeMap<BaseUrl, Host>,
-    /// The idle time after which a NAT drops connections silently, and until when it is remembered.
-    /// It counts for all hosts: the NAT is on this machine's side of the network.
-    nat: Option<(Duration, Instant)>,
-    authorization: HeaderValue,
-    /// For the next answer: to allocate memory for each would cost a tenth of a collection.
-    spare: Vec<u8>,
+    /// Until when a NAT is expected to drop idle connections silently. It counts for all hosts: the
+    /// NAT is on this machine's side of the network.
+    nat_until: Instant,
+    /// Of the requests from now on.
+    pub key: Secret,
 }
 
 impl Transport {
@@ -162,64 +116,52 @@ impl Transport {
     /// # Errors
     /// If `ca_file` cannot be read or holds no certificate.
     pub fn new(
-        key: &Secret,
+        key: Secret,
         ca_file: Option<&Path>,
         proxy: Option<ProxyRule>,
     ) -> io::Result<Transport> {
-        let roots = match ca_file {
-            Some(path) => RootCerts::Specific(Arc::new(read_certificates(path)?)),
-            None => RootCerts::WebPki,
-        };
         let resolver = CachingResolver::default();
         Ok(Transport {
-            agent: agent(roots, resolver.clone()),
+            agent: agent(roots(ca_file)?, resolver.clone()),
             resolver,
             proxy,
             hosts: BTreeMap::new(),
-            nat: None,
-            authorization: authorization(key),
-            spare: Vec::new(),
+            nat_until: Instant::now(),
+            key,
         })
     }
 
-    /// Uses another key from now on.
-    pub fn set_key(&mut self, key: &Secret) {
-        self.authorization = authorization(key);
-    }
-
-    /// Sends a request and reads its whole answer. `timeout` is for one attempt, the deadline of
-    /// the request for all: a kept connection may have been dropped by the peer, or silently by a
-    /// NAT in between. Then the request is sent again, on a fresh connection. Every call only
-    /// reads, so asking twice does no harm.
+    /// Sends a request and reads its whole answer. A kept connection may have been dropped by the
+    /// peer, or silently by a NAT in between: then the request is sent again, on a new connection.
+    /// Every call only reads, so asking twice does no harm.
     ///
     /// # Errors
     /// Whatever kept the answer from arriving whole. A status of 400 or 500 is an answer.
-    pub fn send(&mut self, request: &Request, timeout: Duration) -> Result<Answer, FetchError> {
+    pub fn send(&mut self, request: &Request) -> Result<Answer, FetchError> {
         let base = request.base;
-        let kept = self.kept(request, Instant::now());
-        let mut result = self.attempt(request, timeout, kept);
-        let again = Instant::now();
-        if let (Some(kept), Err(error)) = (kept, &result)
+        let kept = self.silence_on_kept(request);
+        let mut result = self.attempt(request, kept);
+        if let (Some(silence_max), Err(error)) = (kept, &result)
             && (is_lost_connection(error) || is_timeout(error))
-            && again + REQUEST_TIME_MIN < request.deadline
+            && request.time_left() > REQUEST_TIME_MIN
         {
             log::debug!("{base}: the kept connection does not answer, sending again on a new one");
-            let was_silent = is_timeout(error);
-            result = self.attempt(request, timeout, None);
-            if was_silent && result.is_ok() && again.elapsed() < kept.silence_max {
-                self.note_nat(kept.idle);
+            let (was_silent, again) = (is_timeout(error), Instant::now());
+            result = self.attempt(request, None);
+            // The new connection got at once what the idle one did not.
+            if was_silent && result.is_ok() && again.elapsed() < silence_max {
+                log::debug!("idle connections are dropped silently: none is kept for a while");
+                self.nat_until = Instant::now() + NAT_TTL;
             }
         }
         result.map_err(|error| {
             // The address may be an old one.
             self.resolver.forget();
-            let (reason, what) = classify(&error);
-            let host = &base.host;
-            let context = match self.proxy(base) {
-                Some(proxy) => format!("{host}, through the proxy {}: {what}", proxy.host()),
-                None => format!("{host}: {what}"),
-            };
-            FetchError::new(reason, context)
+            let mut error = classify(&error);
+            if let Some(proxy) = self.proxy(base) {
+                error.context = format!("through the proxy {}: {}", proxy.host(), error.context);
+            }
+            error
         })
     }
 
@@ -229,105 +171,66 @@ impl Transport {
         rule.applies_to(&base.host).then_some(&rule.proxy)
     }
 
-    /// Takes back the memory of an answer that is no longer needed.
-    pub fn reuse(&mut self, body: Vec<u8>) {
-        if body.capacity() <= SPARE_BYTES_MAX {
-            self.spare = body;
-        }
-    }
-
-    /// The kept connection to this host, unless a NAT may have dropped it, or this kind of call is
-    /// so slow that after waiting for it there would be no time for a second attempt.
-    fn kept(&self, request: &Request, now: Instant) -> Option<Kept> {
+    /// How long the kept connection to this host may be silent; none to use a new one. A NAT may have
+    /// dropped it, or this kind of call is so slow that after waiting for it there would be no time
+    /// for a second attempt.
+    fn silence_on_kept(&self, request: &Request) -> Option<Duration> {
         let host = self.hosts.get(request.base)?;
-        let idle = now.saturating_duration_since(host.kept_since?);
-        let nat = self.nat.filter(|(_, until)| now < *until);
-        let idle_max = nat.map_or(IDLE_MAX, |(idle_max, _)| idle_max);
-        let left = request.deadline.saturating_duration_since(now);
-        let silence_max = silence_max(host.usual_time(request.endpoint), left)?;
-        (idle < idle_max).then_some(Kept { idle, silence_max })
+        let idle = host.kept_since?.elapsed();
+        let is_behind_nat = Instant::now() < self.nat_until;
+        let is_usable = idle < NAT_IDLE_MAX || (idle < IDLE_MAX && !is_behind_nat);
+        let usual = host.usual_time(request.endpoint);
+        silence_max(usual, request.time_left()).filter(|_| is_usable)
     }
 
-    /// A connection that had been idle for so long got no answer, and a new one got it at once.
-    fn note_nat(&mut self, idle: Duration) {
-        log::debug!("connections are dropped silently after {idle:?}: none is kept so long");
-        self.nat = Some((idle * 9 / 10, Instant::now() + NAT_TTL));
-    }
-
-    /// Sends the request once, on the kept connection or on a new one.
-    fn attempt(
-        &mut self,
-        request: &Request,
-        timeout: Duration,
-        kept: Option<Kept>,
-    ) -> Result<Answer, ureq::Error> {
+    /// Sends the request once, on the kept connection, which may be silent for so long, or a new one.
+    fn attempt(&mut self, request: &Request, kept: Option<Duration>) -> Result<Answer, Error> {
         let start = Instant::now();
-        let left = request.deadline.saturating_duration_since(start);
-        let response = self.response(request, left.min(timeout), kept);
-        let answer = response.and_then(|response| self.read(response, request.answer_bytes_max()));
+        let answer = self.exchange(request, kept);
         let now = Instant::now();
         let host = self.hosts.entry(request.base.clone()).or_default();
         // What did not come in time on a new connection would have taken longer still.
         let is_late = kept.is_none() && answer.as_ref().is_err_and(is_timeout);
         if answer.is_ok() || is_late {
-            host.note_time(request.endpoint, now - start);
+            let usual = &mut host.usual_times[request.endpoint as usize];
+            *usual = (now - start).max(*usual * 9 / 10);
         }
         host.kept_since = answer.is_ok().then_some(now);
         answer
     }
 
-    fn response(
-        &self,
-        request: &Request,
-        limit: Duration,
-        kept: Option<Kept>,
-    ) -> Result<Response<Body>, ureq::Error> {
-        let base = request.base;
-        let url = format!("{base}/api/v3{}", request.path);
-        match &request.body {
-            None => self.prepared(self.agent.get(url), base, limit, kept).call(),
-            Some(body) => {
-                let post = self.prepared(self.agent.post(url), base, limit, kept);
-                post.content_type("application/json").send(body)
-            }
-        }
-    }
-
     /// With the key, the proxy and the limits.
-    fn prepared<Any>(
-        &self,
-        builder: RequestBuilder<Any>,
-        base: &BaseUrl,
-        limit: Duration,
-        kept: Option<Kept>,
-    ) -> RequestBuilder<Any> {
-        builder
-            .header(header::AUTHORIZATION, self.authorization.clone())
-            .config()
+    fn exchange(&self, request: &Request, kept: Option<Duration>) -> Result<Answer, Error> {
+        let base = request.base;
+        let head = http::Request::builder()
+            .uri(format!("{base}/api/v3{}", request.path))
+            .header(header::AUTHORIZATION, authorization(&self.key));
+        let message = match &request.body {
+            None => head.body(SendBody::none()),
+            Some(body) => head
+                .method(Method::POST)
+                .header(header::CONTENT_TYPE, "application/json")
+                .header(header::CONTENT_LENGTH, body.len())
+                .body(SendBody::from_owned_reader(Cursor::new(body.clone()))),
+        };
+        let message = self
+            .agent
+            .configure_request(message?)
             .proxy(self.proxy(base).cloned())
-            // A limit of nothing would be no limit; the caller has checked that some time is left.
-            .timeout_global(Some(limit.max(Duration::from_millis(1))))
-            .timeout_per_read(kept.map(|kept| kept.silence_max))
+            .timeout_global(Some(request.time_left().min(request.timeout)))
+            .timeout_per_read(kept)
             .max_idle_age(kept.map_or(Duration::ZERO, |_| IDLE_MAX))
-            .build()
-    }
-
-    fn read(&mut self, response: Response<Body>, bytes_max: u64) -> Result<Answer, ureq::Error> {
-        let (head, mut sent) = response.into_parts();
-        let mut body = mem::take(&mut self.spare);
-        body.clear();
-        let mut reader = sent.with_config().limit(bytes_max).reader();
-        reader.read_to_end(&mut body)?;
-        Ok(Answer {
-            status: head.status.as_u16(),
-            body,
-            headers: head.headers,
-        })
+            .build();
+        let (head, mut sent) = self.agent.run(message)?.into_parts();
+        let mut body = Vec::with_capacity(ANSWER_BYTES_USUAL);
+        let limited = sent.with_config().limit(request.answer_bytes_max());
+        limited.reader().read_to_end(&mut body)?;
+        Ok(Response::from_parts(head, body))
     }
 }
 
-fn is_timeout(error: &ureq::Error) -> bool {
-    matches!(error, ureq::Error::Timeout(_))
+fn is_timeout(error: &Error) -> bool {
+    matches!(error, Error::Timeout(_))
 }
 
 /// How long a kept connection may be silent where answers usually take `usual`, and `left` is the
@@ -381,11 +284,18 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let base = BaseUrl::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
         drop(listener);
-        let mut transport = Transport::new(&Secret::new("key").unwrap(), None, None).unwrap();
+        let mut transport = Transport::new(Secret::new("key").unwrap(), None, None).unwrap();
         let second = Duration::from_secs(1);
         let deadline = Instant::now() + second;
-        let request = Request::get(&base, Endpoint::List, "/".to_owned(), deadline);
-        assert!(transport.send(&request, second).is_err());
+        let request = Request {
+            base: &base,
+            endpoint: Endpoint::List,
+            path: "/".to_owned(),
+            body: None,
+            timeout: second,
+            deadline,
+        };
+        assert!(transport.send(&request).is_err());
         assert!(transport.resolver.is_empty());
     }
 }
