@@ -47,10 +47,10 @@ pub struct Client {
     pub key_number: u64,
     /// Fields of an unexpected form since the last look.
     pub field_errors: FieldErrors,
-    /// Until when a kind of call must not be made at a host, because of its rate limit.
-    silenced: BTreeMap<(String, Endpoint), Instant>,
-    /// Hosts that refused the newer fields, and when.
-    old_servers: BTreeMap<String, Instant>,
+    /// Until when a kind of call must not be made, because of its rate limit.
+    silenced: BTreeMap<(BaseUrl, Endpoint), Instant>,
+    /// Those that refused the newer fields, and when.
+    old_servers: BTreeMap<BaseUrl, Instant>,
     /// What servers announced in `X-Warning`, with their hosts.
     pub warnings: Vec<String>,
 }
@@ -80,7 +80,7 @@ impl Client {
 
     /// Until when a rate limit forbids this kind of call, if it does.
     pub fn silenced_until(&self, endpoint: Endpoint, base: &BaseUrl) -> Option<Instant> {
-        let until = self.silenced.get(&(base.host.clone(), endpoint));
+        let until = self.silenced.get(&(base.clone(), endpoint));
         until.copied().filter(|until| *until > Instant::now())
     }
 
@@ -146,18 +146,18 @@ impl Client {
         gateway_ids: &[&str],
         deadline: Instant,
     ) -> Result<BTreeMap<String, ConnectionStats>, CallError> {
-        let since = self.old_servers.get(&base.host);
+        let since = self.old_servers.get(base);
         let is_old = since.is_some_and(|since| since.elapsed() < OLD_SERVER_TTL);
         let path = "/gs/gateways/connection/stats".to_owned();
         let body = Some(batch_body(gateway_ids, &self.mask(STATS_MASK, is_old)));
         let answer = match self.call(base, Endpoint::StatsBatch, path, body, deadline) {
             Err(refused) if refused.is_about_field_mask() && !is_old => {
-                self.old_servers.insert(base.host.clone(), Instant::now());
+                self.old_servers.insert(base.clone(), Instant::now());
                 return self.stats_batch(base, gateway_ids, deadline);
             }
             result => result?,
         };
-        let batch = messages::stats_batch(answer.body(), &mut self.field_errors);
+        let batch = messages::stats_batch(gateway_ids, answer.body(), &mut self.field_errors);
         let mut batch = at(base, batch)?;
         for stats in batch.values_mut() {
             self.drop_reported_locations(stats);
@@ -294,8 +294,8 @@ impl Client {
         }
         if answer.status() == 429 || available == Some(0) {
             let until = Instant::now() + wait_time(answer);
-            self.silenced
-                .insert((host.clone(), request.endpoint), until);
+            let of_call = (request.base.clone(), request.endpoint);
+            self.silenced.insert(of_call, until);
         }
         for warning in headers(answer, "x-warning") {
             let warning = format!("{host}: {}", printable(&warning, 200));

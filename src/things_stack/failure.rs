@@ -40,7 +40,8 @@ pub struct CallError {
 impl CallError {
     /// Whether a server refused fields that it does not know yet.
     pub fn is_about_field_mask(&self) -> bool {
-        self.status == Some(400) && self.error.context.contains("field_mask")
+        let texts = [&self.name, &self.error.context];
+        self.status == Some(400) && texts.iter().any(|text| text.contains("field_mask"))
     }
 }
 

@@ -25,8 +25,6 @@ const SILENCE_MIN: Duration = Duration::from_secs(1);
 pub const REQUEST_TIME_MIN: Duration = Duration::from_millis(50);
 /// How long it is remembered that a NAT drops idle connections silently.
 const NAT_TTL: Duration = Duration::from_secs(600);
-/// Meanwhile connections are kept within a collection alone: no NAT is so quick.
-const NAT_IDLE_MAX: Duration = Duration::from_secs(1);
 /// A batch is 260 kB where all 100 gateways tell everything.
 const ANSWER_BYTES_USUAL: usize = 256 * 1024;
 
@@ -103,9 +101,9 @@ pub struct Transport {
     resolver: CachingResolver,
     proxy: Option<ProxyRule>,
     hosts: BTreeMap<BaseUrl, Host>,
-    /// Until when a NAT is expected to drop idle connections silently. It counts for all hosts: the
-    /// NAT is on this machine's side of the network.
-    nat_until: Instant,
+    /// The idle time after which a NAT drops connections silently, and until when it is remembered.
+    /// It counts for all hosts: the NAT is on this machine's side of the network.
+    nat: Option<(Duration, Instant)>,
     /// Of the requests from now on.
     pub key: Secret,
 }
@@ -126,7 +124,7 @@ impl Transport {
             resolver,
             proxy,
             hosts: BTreeMap::new(),
-            nat_until: Instant::now(),
+            nat: None,
             key,
         })
     }
@@ -139,9 +137,9 @@ impl Transport {
     /// Whatever kept the answer from arriving whole. A status of 400 or 500 is an answer.
     pub fn send(&mut self, request: &Request) -> Result<Answer, FetchError> {
         let base = request.base;
-        let kept = self.silence_on_kept(request);
-        let mut result = self.attempt(request, kept);
-        if let (Some(silence_max), Err(error)) = (kept, &result)
+        let kept = self.kept(request);
+        let mut result = self.attempt(request, kept.map(|(_, silence_max)| silence_max));
+        if let (Some((idle, silence_max)), Err(error)) = (kept, &result)
             && (is_lost_connection(error) || is_timeout(error))
             && request.time_left() > REQUEST_TIME_MIN
         {
@@ -150,8 +148,10 @@ impl Transport {
             result = self.attempt(request, None);
             // The new connection got at once what the idle one did not.
             if was_silent && result.is_ok() && again.elapsed() < silence_max {
-                log::debug!("idle connections are dropped silently: none is kept for a while");
-                self.nat_until = Instant::now() + NAT_TTL;
+                log::debug!(
+                    "connections are dropped silently after {idle:?}: none is kept so long"
+                );
+                self.nat = Some((idle * 9 / 10, Instant::now() + NAT_TTL));
             }
         }
         result.map_err(|error| {
@@ -171,16 +171,17 @@ impl Transport {
         rule.applies_to(&base.host).then_some(&rule.proxy)
     }
 
-    /// How long the kept connection to this host may be silent; none to use a new one. A NAT may have
-    /// dropped it, or this kind of call is so slow that after waiting for it there would be no time
-    /// for a second attempt.
-    fn silence_on_kept(&self, request: &Request) -> Option<Duration> {
+    /// How long the kept connection to this host has been idle, and how long it may be silent; none
+    /// to use a new one. A NAT may have dropped it, or this kind of call is so slow that after
+    /// waiting for it there would be no time for a second attempt.
+    fn kept(&self, request: &Request) -> Option<(Duration, Duration)> {
         let host = self.hosts.get(request.base)?;
         let idle = host.kept_since?.elapsed();
-        let is_behind_nat = Instant::now() < self.nat_until;
-        let is_usable = idle < NAT_IDLE_MAX || (idle < IDLE_MAX && !is_behind_nat);
+        let nat = self.nat.filter(|(_, until)| Instant::now() < *until);
+        let idle_max = nat.map_or(IDLE_MAX, |(idle_max, _)| idle_max);
         let usual = host.usual_time(request.endpoint);
-        silence_max(usual, request.time_left()).filter(|_| is_usable)
+        let silence_max = silence_max(usual, request.time_left())?;
+        (idle < idle_max).then_some((idle, silence_max))
     }
 
     /// Sends the request once, on the kept connection, which may be silent for so long, or a new one.
@@ -202,6 +203,7 @@ impl Transport {
     /// With the key, the proxy and the limits.
     fn exchange(&self, request: &Request, kept: Option<Duration>) -> Result<Answer, Error> {
         let base = request.base;
+        let limit = request.time_left().min(request.timeout);
         let head = http::Request::builder()
             .uri(format!("{base}/api/v3{}", request.path))
             .header(header::AUTHORIZATION, authorization(&self.key));
@@ -217,7 +219,8 @@ impl Transport {
             .agent
             .configure_request(message?)
             .proxy(self.proxy(base).cloned())
-            .timeout_global(Some(request.time_left().min(request.timeout)))
+            // A limit of nothing would be no limit.
+            .timeout_global(Some(limit.max(Duration::from_millis(1))))
             .timeout_per_read(kept)
             .max_idle_age(kept.map_or(Duration::ZERO, |_| IDLE_MAX))
             .build();

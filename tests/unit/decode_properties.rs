@@ -120,6 +120,8 @@ fn batch_of(middle: &str) -> String {
     format!("{{\"entries\":{{\"gw-a\":{STATS},\"gw-b\":{middle},\"gw-c\":{STATS}}}}}")
 }
 
+const IDS: [&str; 3] = ["gw-a", "gw-b", "gw-c"];
+
 /// Every decoder on a body that may be anything.
 fn decode_all(body: &[u8]) {
     let mut field_errors = FieldErrors::default();
@@ -130,7 +132,7 @@ fn decode_all(body: &[u8]) {
     if let Ok(gateway) = gateway(body, &mut field_errors) {
         check_gateway(&gateway);
     }
-    let batch = stats_batch(body, &mut field_errors).unwrap_or_default();
+    let batch = stats_batch(&IDS, body, &mut field_errors).unwrap_or_default();
     batch.values().for_each(check_stats);
     if let Ok(stats) = stats("gw-b", body, &mut field_errors) {
         check_stats(&stats);
@@ -264,7 +266,7 @@ fn a_wild_value_in_the_stats_of_one_gateway_leaves_the_others_as_they_were() {
         let body = batch_of(&middle).into_bytes();
         decode_all(&body);
         let mut field_errors = FieldErrors::default();
-        let batch = stats_batch(&body, &mut field_errors).expect("a batch");
+        let batch = stats_batch(&IDS, &body, &mut field_errors).expect("a batch");
         assert_eq!(batch["gw-a"], expected);
         assert_eq!(batch["gw-c"], expected);
         // One wild value, so most of the gateway itself is left as well.

@@ -82,14 +82,20 @@ pub fn gateway(body: &[u8], field_errors: &mut FieldErrors) -> Result<Gateway, F
 
 /// `POST /gs/gateways/connection/stats`: by gateway id. A gateway that is missing is not
 /// connected; one with stats of an unexpected form is there with `unreadable` times, and unknown.
-/// An object without `entries` is an answer of the API only if it is empty.
+/// An object without `entries` is an answer of the API only if it is empty, and one whose entries are
+/// all of gateways that were not asked for is the answer to somebody else.
 pub fn stats_batch(
+    gateway_ids: &[&str],
     body: &[u8],
     field_errors: &mut FieldErrors,
 ) -> Result<BTreeMap<String, ConnectionStats>, FetchError> {
     let text = text(body);
     let answer = object(&text, MEMBER)?;
     let entries = payload(answer.value(), "entries", Value::as_object)?;
+    let mut ids = entries.members().map(|(id, _)| id).peekable();
+    if ids.peek().is_some() && !ids.any(|id| gateway_ids.contains(&id)) {
+        return Err(wrong_shape("no entry of a gateway that was asked for"));
+    }
     let mut batch = BTreeMap::new();
     for (gateway_id, entry) in entries.members() {
         if !is_gateway_id(gateway_id) || batch.contains_key(gateway_id) {
@@ -218,7 +224,7 @@ mod tests {
             "gw-1":{"uplink_count":"6"},"gw-5":{"disconnected_at":"?","protocol":"udp"},
             "gw-6":{},"gw-7":{"protocol":"http","status":"x"},
             "gw-8":{"connected_at":"2026-01-02T03:04:05Z","uplink_count":1e999}}}"#;
-        let batch = stats_batch(body, &mut field_errors).expect("a batch");
+        let batch = stats_batch(&["gw-1"], body, &mut field_errors).expect("a batch");
         let found: Vec<_> = batch
             .iter()
             .map(|(id, s)| (id.as_str(), s.uplink_count, s.tells_state()))
@@ -240,7 +246,8 @@ mod tests {
             lines(&field_errors),
             ["disconnected_at 1×\"?\"", "entries 7×null"]
         );
-        assert_eq!(stats_batch(b"{}", &mut field_errors), Ok(BTreeMap::new()));
+        let empty = stats_batch(&["gw-1"], b"{}", &mut field_errors);
+        assert_eq!(empty, Ok(BTreeMap::new()));
     }
 
     /// Why the body is no list, registration, batch or stats; `None` where it is one.
@@ -250,7 +257,7 @@ mod tests {
         let reasons = [
             gateway_list(body.as_bytes(), field_errors).err(),
             gateway(body.as_bytes(), field_errors).err(),
-            stats_batch(body.as_bytes(), field_errors).err(),
+            stats_batch(&["gw-1", "other"], body.as_bytes(), field_errors).err(),
             stats("gw-1", body.as_bytes(), field_errors).err(),
         ];
         assert_eq!(reasons.map(|e| e.map(|e| e.reason)), expected, "{body}");
@@ -286,6 +293,8 @@ mod tests {
             r#"{"protocol":{"name":"h2"},"connected_at":null}"#,
             r#"{"ids":{}}"#,
             r#"{"ids":{"gateway_id":7}}"#,
+            r#"{"entries":{"gw-9":{"connected_at":"2026-01-02T03:04:05Z"}}}"#,
+            r#"{"entries":{"GW-1":null}}"#,
         ] {
             check_reasons(body, [Some(Reason::Shape); 4]);
         }
