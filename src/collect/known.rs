@@ -207,7 +207,6 @@ impl State {
             )),
             (error, _) => error.clone(),
         };
-        let (at, duration) = about.collected.unwrap_or((scrape.at, Duration::ZERO));
         let snapshot = Arc::new(Snapshot {
             is_api_up: list_error.is_none() && is_api_up(&gateways),
             gateways,
@@ -215,8 +214,7 @@ impl State {
             list_obtained_at: about.list_obtained_at,
             key: about.key.clone(),
             warnings: about.warnings.clone(),
-            at,
-            duration,
+            collected: about.collected,
         });
         Made {
             snapshot,
