@@ -16,6 +16,7 @@ mod transport;
 pub use client::{Client, Settings};
 pub use hosts::{AllowedHost, BaseUrl, KnownHosts};
 pub use key_file::KeyFile;
+pub use messages::ListPage;
 pub use proxy::ProxyRule;
 pub use refusal::CallError;
 pub use transport::Transport;
