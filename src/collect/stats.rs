@@ -144,16 +144,16 @@ impl StatsReader<'_> {
         let progress = &mut self.progress;
         progress.oversized += usize::from(refused.error.reason == Reason::TooLarge);
         let is_hopeless = progress.oversized > OVERSIZED_MAX && !progress.is_any_readable;
-        match refused.status {
+        let (status, is_of_api) = (refused.status, refused.is_of_api);
+        let has_no_batches = is_of_api && matches!(status, Some(404 | 405 | 501));
+        // A page of a proxy may be a stray one, and so may a sign that there are no batches.
+        let may_be_stray = has_no_batches || (!is_of_api && matches!(status, Some(400..=499)));
+        match status {
             _ if is_of_gateway(&refused) && !is_hopeless => return self.halve(batch),
-            // A page of a proxy may be a stray one, and so may a sign that there are no batches.
-            Some(status) if is_about_path(status, refused.is_of_api) && !progress.has_repeated => {
-                progress.has_repeated = true;
-            }
-            Some(status) if status == 413 || (status == 400 && refused.is_of_api) => {
-                self.limit_batches(batch.len() / 2);
-            }
-            Some(404 | 405 | 501) if refused.is_of_api => self.limit_batches(1),
+            _ if may_be_stray && !progress.has_repeated => progress.has_repeated = true,
+            _ if has_no_batches => self.limit_batches(1),
+            Some(413) => self.limit_batches(batch.len() / 2),
+            Some(400) if is_of_api => self.limit_batches(batch.len() / 2),
             _ => progress.halted = Some(Arc::new(refused.error)),
         }
         self.read_batches(batch);
@@ -268,14 +268,5 @@ fn is_of_gateway(refused: &CallError) -> bool {
         Some(403) => refused.is_of_api,
         Some(404) => refused.is_of_api && refused.name.contains("gateway"),
         _ => refused.error.reason == Reason::TooLarge,
-    }
-}
-
-/// Whether a status may mean that there are no batches at this path: in the API's words, or in
-/// those of a proxy.
-fn is_about_path(status: u16, is_of_api: bool) -> bool {
-    match is_of_api {
-        true => matches!(status, 404 | 405 | 501),
-        false => matches!(status, 400..=499),
     }
 }
