@@ -72,10 +72,10 @@ pub struct GatewayList {
 
 /// What has been read of a list that is not whole yet.
 #[derive(Default)]
-pub struct ListPages {
-    pub found: Gateways,
+struct ListPages {
+    found: Gateways,
     /// How many pages were read.
-    pub count: usize,
+    count: usize,
     /// Their elements, those that are no gateway included.
     entries: u64,
     /// `X-Total-Count` of the first page.
@@ -245,7 +245,7 @@ impl ListPages {
     ///
     /// # Errors
     /// If the pages do not fit together, however often they are read.
-    pub fn add(
+    fn add(
         &mut self,
         page: ListPage,
         total: u64,

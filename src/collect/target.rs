@@ -56,17 +56,14 @@ pub struct Answers {
 impl Target {
     /// With what an earlier collection learnt, as far as it still holds.
     pub fn new((gateway, home): Located, earlier: Option<Target>, now: Instant) -> Target {
-        let earlier = earlier.map(|earlier| (earlier.found_at, earlier.answers));
-        let (found_at, mut answers) = earlier.unwrap_or_default();
-        answers.retain_mut(
-            |Answers {
-                 said, alone_until, ..
-             }| {
-                said.take_if(|(at, _)| now.saturating_duration_since(*at) >= ANSWER_TTL);
-                alone_until.take_if(|until| now >= *until);
-                said.is_some() || alone_until.is_some()
-            },
-        );
+        let learnt = earlier.map(|earlier| (earlier.found_at, earlier.answers));
+        let (found_at, mut answers) = learnt.unwrap_or_default();
+        answers.retain_mut(|answers| {
+            let said = &mut answers.said;
+            said.take_if(|(at, _)| now.saturating_duration_since(*at) >= ANSWER_TTL);
+            answers.alone_until.take_if(|until| now >= *until);
+            answers.said.is_some() || answers.alone_until.is_some()
+        });
         Target {
             gateway,
             home,
