@@ -36,7 +36,7 @@ use std::time::{Duration, Instant, SystemTime};
 use std::{env, fs};
 
 use crate::cli::{Command, Config, KeySource};
-use crate::collect::{Collector, FAILURE_TTL_MAX, GatewayList, Scope, Scrape};
+use crate::collect::{Collector, FAILURE_TTL_MAX, GatewayList, Scrape};
 use crate::http::{BUDGET_MAX, Connections, Server};
 use crate::secret::Secret;
 use crate::system::{Process, Signals};
@@ -110,7 +110,7 @@ fn collector(config: &mut Config, transport: Transport) -> Collector {
         KeySource::Given(_) => None,
     };
     let client = Client::new(transport, config.timeout, config.locations, key_file);
-    let scope = std::mem::replace(&mut config.scope, Scope::Key);
+    let scope = std::mem::take(&mut config.scope);
     let list = GatewayList::new(
         scope,
         std::mem::take(&mut config.exclude),

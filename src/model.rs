@@ -249,7 +249,7 @@ impl GatewayReport {
 }
 
 /// Everything that one collection obtained, failures included. It is never an error itself.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// Sorted by gateway id, each once.
     pub gateways: Vec<GatewayReport>,
@@ -264,10 +264,9 @@ pub struct Snapshot {
     pub key: Option<Arc<KeyInfo>>,
     /// What the server announced in `X-Warning`, each once; at most 32.
     pub warnings: Vec<String>,
-    /// When it was made, by this machine's clock: for people.
-    pub at: SystemTime,
-    /// How long it took.
-    pub duration: Duration,
+    /// When the last collection began, by this machine's clock, and how long it took; none before
+    /// the first one has ended.
+    pub collected: Option<(SystemTime, Duration)>,
 }
 
 impl Snapshot {

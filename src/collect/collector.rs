@@ -5,14 +5,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::collect::clusters::Clusters;
 use crate::collect::gateway_list::GatewayList;
 use crate::collect::known::Known;
 use crate::collect::outage_log::OutageLog;
 use crate::collect::states::StateReader;
-use crate::collect::target::Target;
 use crate::error::Reason;
-use crate::model::{GatewayReport, KeyInfo, Snapshot};
+use crate::model::{GatewayReport, KeyInfo};
 use crate::things_stack::{BaseUrl, Client, KnownHosts};
 
 /// A collection gets at least this long. A client with less time is answered before, and the next
@@ -44,6 +42,17 @@ pub struct Scrape {
     pub at: SystemTime,
 }
 
+impl Scrape {
+    /// Whether it can use what was obtained then: it is fresh, or newer than the scrape.
+    pub fn is_served(&self, ended: Instant, expiry: Instant) -> bool {
+        self.now < expiry || ended >= self.arrived
+    }
+
+    pub fn time_left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+}
+
 pub struct Collector {
     client: Client,
     list: GatewayList,
@@ -69,12 +78,12 @@ impl Collector {
         ttl: Duration,
     ) -> Collector {
         let start = Instant::now();
-        let known = Known::new(client.counters.clone());
+        let known = Known::new(ttl, client.counters.clone());
         Collector {
             key_number: client.key_number,
             client,
             list,
-            states: StateReader::new(Clusters::new(server, hosts), known.clone(), ttl),
+            states: StateReader::new(server, hosts, known.clone()),
             known,
             outage_log: OutageLog::default(),
             logged_fields: BTreeSet::new(),
@@ -92,31 +101,31 @@ impl Collector {
     /// seconds.
     pub fn collect(&mut self, scrape: &Scrape) {
         let is_list_due = self.list.is_due(scrape);
-        let (mut missing, count) = self.known.missing(scrape);
+        let (missing, at_hand) = self.known.missing(scrape);
         self.known
-            .count(|counters| counters.cache_hits += (count - missing.len()) as u64);
+            .count(|counters| counters.cache_hits += at_hand as u64);
         if !is_list_due && missing.is_empty() {
             return;
         }
         let start = Instant::now();
         let deadline = scrape.deadline.max(start + TIME_MIN);
-        let scrape = &Scrape {
+        let by = |deadline| Scrape {
             deadline,
             ..*scrape
         };
-        let half = deadline.saturating_duration_since(start) / 2;
-        let is_list_last = self.list.is_slower_than(half);
-        if is_list_due && !is_list_last {
-            let is_first = self.list.gateways.is_empty();
-            missing = self.read_list(scrape, if is_first { deadline } else { start + half });
+        if is_list_due {
+            self.client.reload_key();
         }
-        self.read_stats(missing, scrape);
-        if is_list_due && is_list_last {
-            // New gateways in it.
-            missing = self.read_list(scrape, deadline);
-            self.read_stats(missing, scrape);
+        // The list comes last, so that a slow one costs no scrape. Where it was cut off before, the
+        // stats leave it half of the time.
+        let half = start + (deadline - start) / 2;
+        let is_list_short = is_list_due && self.list.is_cut();
+        self.read_stats(&by(if is_list_short { half } else { deadline }));
+        if is_list_due {
+            self.read_list(&by(deadline));
+            self.read_stats(&by(deadline));
         }
-        self.finish(scrape, start, is_list_due);
+        self.finish(scrape, start, at_hand);
     }
 
     /// How long until [`Collector::ask_about_key`] may ask.
@@ -134,7 +143,7 @@ impl Collector {
         }
         // A panic must not make it ask without end.
         self.key_info_due = now + KEY_INFO_RETRY;
-        let (server, needs_list) = (self.states.clusters.server.clone(), self.list.is_listed());
+        let (server, needs_list) = (self.states.server.clone(), self.list.is_listed());
         let info = self
             .client
             .key_info(&server, needs_list, now + KEY_INFO_TIME);
@@ -144,14 +153,9 @@ impl Collector {
                 self.set_key_info(info);
                 KEY_INFO_TTL
             }
-            Err(refused) => {
-                log::debug!("the API key's own state is not known: {}", refused.error);
-                match refused.error.reason {
-                    // A question that hangs holds up a scrape that comes meanwhile.
-                    Reason::Timeout => KEY_INFO_TTL,
-                    _ => KEY_INFO_RETRY,
-                }
-            }
+            // A question that hangs holds up a scrape that comes meanwhile.
+            Err(refused) if refused.error.reason == Reason::Timeout => KEY_INFO_TTL,
+            Err(_) => KEY_INFO_RETRY,
         };
         self.key_info_due = Instant::now() + wait;
     }
@@ -174,33 +178,33 @@ impl Collector {
         if self.key_number != self.client.key_number {
             self.key_number = self.client.key_number;
             self.states.forget_refusals();
+            self.list.begin_anew();
             self.known.change_about(|about| about.key = None);
             self.key_info_due = Instant::now();
         }
     }
 
-    /// Reads the list. Returns the gateways to ask for by the list as it is then.
-    fn read_list(&mut self, scrape: &Scrape, deadline: Instant) -> Vec<Target> {
-        let server = self.states.clusters.server.clone();
-        self.list
-            .read(&mut self.client, &server, scrape.at, deadline);
+    fn read_list(&mut self, scrape: &Scrape) {
+        let server = self.states.server.clone();
+        self.list.read(&mut self.client, &server, scrape);
         self.states.set_gateways(&self.list);
+        if let Some(error) = &self.list.error {
+            self.known
+                .count(|counters| counters.count_error(error.reason));
+        }
         self.known.change_about(|about| {
             about.list_error = self.list.error.clone();
             about.list_obtained_at = self.list.obtained_at;
         });
-        self.known.missing(scrape).0
     }
 
-    fn read_stats(&mut self, missing: Vec<Target>, scrape: &Scrape) {
+    fn read_stats(&mut self, scrape: &Scrape) {
         self.forget_old_key();
-        self.known
-            .count(|counters| counters.cache_misses += missing.len() as u64);
-        self.states.read(missing, &mut self.client, scrape);
+        self.states.read(&mut self.client, scrape);
     }
 
-    /// Counts and logs what is still missing.
-    fn finish(&mut self, scrape: &Scrape, start: Instant, has_read_list: bool) {
+    /// Counts what was fetched, and counts and logs what is still missing.
+    fn finish(&mut self, scrape: &Scrape, start: Instant, at_hand: usize) {
         let took = start.elapsed();
         self.collected = Instant::now();
         self.known.change_about(|about| {
@@ -208,19 +212,21 @@ impl Collector {
             about.warnings = self.client.warnings.clone();
         });
         let snapshot = self.known.snapshot(scrape);
-        let of_list = snapshot.list_error.iter().filter(|_| has_read_list);
+        // Other errors were counted when they came.
         let errors = snapshot.gateways.iter().filter_map(GatewayReport::error);
-        // Other errors of gateways were counted when they came.
-        let of_gateways = errors.filter(|error| error.reason == Reason::Budget);
+        let cut = errors.filter(|error| error.reason == Reason::Budget);
         let field_errors = std::mem::take(&mut self.client.field_errors);
+        let server = &self.states.server;
+        let fetched = snapshot.gateways.len().saturating_sub(at_hand);
         self.known.count(|counters| {
-            for error in of_list.chain(of_gateways) {
-                counters.count_error(error.reason);
-            }
+            counters.cache_misses += fetched as u64;
+            counters.errors[Reason::Budget as usize] += cut.count() as u64;
             counters.errors[Reason::Field as usize] += field_errors.total();
-            counters
-                .rate_limits
-                .retain(|host, _| self.is_asked(host, &snapshot));
+            // Of hosts that are asked for the list or for any gateway.
+            counters.rate_limits.retain(|host, _| {
+                let mut gateways = snapshot.gateways.iter();
+                *host == server.host || gateways.any(|report| *report.cluster == **host)
+            });
             if let Some(error) = snapshot.first_error() {
                 counters.last_error = Some((scrape.at, error.clone()));
             }
@@ -234,11 +240,5 @@ impl Collector {
             log::log!(level, "{line}");
         }
         log::debug!("collected {} gateways in {took:?}", snapshot.gateways.len());
-    }
-
-    /// Whether this host is asked for the list or for any gateway of this snapshot.
-    fn is_asked(&self, host: &str, snapshot: &Snapshot) -> bool {
-        let mut gateways = snapshot.gateways.iter();
-        host == self.states.clusters.server.host || gateways.any(|report| *report.cluster == *host)
     }
 }

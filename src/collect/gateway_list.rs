@@ -1,26 +1,35 @@
 //! Which gateways there are: the list of the key, of an organization or of a user, or the
 //! registrations of the gateways named on the command line.
 //!
+//! The pages of a list are separate requests, so it may change in between: it is whole only if they
+//! fit together and have as many entries as the server says that there are.
+//!
 //! A list stays in use until the next one was read whole. A reading that runs out of time is
 //! continued by the next collection, with the pages and registrations that it has.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::collect::Scrape;
-use crate::collect::list_pages::{Gateways, ListPages};
-use crate::error::FetchError;
+use crate::error::{FetchError, Reason};
 use crate::model::{Endpoint, Gateway};
-use crate::things_stack::{BaseUrl, CallError, Client};
+use crate::things_stack::{BaseUrl, CallError, Client, ListPage};
 
+/// A hundred thousand gateways: a longer list is taken for one that never ends.
+const PAGES_MAX: usize = 100;
+/// How often a list that changes between two pages is begun anew.
+const RESTARTS_MAX: usize = 3;
 /// A try that ends so shortly before its deadline was cut off by it.
 const CUT_MARGIN: Duration = Duration::from_millis(60);
 
+type Gateways = BTreeMap<String, Arc<Gateway>>;
+
 /// Which gateways to watch.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub enum Scope {
     /// Whatever the key may list.
+    #[default]
     Key,
     /// Whatever this organization or user collaborates on.
     Organization(String),
@@ -41,6 +50,7 @@ impl Scope {
     }
 }
 
+#[derive(Default)]
 pub struct GatewayList {
     scope: Scope,
     exclude: BTreeSet<String>,
@@ -53,19 +63,24 @@ pub struct GatewayList {
     pub obtained_at: Option<SystemTime>,
     /// Why the list is missing, incomplete or an older one.
     pub error: Option<Arc<FetchError>>,
-    /// When the last try ended; none where it was cut off and is to be continued.
-    tried: Option<Instant>,
-    /// When the next try is due.
-    next: Instant,
-    /// How long it took to obtain the list. After a try that was cut off, `MAX` and zero in turn:
-    /// last with all the time that the stats leave, or first with half of the time.
-    time: Duration,
-    /// How long the tries took since it was last obtained.
-    spent: Duration,
+    /// When the last try ended, and when the next one is due; none before the first one, and where
+    /// it was cut off and is to be continued.
+    tried: Option<(Instant, Instant)>,
     /// What was read of a list that is not whole yet.
-    pages: Option<ListPages>,
-    /// The gateways named on the command line whose registration is still to be read.
-    unread: Vec<String>,
+    pages: ListPages,
+}
+
+/// What has been read of a list that is not whole yet.
+#[derive(Default)]
+struct ListPages {
+    found: Gateways,
+    /// How many pages were read.
+    count: usize,
+    /// Their elements, those that are no gateway included.
+    entries: u64,
+    /// `X-Total-Count` of the first page.
+    total: Option<u64>,
+    restarts: usize,
 }
 
 impl GatewayList {
@@ -76,38 +91,40 @@ impl GatewayList {
         ttl: Duration,
         retry_after: Duration,
     ) -> GatewayList {
-        let unread = match &scope {
-            Scope::Gateways(ids) => ids.clone(),
-            _ => Vec::new(),
+        let nameless = |id: &String| {
+            let gateway_id = id.clone();
+            let gateway = Gateway {
+                gateway_id,
+                ..Gateway::default()
+            };
+            (id.clone(), Arc::new(gateway))
+        };
+        let gateways = match &scope {
+            Scope::Gateways(ids) => ids.iter().map(nameless).collect(),
+            _ => Gateways::new(),
         };
         GatewayList {
             scope,
             exclude,
             ttl,
             retry_after: retry_after.min(ttl),
-            gateways: unread.iter().map(|id| (id.clone(), nameless(id))).collect(),
-            obtained_at: None,
-            error: None,
-            tried: None,
-            next: Instant::now(),
-            time: Duration::ZERO,
-            spent: Duration::ZERO,
-            pages: None,
-            unread,
+            gateways,
+            ..GatewayList::default()
         }
     }
 
     /// Why the registration of a gateway named on the command line was never read nor refused:
     /// it may name a cluster that is not known yet.
     pub fn error_of_registration(&self, gateway_id: &str) -> Option<&Arc<FetchError>> {
-        let was_obtained = self.obtained_at.is_some();
-        let is_unread = !was_obtained && self.unread.iter().any(|id| id == gateway_id);
-        self.error.as_ref().filter(|_| is_unread)
+        let is_known = self.obtained_at.is_some() || self.pages.found.contains_key(gateway_id);
+        self.error
+            .as_ref()
+            .filter(|_| !self.is_listed() && !is_known)
     }
 
-    /// Whether reading it takes longer than this, while there is one to use: then stats come first.
-    pub fn is_slower_than(&self, time: Duration) -> bool {
-        self.time > time && !self.gateways.is_empty()
+    /// Whether the deadline of a scrape ended the last try.
+    pub fn is_cut(&self) -> bool {
+        self.tried.is_none() && self.error.is_some()
     }
 
     /// Whether gateways come from a list call.
@@ -115,57 +132,53 @@ impl GatewayList {
         !matches!(self.scope, Scope::Gateways(_))
     }
 
-    /// Whether it is time to read it. A try after the scrape arrived is new enough.
+    /// What an old key could read says nothing about a new one.
+    pub fn begin_anew(&mut self) {
+        self.pages = ListPages::default();
+    }
+
+    /// Whether it is time to read it.
     pub fn is_due(&self, scrape: &Scrape) -> bool {
-        let is_new = |tried| scrape.now < self.next || tried >= scrape.arrived;
-        !self.tried.is_some_and(is_new)
+        !self
+            .tried
+            .is_some_and(|(ended, next)| scrape.is_served(ended, next))
     }
 
     /// Reads on until the list is whole, something fails, or the deadline comes.
-    pub fn read(
-        &mut self,
-        client: &mut Client,
-        server: &BaseUrl,
-        at: SystemTime,
-        deadline: Instant,
-    ) {
+    pub fn read(&mut self, client: &mut Client, server: &BaseUrl, scrape: &Scrape) {
         let start = Instant::now();
-        if client.reload_key() {
-            // What the old key could read says nothing about the new one.
-            self.pages = None;
-            self.unread.clear();
-        }
         if let Some(until) = self.may_wait_until(client, server) {
-            (self.tried, self.next) = (Some(start), until);
+            self.tried = Some((start, until));
             return;
         }
-        let result = match self.scope.owner() {
-            Some(owner) => self.read_pages(client, server, &owner, deadline),
-            None => self.read_registrations(client, server, deadline),
-        };
+        let result = self.read_pages(client, server, scrape.deadline);
         let ended = Instant::now();
-        self.spent += ended - start;
-        let is_cut = deadline.saturating_duration_since(ended) < CUT_MARGIN;
-        self.error = result.err().map(Arc::new);
-        self.tried = Some(ended);
-        match &self.error {
-            // The next collection continues.
-            Some(_) if is_cut => {
-                let was_last = self.time == Duration::MAX;
-                let time = if was_last {
-                    Duration::ZERO
-                } else {
-                    Duration::MAX
-                };
-                (self.tried, self.time) = (None, time);
+        match result {
+            Ok(gateways) => {
+                let was_empty = self.gateways.is_empty() && self.obtained_at.is_some();
+                if gateways.is_empty() && !was_empty {
+                    log::warn!("the API key lists no gateway: its owner collaborates on none");
+                }
+                self.gateways = gateways;
+                self.obtained_at = Some(scrape.at);
+                self.error = None;
+                self.tried = Some((ended, start + self.ttl));
             }
-            Some(_) => self.next = ended + self.retry_after,
-            None => {
-                self.next = start + self.ttl;
-                self.time = std::mem::take(&mut self.spent);
-                self.obtained_at = Some(at);
+            Err(error) => {
+                // Of a first list there is something to show.
+                if self.obtained_at.is_none() {
+                    self.gateways.extend(self.pages.found.clone());
+                }
+                // The next try continues, unless the pages are of no use.
+                if matches!(error.reason, Reason::Shape | Reason::TooLarge) {
+                    self.pages = ListPages::default();
+                }
+                let is_cut = scrape.time_left() < CUT_MARGIN;
+                self.tried = (!is_cut).then_some((ended, ended + self.retry_after));
+                self.error = Some(Arc::new(error));
             }
         }
+        self.gateways.retain(|id, _| !self.exclude.contains(id));
     }
 
     /// Until when the rate limit forbids a try that is not urgent: the list was obtained.
@@ -178,68 +191,97 @@ impl GatewayList {
         client.silenced_until(endpoint, server).filter(|_| is_good)
     }
 
-    /// Takes over a list that was read whole. Of a first list it takes over what there is.
     fn read_pages(
         &mut self,
         client: &mut Client,
         server: &BaseUrl,
-        owner: &str,
         deadline: Instant,
-    ) -> Result<(), FetchError> {
-        let kept = self.pages.take().filter(ListPages::can_be_continued);
-        let mut pages = kept.unwrap_or_else(|| ListPages::new(0));
-        let result = pages.read(client, server, owner, &self.gateways, deadline);
-        let was_empty = self.gateways.is_empty() && self.obtained_at.is_some();
-        if result.is_ok() {
-            if pages.found.is_empty() && !was_empty {
-                log::warn!("the API key lists no gateway: its owner collaborates on none");
+    ) -> Result<Gateways, FetchError> {
+        loop {
+            let (page, total) = self.next_page(client, server, deadline)?;
+            if self.pages.add(page, total, &self.gateways, &server.host)? {
+                return Ok(std::mem::take(&mut self.pages).found);
             }
-            self.gateways = pages.found;
-        } else {
-            if self.obtained_at.is_none() {
-                self.gateways.extend(pages.found.clone());
-            }
-            self.pages = Some(pages);
         }
-        self.gateways.retain(|id, _| !self.exclude.contains(id));
-        result
     }
 
-    /// Reads the registrations of the gateways named on the command line. If the key may not read
-    /// one, its gateway is watched without a name.
-    fn read_registrations(
-        &mut self,
+    /// The next page, and how many entries there are in all. Of the gateways named on the command
+    /// line each registration is a page. One that the key may not read is the one at hand, which
+    /// has no name at first.
+    fn next_page(
+        &self,
         client: &mut Client,
         server: &BaseUrl,
         deadline: Instant,
-    ) -> Result<(), FetchError> {
-        if self.unread.is_empty() {
-            self.unread = self.gateways.keys().cloned().collect();
-        }
-        while let Some(id) = self.unread.last() {
-            match client.gateway(server, id, deadline) {
-                Ok(gateway) if gateway.gateway_id == *id => {
-                    self.gateways.insert(id.clone(), Arc::new(gateway));
-                }
-                // The others would most likely fail alike. If not, they come first the next time.
-                Err(refused) if !is_final(&refused) => {
-                    self.unread.rotate_right(1);
-                    return Err(refused.error);
-                }
-                _ => {}
+    ) -> Result<(ListPage, u64), FetchError> {
+        let ListPages { count, found, .. } = &self.pages;
+        if let Some(owner) = self.scope.owner() {
+            if *count == PAGES_MAX {
+                let context = format!("{}: the list of gateways has no end", server.host);
+                return Err(FetchError::new(Reason::TooLarge, context));
             }
-            self.unread.pop();
+            let page = client.list(server, &owner, count + 1, deadline);
+            return page.map_err(|refused| refused.error);
         }
-        Ok(())
+        let mut page = ListPage::default();
+        let mut gateways = self.gateways.iter();
+        if let Some((id, at_hand)) = gateways.find(|(id, _)| !found.contains_key(*id)) {
+            page.entries = 1;
+            page.gateways
+                .push(match client.gateway(server, id, deadline) {
+                    Ok(gateway) if gateway.gateway_id == *id => gateway,
+                    Err(refused) if !is_final(&refused) => return Err(refused.error),
+                    _ => Gateway::clone(at_hand),
+                });
+        }
+        Ok((page, self.gateways.len() as u64))
     }
 }
 
-/// A gateway of which nothing but its id is known.
-fn nameless(id: &str) -> Arc<Gateway> {
-    Arc::new(Gateway {
-        gateway_id: id.to_owned(),
-        ..Gateway::default()
-    })
+impl ListPages {
+    /// Adds a page, which says how many entries there are in all. Returns whether the list is
+    /// whole. One of several pages that lacks one of the gateways `at_hand` is read twice: that one
+    /// may have slipped from a page to the one before.
+    ///
+    /// # Errors
+    /// If the pages do not fit together, however often they are read.
+    fn add(
+        &mut self,
+        page: ListPage,
+        total: u64,
+        at_hand: &Gateways,
+        host: &str,
+    ) -> Result<bool, FetchError> {
+        let is_empty = page.entries == 0;
+        self.count += 1;
+        self.entries += page.entries as u64;
+        let expected = self.found.len() + page.gateways.len();
+        let by_id = |gateway: Gateway| (gateway.gateway_id.clone(), Arc::new(gateway));
+        self.found.extend(page.gateways.into_iter().map(by_id));
+        let is_whole = self.entries == total;
+        let lacks_any = || !at_hand.keys().all(|id| self.found.contains_key(id));
+        let has_slipped = is_whole && self.count > 1 && self.restarts == 0 && lacks_any();
+        // No gateway twice, one total, and no end before it.
+        let does_fit = self.found.len() == expected
+            && *self.total.get_or_insert(total) == total
+            && self.entries <= total
+            && (is_whole || !is_empty);
+        if does_fit && !has_slipped {
+            return Ok(is_whole);
+        }
+        if self.restarts == RESTARTS_MAX {
+            let context = format!(
+                "{host}: the list of gateways is not as long as its X-Total-Count ({total}), or changes \
+                 while it is read"
+            );
+            return Err(FetchError::new(Reason::Shape, context));
+        }
+        *self = ListPages {
+            restarts: self.restarts + 1,
+            ..ListPages::default()
+        };
+        Ok(false)
+    }
 }
 
 /// Whether the next request for this registration will be refused as well: the key has no right to

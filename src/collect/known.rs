@@ -3,18 +3,20 @@
 //! snapshot of it while a collection runs.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use crate::collect::Scrape;
-use crate::collect::clusters::Home;
 use crate::collect::stats::is_refusal;
-use crate::collect::target::Target;
-use crate::collect::uplink_rate::UplinkRate;
+use crate::collect::target::Located;
+use crate::collect::{FAILURE_TTL_MAX, Scrape};
 use crate::error::{FetchError, Reason};
-use crate::model::{Counters, Gateway, GatewayReport, KeyInfo, Outcome, Snapshot};
+use crate::model::{ConnectionStats, Counters, GatewayReport, Outcome, Snapshot};
+
+/// Two readings of a counter that are closer than this tell no rate.
+const INTERVAL_MIN: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
 pub struct Known {
+    ttl: Duration,
     state: Arc<Mutex<State>>,
     counters: Arc<Mutex<Counters>>,
 }
@@ -23,14 +25,14 @@ pub struct Known {
 struct State {
     /// Sorted by id.
     gateways: Vec<Watched>,
-    about: About,
+    /// What is known beside them: a snapshot without gateways.
+    about: Snapshot,
     /// The last snapshot, until something changes.
     last: Option<Made>,
 }
 
 struct Watched {
-    gateway: Arc<Gateway>,
-    home: Arc<Home>,
+    located: Located,
     fetched: Option<Fetched>,
 }
 
@@ -45,15 +47,13 @@ struct Fetched {
     uplink_rate: UplinkRate,
 }
 
-/// What is known beside the gateways.
+/// How many uplinks a gateway carries in an hour: the difference of two readings of the counter of
+/// one connection.
 #[derive(Default)]
-pub struct About {
-    pub list_error: Option<Arc<FetchError>>,
-    pub list_obtained_at: Option<SystemTime>,
-    pub key: Option<Arc<KeyInfo>>,
-    pub warnings: Vec<String>,
-    /// The beginning of the last collection by this machine's clock, and how long it took.
-    pub collected: Option<(SystemTime, Duration)>,
+pub struct UplinkRate {
+    /// The last stats that have the counter.
+    last: Option<(Arc<ConnectionStats>, Instant)>,
+    pub per_hour: Option<f64>,
 }
 
 /// A snapshot, and for how long it need not be made anew.
@@ -74,26 +74,29 @@ impl Made {
 }
 
 impl Known {
-    pub fn new(counters: Arc<Mutex<Counters>>) -> Known {
+    /// `ttl` is how long stats are fresh.
+    pub fn new(ttl: Duration, counters: Arc<Mutex<Counters>>) -> Known {
         let state = Arc::default();
-        Known { state, counters }
+        let known = Known {
+            ttl,
+            state,
+            counters,
+        };
+        let no_list = "the list of gateways did not come within the time of the scrape";
+        known.change_about(|about| about.list_error = Some(budget(no_list)));
+        known
     }
 
     /// What is known and fresh for this scrape; the rest is unknown (`budget`). It makes no
     /// request. The same `Arc` comes again as long as nothing has changed.
     pub fn snapshot(&self, scrape: &Scrape) -> Arc<Snapshot> {
         let mut state = self.state();
-        if let Some(last) = &state.last
-            && last.serves(scrape)
-        {
-            return last.snapshot.clone();
+        if !state.last.as_ref().is_some_and(|last| last.serves(scrape)) {
+            // The old one makes room for the new one.
+            state.last = None;
         }
-        // The old one makes room for the new one.
-        state.last = None;
-        let made = state.make(scrape);
-        let snapshot = made.snapshot.clone();
-        state.last = Some(made);
-        snapshot
+        let made = state.last.take().unwrap_or_else(|| state.make(scrape));
+        state.last.insert(made).snapshot.clone()
     }
 
     /// What the exporter has counted of itself until now.
@@ -106,30 +109,39 @@ impl Known {
     }
 
     /// Takes over the list, which is sorted by id. A gateway that is not in it is forgotten.
-    pub(super) fn set_gateways(&self, gateways: Vec<(Arc<Gateway>, Arc<Home>)>) {
+    pub(super) fn set_gateways(&self, gateways: Vec<Located>) {
         let mut state = self.changed();
-        let watched = gateways.into_iter().map(|(gateway, home)| Watched {
-            fetched: state
-                .watched(&gateway.gateway_id)
-                .and_then(|w| w.fetched.take()),
-            gateway,
-            home,
+        let watched = gateways.into_iter().map(|located| {
+            let earlier = state.watched(&located.0.gateway_id);
+            let fetched = earlier.and_then(|watched| watched.fetched.take());
+            Watched { located, fetched }
         });
         state.gateways = watched.collect();
     }
 
-    pub(super) fn change_about<T>(&self, change: impl FnOnce(&mut About) -> T) -> T {
+    pub(super) fn change_about<T>(&self, change: impl FnOnce(&mut Snapshot) -> T) -> T {
         change(&mut self.changed().about)
     }
 
-    /// Keeps the outcome of a gateway, if it is still in the list.
-    pub(super) fn insert(&self, id: &str, cluster: Arc<str>, outcome: Outcome, expiry: Instant) {
+    /// Keeps the outcome of a gateway, if it is still in the list, and counts its error. It was
+    /// asked for at this moment.
+    pub(super) fn insert(&self, id: &str, cluster: Arc<str>, outcome: Outcome, asked: Instant) {
+        let ended = Instant::now();
+        let expiry = match &outcome {
+            Ok(_) => asked + self.ttl,
+            Err(_) => ended + self.ttl.min(FAILURE_TTL_MAX),
+        };
+        // Field errors are counted one by one.
+        if let Err(error) = &outcome
+            && error.reason != Reason::Field
+        {
+            self.count(|counters| counters.count_error(error.reason));
+        }
         let mut state = self.changed();
         let Some(watched) = state.watched(id) else {
             return;
         };
-        let ended = Instant::now();
-        let rate = watched.fetched.as_ref().map(|earlier| earlier.uplink_rate);
+        let rate = watched.fetched.take().map(|earlier| earlier.uplink_rate);
         watched.fetched = Some(Fetched {
             uplink_rate: rate.unwrap_or_default().after(&outcome, ended),
             outcome,
@@ -139,21 +151,19 @@ impl Known {
         });
     }
 
-    /// The gateways to ask for in this scrape, and how many there are in all. A scrape may have no
-    /// time for all of them, so it begins with the first one that was never asked for, or else of
+    /// The gateways to ask for in this scrape, and how many need not be asked for. A scrape may have
+    /// no time for all of them, so it begins with the first one that was never asked for, or else of
     /// which nothing was heard for longest, and goes around from there.
-    pub(super) fn missing(&self, scrape: &Scrape) -> (Vec<Target>, usize) {
+    pub(super) fn missing(&self, scrape: &Scrape) -> (Vec<Located>, usize) {
         let state = self.state();
         let all = state.gateways.iter();
-        let missing = all.filter(|watched| watched.fetched_for(scrape).is_none());
-        let missing: Vec<&Watched> = missing.collect();
+        let mut missing: Vec<&Watched> = all.filter(|w| w.fetched_for(scrape).is_none()).collect();
         let heard = |at: &usize| missing[*at].fetched.as_ref().map(|fetched| fetched.ended);
         let oldest = (0..missing.len()).min_by_key(heard).unwrap_or(0);
-        let (later, first) = missing.split_at(oldest);
-        let target =
-            |watched: &&Watched| Target::new(watched.gateway.clone(), watched.home.clone());
-        let targets = first.iter().chain(later).map(target).collect();
-        (targets, state.gateways.len())
+        missing.rotate_left(oldest);
+        let at_hand = state.gateways.len() - missing.len();
+        let missing = missing.into_iter().map(|watched| watched.located.clone());
+        (missing.collect(), at_hand)
     }
 
     /// For a change: the last snapshot is no longer true.
@@ -172,15 +182,15 @@ impl Known {
 impl Watched {
     /// What this scrape can use: it is fresh, or newer than the scrape.
     fn fetched_for(&self, scrape: &Scrape) -> Option<&Fetched> {
-        let is_usable = |f: &&Fetched| scrape.now < f.expiry || f.ended >= scrape.arrived;
-        self.fetched.as_ref().filter(is_usable)
+        let fetched = self.fetched.as_ref();
+        fetched.filter(|fetched| scrape.is_served(fetched.ended, fetched.expiry))
     }
 
     fn report(&self, scrape: &Scrape, unknown: &Arc<FetchError>) -> GatewayReport {
-        let fetched = self.fetched_for(scrape);
+        let (fetched, (gateway, home)) = (self.fetched_for(scrape), &self.located);
         GatewayReport {
-            gateway: self.gateway.clone(),
-            cluster: fetched.map_or(&self.home.host, |f| &f.cluster).clone(),
+            gateway: gateway.clone(),
+            cluster: fetched.map_or(&home.host, |f| &f.cluster).clone(),
             outcome: fetched.map_or_else(|| Err(unknown.clone()), |f| f.outcome.clone()),
             uplinks_per_hour: fetched.and_then(|f| f.uplink_rate.per_hour),
         }
@@ -189,7 +199,7 @@ impl Watched {
 
 impl State {
     fn watched(&mut self, id: &str) -> Option<&mut Watched> {
-        let of_id = |watched: &Watched| (*watched.gateway.gateway_id).cmp(id);
+        let of_id = |watched: &Watched| (*watched.located.0.gateway_id).cmp(id);
         let at = self.gateways.binary_search_by(of_id).ok()?;
         Some(&mut self.gateways[at])
     }
@@ -200,23 +210,10 @@ impl State {
         let gateways: Vec<GatewayReport> = reports.collect();
         let fetched = self.gateways.iter().filter_map(|w| w.fetched_for(scrape));
         let fresh_until = fetched.map(|fetched| fetched.expiry).min();
-        let about = &self.about;
-        let list_error = match (&about.list_error, about.list_obtained_at) {
-            (None, None) => Some(budget(
-                "the list of gateways did not come within the time of the scrape",
-            )),
-            (error, _) => error.clone(),
-        };
-        let (at, duration) = about.collected.unwrap_or((scrape.at, Duration::ZERO));
         let snapshot = Arc::new(Snapshot {
-            is_api_up: list_error.is_none() && is_api_up(&gateways),
+            is_api_up: self.about.list_error.is_none() && is_api_up(&gateways),
             gateways,
-            list_error,
-            list_obtained_at: about.list_obtained_at,
-            key: about.key.clone(),
-            warnings: about.warnings.clone(),
-            at,
-            duration,
+            ..self.about.clone()
         });
         Made {
             snapshot,
@@ -224,6 +221,31 @@ impl State {
             fresh_until,
         }
     }
+}
+
+impl UplinkRate {
+    /// The rate after this outcome, which was obtained at this moment. An outcome without a
+    /// counter has no rate, and leaves the last reading for the next one.
+    pub fn after(self, outcome: &Outcome, at: Instant) -> UplinkRate {
+        let stats = outcome.as_ref().ok().and_then(Option::as_ref);
+        let counted = stats.filter(|s| s.is_connected() && s.is_readable("uplink_count"));
+        let per_hour = match (counted, &self.last) {
+            (Some(_), Some((_, then))) if at - *then < INTERVAL_MIN => return self,
+            (Some(stats), Some((earlier, then))) => rate(earlier, stats, at - *then),
+            _ => None,
+        };
+        let last = counted.map(|stats| (stats.clone(), at)).or(self.last);
+        UplinkRate { last, per_hour }
+    }
+}
+
+/// Messages an hour between two readings; none if they are of two connections.
+fn rate(earlier: &ConnectionStats, later: &ConnectionStats, time: Duration) -> Option<f64> {
+    if later.connected_at != earlier.connected_at {
+        return None;
+    }
+    let count = later.uplink_count.checked_sub(earlier.uplink_count)?;
+    Some(count as f64 / (time.as_secs_f64() / 3600.0))
 }
 
 fn budget(what: &str) -> Arc<FetchError> {
@@ -240,7 +262,10 @@ fn is_api_up(gateways: &[GatewayReport]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
+    use crate::collect::target::Home;
     use crate::examples::{cluster, connected, failed, gateway, refused};
     use crate::model::State as GatewayState;
 
@@ -257,21 +282,25 @@ mod tests {
 
     /// With a whole list of these gateways.
     fn known(ids: &[&str]) -> Known {
-        let known = Known::new(Arc::default());
-        let home = Arc::new(Home::of(cluster("eu1")));
+        let known = Known::new(TTL, Arc::default());
+        let home = Arc::new(Home {
+            cluster: cluster("eu1"),
+            host: "eu1".into(),
+            error: None,
+        });
         let gateways = ids.iter().map(|id| (gateway(id), home.clone()));
         known.set_gateways(gateways.collect());
-        known.change_about(|about| about.list_obtained_at = Some(SystemTime::UNIX_EPOCH));
+        known.change_about(|about| about.list_error = None);
         known
     }
 
     fn insert(known: &Known, outcome: Outcome, expiry: Instant) {
-        known.insert("a", "eu1".into(), outcome, expiry);
+        known.insert("a", "eu1".into(), outcome, expiry - TTL);
     }
 
     #[test]
     fn before_the_first_list_nothing_is_known_and_the_api_is_not_up() {
-        let snapshot = Known::new(Arc::default()).snapshot(&scrape(Instant::now()));
+        let snapshot = Known::new(TTL, Arc::default()).snapshot(&scrape(Instant::now()));
         let reason = snapshot.list_error.as_ref().map(|error| error.reason);
         assert_eq!(reason, Some(Reason::Budget));
         assert!(!snapshot.is_api_up && snapshot.gateways.is_empty());
@@ -280,7 +309,7 @@ mod tests {
     #[test]
     fn what_is_not_known_yet_is_unknown_and_the_rest_is_told() {
         let (known, now) = (known(&["a", "b"]), Instant::now());
-        known.insert("a", "nam1".into(), connected(1), now + TTL);
+        known.insert("a", "nam1".into(), connected(1), now);
         let snapshot = known.snapshot(&scrape(now));
         let states: Vec<_> = snapshot.gateways.iter().map(GatewayReport::state).collect();
         assert_eq!(states, [GatewayState::Connected, GatewayState::Unknown]);
@@ -316,8 +345,8 @@ mod tests {
     #[test]
     fn what_is_not_complete_serves_those_who_came_later_and_not_those_who_came_earlier() {
         let (known, now) = (known(&["a", "b"]), Instant::now());
-        known.insert("a", "eu1".into(), connected(1), now + TTL);
-        known.insert("b", "eu1".into(), connected(1), now);
+        known.insert("a", "eu1".into(), connected(1), now);
+        known.insert("b", "eu1".into(), connected(1), now - TTL);
         let later = |time| known.snapshot(&scrape(now + time));
         let first = later(TTL / 4);
         assert!(Arc::ptr_eq(&first, &later(TTL / 2)));
@@ -341,7 +370,7 @@ mod tests {
         let ids = ["a", "b", "c"];
         let (known, now) = (known(&ids[..outcomes.len()]), Instant::now());
         for (id, outcome) in ids.into_iter().zip(outcomes) {
-            known.insert(id, "eu1".into(), outcome.clone(), now + TTL);
+            known.insert(id, "eu1".into(), outcome.clone(), now);
         }
         let snapshot = known.snapshot(&scrape(now));
         assert_eq!(snapshot.is_api_up, expected, "{outcomes:?}");
@@ -357,5 +386,23 @@ mod tests {
         check_api(&[refused(Reason::Forbidden)], false);
         check_api(&[connected(1), failed(Reason::Timeout)], false);
         check_api(&[connected(1), failed(Reason::Forbidden)], false);
+    }
+
+    #[test]
+    fn uplinks_an_hour_are_those_between_two_readings_of_one_connection() {
+        let start = Instant::now();
+        let minute = Duration::from_secs(60);
+        let mut rate = UplinkRate::default();
+        let mut check = |outcome: Outcome, after: Duration, expected: Option<f64>| {
+            rate = std::mem::take(&mut rate).after(&outcome, start + after);
+            assert_eq!(rate.per_hour, expected, "{after:?}");
+        };
+        check(connected(100), Duration::ZERO, None);
+        check(connected(130), minute, Some(1800.0));
+        let soon = minute + Duration::from_secs(1);
+        check(connected(130), soon, Some(1800.0));
+        check(failed(Reason::Timeout), 2 * minute, None);
+        check(connected(190), 3 * minute, Some(1800.0));
+        check(connected(5), 4 * minute, None);
     }
 }

@@ -2,16 +2,13 @@
 //! made of what is still fresh and of what the API told until then. It decides what to ask of
 //! whom; it sees no HTTP.
 
-mod clusters;
 mod collector;
 mod gateway_list;
 mod known;
-mod list_pages;
 mod outage_log;
 mod states;
 mod stats;
 mod target;
-mod uplink_rate;
 
 pub use collector::{Collector, FAILURE_TTL_MAX, Scrape};
 pub use gateway_list::{GatewayList, Scope};

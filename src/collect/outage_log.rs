@@ -48,8 +48,7 @@ impl Outage<'_> {
         let error = self.error;
         let mut line = format!("{subject}: {error}. {}", error.reason.advice());
         if !self.gateways.is_empty() {
-            let named = self.gateways.iter().take(NAMED_MAX);
-            let named: Vec<&str> = named.copied().collect();
+            let named = self.gateways.get(..NAMED_MAX).unwrap_or(&self.gateways);
             let more = match self.gateways.len().saturating_sub(NAMED_MAX) {
                 0 => String::new(),
                 more => format!(" and {more} more"),
@@ -63,22 +62,18 @@ impl Outage<'_> {
 /// One outage for the list, and one for each reason within each cluster, in the words of its
 /// first gateway.
 fn outages_of(collection: &Snapshot) -> BTreeMap<(String, Reason), Outage<'_>> {
+    let of_list = collection.list_error.iter();
+    let of_list = of_list.map(|error| ("list of gateways".to_owned(), error, None));
+    let of_gateways = collection.gateways.iter().filter_map(|report| {
+        let (error, id) = (report.error()?, &*report.gateway.gateway_id);
+        Some((format!("stats from {}", report.cluster), error, Some(id)))
+    });
     let mut outages = BTreeMap::new();
-    if let Some(error) = &collection.list_error {
+    for (subject, error, gateway) in of_list.chain(of_gateways) {
         let gateways = Vec::new();
-        let about = ("list of gateways".to_owned(), kind(error));
-        outages.insert(about, Outage { error, gateways });
-    }
-    for report in &collection.gateways {
-        let Some(error) = report.error() else {
-            continue;
-        };
-        let gateways = Vec::new();
-        outages
-            .entry((format!("stats from {}", report.cluster), kind(error)))
-            .or_insert(Outage { error, gateways })
-            .gateways
-            .push(&report.gateway.gateway_id);
+        let outage = outages.entry((subject, kind(error)));
+        let outage = outage.or_insert(Outage { error, gateways });
+        outage.gateways.extend(gateway);
     }
     outages
 }

@@ -3,60 +3,116 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::collect::clusters::{Cluster, Clusters};
-use crate::collect::collector::{FAILURE_TTL_MAX, Scrape};
+use crate::collect::collector::Scrape;
 use crate::collect::gateway_list::GatewayList;
 use crate::collect::known::Known;
 use crate::collect::stats::{BatchLimits, Progress, StatsReader};
-use crate::collect::target::{Memory, Target};
-use crate::error::Reason;
-use crate::things_stack::Client;
+use crate::collect::target::{Cluster, Home, Target};
+use crate::error::{FetchError, Reason};
+use crate::things_stack::{BaseUrl, Client, KnownHosts};
+
+/// How many clusters the registrations may add to the candidates.
+const NAMED_CANDIDATES_MAX: usize = 8;
 
 /// Reads states into [`Known`], and remembers what helps the next time.
 pub struct StateReader {
-    pub clusters: Clusters,
+    pub server: Cluster,
+    hosts: KnownHosts,
     known: Known,
-    ttl: Duration,
-    batch_limits: BatchLimits,
-    /// By gateway id; none where there is nothing to remember.
-    memories: BTreeMap<String, Memory>,
+    /// Those that belong to `--server` or were allowed, then those that registrations name.
+    clusters: Vec<Cluster>,
+    candidates_max: usize,
+    limits: BatchLimits,
+    /// Those of earlier collections that have learnt something, by gateway id.
+    targets: BTreeMap<String, Target>,
 }
 
 impl StateReader {
-    pub fn new(clusters: Clusters, known: Known, ttl: Duration) -> StateReader {
+    pub fn new(server: BaseUrl, hosts: KnownHosts, known: Known) -> StateReader {
         StateReader {
-            clusters,
+            server: Arc::new(server),
+            hosts,
             known,
-            ttl,
-            batch_limits: BatchLimits::new(),
-            memories: BTreeMap::new(),
+            clusters: Vec::new(),
+            candidates_max: 0,
+            limits: BatchLimits::new(),
+            targets: BTreeMap::new(),
         }
     }
 
     /// Takes over the list, and gives each gateway its home.
     pub fn set_gateways(&mut self, list: &GatewayList) {
-        self.memories.retain(|id, _| list.gateways.contains_key(id));
-        self.known.set_gateways(self.clusters.set_gateways(list));
+        self.clusters = self.hosts.candidates().into_iter().map(Arc::new).collect();
+        self.candidates_max = self.clusters.len() + NAMED_CANDIDATES_MAX;
+        // Most gateways share a handful of addresses.
+        let mut homes: BTreeMap<(&str, bool), Arc<Home>> = BTreeMap::new();
+        let located = list.gateways.values().map(|gateway| {
+            let address = gateway.gateway_server_address.as_str();
+            let error = list.error_of_registration(&gateway.gateway_id);
+            let home = homes.entry((address, error.is_some()));
+            let home = home.or_insert_with(|| Arc::new(self.home(address, error)));
+            (gateway.clone(), home.clone())
+        });
+        let located = located.collect();
+        self.known.set_gateways(located);
+        self.targets.retain(|id, _| list.gateways.contains_key(id));
+    }
+
+    /// Where a gateway may be, whatever its registration says.
+    fn candidates(&self) -> &[Cluster] {
+        &self.clusters[..self.clusters.len().min(self.candidates_max)]
+    }
+
+    /// `error` is why the registration is not known yet.
+    fn home(&mut self, address: &str, error: Option<&Arc<FetchError>>) -> Home {
+        let (cluster, host, error) = match self.hosts.api_of(address) {
+            Ok(base) => (self.cluster(base), None, error.cloned()),
+            Err(host) if KnownHosts::names_host(address) => {
+                let error = Some(unknown_host(&host));
+                (self.server.clone(), Some(host), error)
+            }
+            Err(_) => (self.server.clone(), None, error.cloned()),
+        };
+        Home {
+            host: host.as_ref().unwrap_or(&cluster.host).as_str().into(),
+            cluster,
+            error,
+        }
+    }
+
+    /// The one that equals this one.
+    fn cluster(&mut self, base: BaseUrl) -> Cluster {
+        if let Some(cluster) = self.clusters.iter().find(|cluster| ***cluster == base) {
+            return cluster.clone();
+        }
+        let cluster = Arc::new(base);
+        self.clusters.push(cluster.clone());
+        cluster
     }
 
     /// What the old key was refused says nothing about a new one.
     pub fn forget_refusals(&mut self) {
-        self.batch_limits.clear();
-        for memory in self.memories.values_mut() {
-            memory.forget_refusals();
-        }
+        self.limits.clear();
+        self.targets.values_mut().for_each(Target::forget_refusals);
     }
 
-    /// Asks for these gateways within the time. What is certain is known at once.
-    pub fn read(&mut self, mut targets: Vec<Target>, client: &mut Client, scrape: &Scrape) {
-        for target in &mut targets {
-            if let Some(memory) = self.memories.remove(target.id()) {
-                target.remember(memory, scrape.now);
+    /// Asks for the gateways that this scrape misses. What is certain is known at once.
+    pub fn read(&mut self, client: &mut Client, scrape: &Scrape) {
+        let (missing, _) = self.known.missing(scrape);
+        let targets = missing.into_iter().map(|located| {
+            let earlier = self.targets.remove(&located.0.gateway_id);
+            Target::new(located, earlier, scrape.now)
+        });
+        let mut targets: Vec<Target> = targets.collect();
+        let mut firsts: Vec<(usize, Cluster)> = Vec::new();
+        for first in targets.iter().map(Target::first) {
+            match firsts.iter_mut().find(|(_, cluster)| cluster == first) {
+                Some((size, _)) => *size += 1,
+                None => firsts.push((1, first.clone())),
             }
         }
-        let mut firsts = first_clusters(&targets);
         // A cluster that hangs must leave time for the others, and for the search.
         let reserve = usize::from(firsts.len() > 1);
         // The small ones before the large ones, which need more of the time.
@@ -66,15 +122,12 @@ impl StateReader {
             let wanted = targets.iter_mut().filter(|t| *t.first() == cluster);
             self.ask(&cluster, wanted.collect(), shares, client, scrape);
         }
-        let candidates = self.clusters.candidates.clone();
-        for (index, cluster) in candidates.iter().enumerate() {
-            let wanted = targets.iter_mut().filter(|t| t.is_wanted_at(cluster));
-            let shares = candidates.len() - index;
-            self.ask(cluster, wanted.collect(), shares, client, scrape);
-        }
-        for home in homes_beyond(&candidates, &targets) {
-            let wanted = targets.iter_mut().filter(|t| t.is_wanted_at_home(&home));
-            self.ask(&home, wanted.collect(), 1, client, scrape);
+        let clusters = self.clusters.clone();
+        for (index, cluster) in clusters.iter().enumerate() {
+            let candidates = self.candidates().len().saturating_sub(index);
+            let wanted = targets.iter_mut();
+            let wanted = wanted.filter(|t| t.is_wanted_at(cluster, candidates > 0));
+            self.ask(cluster, wanted.collect(), candidates.max(1), client, scrape);
         }
         for target in targets {
             self.conclude(target, scrape.now);
@@ -85,7 +138,7 @@ impl StateReader {
     fn ask(
         &mut self,
         cluster: &Cluster,
-        mut wanted: Vec<&mut Target>,
+        wanted: Vec<&mut Target>,
         shares: usize,
         client: &mut Client,
         scrape: &Scrape,
@@ -93,93 +146,86 @@ impl StateReader {
         if wanted.is_empty() {
             return;
         }
-        let (now, deadline) = (scrape.now, scrape.deadline);
-        let left = deadline.saturating_duration_since(Instant::now());
-        let host: Arc<str> = cluster.host.as_str().into();
-        let expiry = now + self.ttl;
         let mut reader = StatsReader {
             client,
-            limits: &mut self.batch_limits,
+            known: &self.known,
+            limits: &mut self.limits,
             cluster,
-            server: &self.clusters.server,
-            now,
-            deadline,
-            request_time_max: left / shares as u32,
-            found: &mut |target, outcome| match outcome {
-                Ok(Some(stats)) if stats.is_connected() => {
-                    target.found(cluster);
-                    self.known
-                        .insert(target.id(), host.clone(), Ok(Some(stats)), expiry);
-                }
-                Ok(stats) => target.denied(cluster, stats, now),
-                Err(error) => {
-                    let is_cut = error.reason == Reason::Timeout && Instant::now() >= deadline;
-                    target.fail(host.clone(), error, is_cut);
-                }
-            },
+            host: cluster.host.as_str().into(),
+            server: &self.server,
+            scrape,
+            request_time_max: scrape.time_left() / shares as u32,
             progress: Progress::default(),
         };
-        reader.read(&mut wanted);
+        reader.read(wanted);
     }
 
-    /// Keeps what is certain of a gateway that was not found connected, and counts its error.
+    /// Keeps what is certain of a gateway that was not found connected.
     fn conclude(&mut self, target: Target, now: Instant) {
-        if let Some((host, outcome)) = target.verdict(&self.clusters.candidates) {
-            let expiry = match &outcome {
-                Ok(_) => now + self.ttl,
-                Err(_) => Instant::now() + self.ttl.min(FAILURE_TTL_MAX),
-            };
-            // Field errors are counted one by one.
-            if let Err(error) = &outcome
-                && error.reason != Reason::Field
-            {
-                self.known
-                    .count(|counters| counters.count_error(error.reason));
-            }
-            self.known.insert(target.id(), host, outcome, expiry);
+        if let Some((host, outcome)) = target.verdict(self.candidates()) {
+            self.known.insert(target.id(), host, outcome, now);
         }
-        if !target.memory.is_empty() {
-            self.memories.insert(target.id().to_owned(), target.memory);
+        if target.has_learnt() {
+            self.targets.insert(target.id().to_owned(), target);
         }
     }
 }
 
-/// The clusters of registrations that are not candidates: there are more of them than are searched.
-fn homes_beyond(candidates: &[Cluster], targets: &[Target]) -> Vec<Cluster> {
-    let mut homes: Vec<Cluster> = Vec::new();
-    for target in targets {
-        let home = &target.home.cluster;
-        if !candidates.contains(home) && !homes.contains(home) {
-            homes.push(home.clone());
-        }
-    }
-    homes
-}
-
-/// The clusters to ask first, each with the number of its gateways.
-fn first_clusters(targets: &[Target]) -> Vec<(usize, Cluster)> {
-    let mut clusters: Vec<(usize, Cluster)> = Vec::new();
-    for target in targets {
-        let first = target.first();
-        match clusters.iter_mut().find(|(_, cluster)| cluster == first) {
-            Some((size, _)) => *size += 1,
-            None => clusters.push((1, first.clone())),
-        }
-    }
-    clusters
+fn unknown_host(host: &str) -> Arc<FetchError> {
+    let context = format!(
+        "the gateway's server address names {host}, and the API key is not sent there: \
+         --allow-host {host} would allow it"
+    );
+    Arc::new(FetchError::new(Reason::UnknownHost, context).of_gateway())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
     use super::*;
-    use crate::collect::clusters::Home;
-    use crate::examples::{cluster, gateway};
+    use crate::collect::Scope;
+    use crate::model::Gateway;
+
+    fn host(region: &str) -> String {
+        format!("tenant.{region}.cloud.thethings.industries")
+    }
+
+    /// The clusters that there are if gateways name these regions, and the candidates among them.
+    fn clusters(regions: &[&str]) -> [Vec<String>; 2] {
+        let server = BaseUrl::parse(&host("eu1")).expect("the test's own URL");
+        let hosts = KnownHosts::new(server.clone(), Vec::new());
+        let known = Known::new(Duration::ZERO, Arc::default());
+        let mut reader = StateReader::new(server, hosts, known);
+        let (exclude, ttl) = (BTreeSet::new(), Duration::ZERO);
+        let mut list = GatewayList::new(Scope::Key, exclude, ttl, ttl);
+        for (number, region) in regions.iter().enumerate() {
+            let gateway = Gateway {
+                gateway_server_address: host(region),
+                ..Gateway::default()
+            };
+            let id = format!("gw-{number:02}");
+            list.gateways.insert(id, Arc::new(gateway));
+        }
+        reader.set_gateways(&list);
+        let hosts = |clusters: &[Cluster]| clusters.iter().map(|c| c.host.clone()).collect();
+        [hosts(&reader.clusters), hosts(reader.candidates())]
+    }
 
     #[test]
-    fn homes_beyond_the_candidates_are_found_once_each() {
-        let at = |host| Target::new(gateway("gw-1"), Arc::new(Home::of(cluster(host))));
-        let targets = ["a", "b", "c", "b"].map(at);
-        let beyond = homes_beyond(&[cluster("a")], &targets);
-        assert_eq!(beyond, [cluster("b"), cluster("c")]);
+    fn registrations_add_a_few_candidates_and_no_more() {
+        let named: Vec<_> = (0..50).map(|n| format!("c{n}")).collect();
+        let named: Vec<_> = named.iter().map(String::as_str).chain(["eu1"]).collect();
+        let [all, candidates] = clusters(&named);
+        assert_eq!(candidates.len(), 1 + NAMED_CANDIDATES_MAX);
+        assert_eq!(all.len(), 1 + 50);
+    }
+
+    #[test]
+    fn clusters_are_found_once_each() {
+        let [all, candidates] = clusters(&["eu1", "b", "c", "b"]);
+        assert_eq!(all, ["eu1", "b", "c"].map(host));
+        assert_eq!(candidates, all);
     }
 }

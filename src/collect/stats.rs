@@ -10,22 +10,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::collect::clusters::Cluster;
-use crate::collect::target::Target;
+use crate::collect::Scrape;
+use crate::collect::known::Known;
+use crate::collect::target::{Answers, Cluster, Target};
 use crate::error::{FetchError, Reason};
 use crate::model::{ConnectionStats, Outcome};
 use crate::things_stack::{BaseUrl, CallError, Client};
 
 /// The most gateways in one batch (BatchGetGatewayConnectionStatsRequest).
 const BATCH_GATEWAYS_MAX: usize = 100;
-/// How long a server that takes only small batches gets no larger ones.
-const BATCH_SIZE_TTL: Duration = Duration::from_secs(600);
-/// How long a server that knows no batches is asked gateway by gateway.
-const BATCH_REFUSAL_TTL: Duration = Duration::from_secs(30);
-/// How long a gateway that only the single call can read is asked alone.
+/// How long a server that takes only small batches, or none, gets no larger ones.
+const BATCH_LIMIT_TTL: Duration = Duration::from_secs(30);
+/// How long a gateway that was refused in a batch of one is asked alone.
 const ALONE_TTL: Duration = Duration::from_secs(3600);
-/// How long a gateway that the key may not read is not asked for again.
-const REFUSAL_TTL: Duration = Duration::from_secs(300);
 /// After so many answers that are too long, and none that can be read, nothing more is asked.
 const OVERSIZED_MAX: usize = 16;
 /// After so many gateways that were refused, and none that could be read, the rights of the key are
@@ -38,16 +35,17 @@ pub type BatchLimits = BTreeMap<String, (usize, Instant)>;
 /// Reads the stats of gateways at one cluster.
 pub struct StatsReader<'a> {
     pub client: &'a mut Client,
+    /// Is told at once who is connected.
+    pub known: &'a Known,
     pub limits: &'a mut BatchLimits,
     pub cluster: &'a Cluster,
+    /// Its host.
+    pub host: Arc<str>,
     /// The Identity Server, which knows the key's rights.
     pub server: &'a BaseUrl,
-    pub now: Instant,
-    pub deadline: Instant,
+    pub scrape: &'a Scrape,
     /// For one request: a server that answers may use the whole time, and one that hangs not.
     pub request_time_max: Duration,
-    /// Is told each outcome at once.
-    pub found: &'a mut dyn FnMut(&mut Target, Outcome),
     pub progress: Progress,
 }
 
@@ -57,24 +55,34 @@ pub struct Progress {
     /// Why nothing more is asked of this cluster in this collection.
     halted: Option<Arc<FetchError>>,
     is_any_readable: bool,
-    is_any_batch_readable: bool,
-    /// Gateways that were refused, and those that only the single call could read.
-    refused: usize,
+    /// Gateways that only the single call could read, since a batch could be read.
     alone: usize,
+    /// Gateways that were refused, and answers to batches that were too long.
+    refused: usize,
     oversized: usize,
     /// Whether a batch was sent again after a refusal that may have been a stray one.
     has_repeated: bool,
 }
 
 impl StatsReader<'_> {
-    /// Reads the state of each of these gateways.
-    pub fn read(&mut self, targets: &mut [&mut Target]) {
-        let [mut together, mut alone] = self.split(targets);
+    /// Reads the state of each of these gateways. Those that were refused lately stay so.
+    pub fn read(&mut self, wanted: Vec<&mut Target>) {
+        let [mut together, mut alone] = [Vec::new(), Vec::new()];
+        for target in wanted {
+            match target.answers(self.cluster) {
+                Some(Answers {
+                    said: Some((_, Err(error))),
+                    ..
+                }) => target.fail(&self.host, error.clone()),
+                Some(answers) if answers.alone_until.is_some() => alone.push(target),
+                _ => together.push(target),
+            }
+        }
         if together.len() == 1 {
             alone.append(&mut together);
         }
         self.read_batches(&mut together);
-        for target in &mut alone {
+        for target in alone {
             self.read_alone(target);
         }
         // A limit that did not help is not kept.
@@ -83,79 +91,50 @@ impl StatsReader<'_> {
         }
     }
 
-    /// The gateways that may share a batch, and those to ask alone. Those that were refused
-    /// lately keep that outcome.
-    fn split<'t>(&mut self, targets: &'t mut [&mut Target]) -> [Vec<&'t mut Target>; 2] {
-        let [mut together, mut alone] = [Vec::new(), Vec::new()];
-        for target in targets {
-            let Some(left_out) = target.left_out(self.cluster) else {
-                together.push(&mut **target);
-                continue;
-            };
-            match left_out.refusal.clone() {
-                Some(error) if self.now < left_out.until => (self.found)(target, Err(error)),
-                _ => alone.push(&mut **target),
-            }
-        }
-        [together, alone]
-    }
-
     fn read_batches(&mut self, mut targets: &mut [&mut Target]) {
         while !targets.is_empty() {
-            let size = targets.len().min(self.batch_limit());
-            let (batch, rest) = targets.split_at_mut(size);
-            self.read_batch(batch);
+            let limit = self.batch_limit();
+            let (batch, rest) = targets.split_at_mut(limit.min(targets.len()));
+            match batch {
+                [target] if limit == 1 => self.read_alone(target),
+                _ => self.read_batch(batch),
+            }
             targets = rest;
         }
     }
 
     fn batch_limit(&self) -> usize {
         match self.limits.get(&self.cluster.host) {
-            Some((limit, until)) if self.now < *until => *limit,
+            _ if self.progress.halted.is_some() => 1,
+            Some((limit, until)) if self.scrape.now < *until => *limit,
             _ => BATCH_GATEWAYS_MAX,
         }
     }
 
     fn limit_batches(&mut self, limit: usize) {
-        let (limit, ttl) = match limit {
-            0 | 1 => (1, BATCH_REFUSAL_TTL),
-            limit => (limit, BATCH_SIZE_TTL),
-        };
-        let host = self.cluster.host.clone();
-        self.limits.insert(host, (limit, self.now + ttl));
+        let (host, until) = (self.cluster.host.clone(), self.scrape.now + BATCH_LIMIT_TTL);
+        self.limits.insert(host, (limit.max(1), until));
     }
 
     /// When the next request has to end.
     fn request_deadline(&self) -> Instant {
-        self.deadline.min(Instant::now() + self.request_time_max)
+        let deadline = Instant::now() + self.request_time_max;
+        deadline.min(self.scrape.deadline)
     }
 
     fn read_batch(&mut self, batch: &mut [&mut Target]) {
-        if self.progress.halted.is_some() || self.batch_limit() == 1 {
-            for target in batch {
-                self.read_alone(target);
-            }
-            return;
-        }
         let deadline = self.request_deadline();
         let ids: Vec<&str> = batch.iter().map(|target| target.id()).collect();
-        match self.client.stats_batch(self.cluster, &ids, deadline) {
-            Ok(entries) => self.keep_entries(batch, entries),
-            Err(refused) => self.after_refusal(batch, refused),
-        }
-    }
-
-    fn keep_entries(
-        &mut self,
-        batch: &mut [&mut Target],
-        mut entries: BTreeMap<String, ConnectionStats>,
-    ) {
+        let mut entries = match self.client.stats_batch(self.cluster, &ids, deadline) {
+            Ok(entries) => entries,
+            Err(refused) => return self.after_refusal(batch, refused),
+        };
         self.progress.is_any_readable = true;
-        self.progress.is_any_batch_readable = true;
+        self.progress.alone = 0;
         for target in batch {
             // Taken, not removed: that would be 3 kB more of the binary.
             let stats = entries.get_mut(target.id()).map(std::mem::take);
-            (self.found)(target, stats.map_or(Ok(None), outcome_of));
+            self.tell(target, stats.map_or(Ok(None), outcome_of));
         }
     }
 
@@ -165,15 +144,16 @@ impl StatsReader<'_> {
         let progress = &mut self.progress;
         progress.oversized += usize::from(refused.error.reason == Reason::TooLarge);
         let is_hopeless = progress.oversized > OVERSIZED_MAX && !progress.is_any_readable;
-        match refused.status {
+        let (status, is_of_api) = (refused.status, refused.is_of_api);
+        let has_no_batches = is_of_api && matches!(status, Some(404 | 405 | 501));
+        // A page of a proxy may be a stray one, and so may a sign that there are no batches.
+        let may_be_stray = has_no_batches || (!is_of_api && matches!(status, Some(400..=499)));
+        match status {
             _ if is_of_gateway(&refused) && !is_hopeless => return self.halve(batch),
-            // A page of a proxy may be a stray one, and so may a sign that there are no batches.
-            Some(status) if is_about_path(status, refused.is_of_api) && !progress.has_repeated => {
-                progress.has_repeated = true;
-            }
+            _ if may_be_stray && !progress.has_repeated => progress.has_repeated = true,
+            _ if has_no_batches => self.limit_batches(1),
             Some(413) => self.limit_batches(batch.len() / 2),
-            Some(400) if refused.is_of_api => self.limit_batches(batch.len() / 2),
-            Some(404 | 405 | 501) if refused.is_of_api => self.limit_batches(1),
+            Some(400) if is_of_api => self.limit_batches(batch.len() / 2),
             _ => progress.halted = Some(Arc::new(refused.error)),
         }
         self.read_batches(batch);
@@ -188,68 +168,81 @@ impl StatsReader<'_> {
             self.read_batches(left);
             return self.read_batches(right);
         };
-        target.leave_out(self.cluster, None, true, self.now + ALONE_TTL);
-        self.progress.alone += usize::from(self.read_alone(target));
-        if self.progress.alone >= SUSPICIOUS_GATEWAYS && !self.progress.is_any_batch_readable {
+        let alone_until = self.scrape.now + ALONE_TTL;
+        target.answers_mut(self.cluster).alone_until = Some(alone_until);
+        self.read_alone(target);
+        if self.progress.alone >= SUSPICIOUS_GATEWAYS {
             self.limit_batches(1);
         }
     }
 
-    /// Asks for one gateway, if anything may still be asked; says whether it could be read.
-    fn read_alone(&mut self, target: &mut Target) -> bool {
-        let was_asked = self.progress.halted.is_none();
-        let outcome = match &self.progress.halted {
-            Some(error) => Err(error.clone()),
-            None => self.single_call(target.id()),
+    /// Asks for one gateway, if anything may still be asked.
+    fn read_alone(&mut self, target: &mut Target) {
+        let outcome = match self.progress.halted.clone() {
+            Some(error) => Err(error),
+            None => self.single_call(target),
         };
-        let is_readable = outcome.is_ok();
-        match &outcome {
-            Ok(_) => target.end_refusal(self.cluster),
-            Err(error) if is_refusal(error) => {
-                let until = self.now + REFUSAL_TTL;
-                target.leave_out(self.cluster, Some(error.clone()), was_asked, until);
-            }
-            Err(_) => {}
-        }
-        (self.found)(target, outcome);
-        is_readable
+        self.tell(target, outcome);
     }
 
-    fn single_call(&mut self, id: &str) -> Outcome {
+    fn single_call(&mut self, target: &mut Target) -> Outcome {
         let deadline = self.request_deadline();
-        let outcome = match self.client.stats(self.cluster, id, deadline) {
-            Ok(stats) => outcome_of(stats),
-            Err(refused) if refused.name == "not_connected" => Ok(None),
-            Err(refused) if is_of_gateway(&refused) => return Err(self.refused(refused.error)),
-            Err(refused) => {
-                let error = Arc::new(refused.error);
-                self.progress.halted = Some(error.clone());
-                return Err(error);
+        match self.client.stats(self.cluster, target.id(), deadline) {
+            Err(refused) if refused.name != "not_connected" => Err(self.refuse(target, refused)),
+            stats => {
+                self.progress.is_any_readable = true;
+                self.progress.alone += 1;
+                stats.map_or(Ok(None), outcome_of)
             }
-        };
-        self.progress.is_any_readable = true;
-        outcome
+        }
     }
 
-    /// The error of one gateway. Where the key lacks the right to read any gateway, the others get
-    /// the same error without a request.
-    fn refused(&mut self, error: FetchError) -> Arc<FetchError> {
-        if error.reason == Reason::TooLarge {
-            return Arc::new(error);
+    /// The error of one gateway. Where the key lacks the right to read any gateway, or something
+    /// else fails, the others get the same error without a request.
+    fn refuse(&mut self, target: &mut Target, refused: CallError) -> Arc<FetchError> {
+        if !is_of_gateway(&refused) {
+            let error = Arc::new(refused.error);
+            self.progress.halted = Some(error.clone());
+            return error;
         }
-        let error = Arc::new(error.of_gateway());
+        if refused.error.reason == Reason::TooLarge {
+            return Arc::new(refused.error);
+        }
+        let error = Arc::new(refused.error.of_gateway());
+        let alone_until = self.scrape.now + ALONE_TTL;
+        target.answers_mut(self.cluster).alone_until = Some(alone_until);
         let progress = &mut self.progress;
         progress.refused += 1;
         let is_suspicious = progress.refused == SUSPICIOUS_GATEWAYS && !progress.is_any_readable;
         if is_suspicious && error.reason == Reason::Forbidden {
-            let info = self
-                .client
-                .key_info(self.server, false, self.request_deadline());
+            let deadline = self.request_deadline();
+            let info = self.client.key_info(self.server, false, deadline);
             if info.is_ok_and(|info| !info.missing_rights.is_empty()) {
                 self.progress.halted = Some(error.clone());
             }
         }
         error
+    }
+
+    /// A gateway that is connected is known at once; of another one its target keeps what was said.
+    fn tell(&mut self, target: &mut Target, outcome: Outcome) {
+        match outcome {
+            Ok(Some(stats)) if stats.is_connected() => {
+                target.found(self.cluster);
+                let stats = Ok(Some(stats));
+                self.known
+                    .insert(target.id(), self.host.clone(), stats, self.scrape.now);
+            }
+            Ok(stats) => target.denied(self.cluster, stats, self.scrape.now),
+            Err(error) if is_refusal(&error) => {
+                let said = Err(error.clone());
+                target.answers_mut(self.cluster).said = Some((self.scrape.now, said));
+                target.fail(&self.host, error);
+            }
+            // What the scrape cut off says nothing to those who have more time.
+            Err(error) if error.reason == Reason::Timeout && self.scrape.time_left().is_zero() => {}
+            Err(error) => target.fail(&self.host, error),
+        }
     }
 }
 
@@ -275,14 +268,5 @@ fn is_of_gateway(refused: &CallError) -> bool {
         Some(403) => refused.is_of_api,
         Some(404) => refused.is_of_api && refused.name.contains("gateway"),
         _ => refused.error.reason == Reason::TooLarge,
-    }
-}
-
-/// Whether a status may mean that there are no batches at this path: in the API's words, or in
-/// those of a proxy.
-fn is_about_path(status: u16, is_of_api: bool) -> bool {
-    match is_of_api {
-        true => matches!(status, 404 | 405 | 501),
-        false => matches!(status, 400..=499),
     }
 }

@@ -5,210 +5,195 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::collect::clusters::{Cluster, Home};
 use crate::collect::stats::is_refusal;
 use crate::error::{FetchError, Reason};
 use crate::model::{ConnectionStats, Gateway, Outcome};
+use crate::things_stack::BaseUrl;
 
-/// For so long a cluster is not searched again for a gateway that it does not have.
-const DENIAL_TTL: Duration = Duration::from_secs(300);
+/// How long it holds what a cluster said. Until then it is not searched again for a gateway that it
+/// does not have, nor asked for one that the key may not read.
+const ANSWER_TTL: Duration = Duration::from_secs(300);
+
+pub type Cluster = Arc<BaseUrl>;
+
+/// Where a gateway should be by its registration.
+pub struct Home {
+    /// That of `--server` where no cluster is named, or one that the key must not be sent to.
+    pub cluster: Cluster,
+    /// The host as it is shown.
+    pub host: Arc<str>,
+    /// Why it may be at a cluster that cannot be asked: the key must not be sent to `host`, or the
+    /// registration is not known yet.
+    pub error: Option<Arc<FetchError>>,
+}
+
+/// What is to be asked for, and where it should be.
+pub type Located = (Arc<Gateway>, Arc<Home>);
 
 pub struct Target {
-    pub gateway: Arc<Gateway>,
-    pub home: Arc<Home>,
-    pub memory: Memory,
-    pub is_connected: bool,
+    gateway: Arc<Gateway>,
+    home: Arc<Home>,
+    /// Where it was last seen connected, if not at home.
+    found_at: Option<Cluster>,
+    /// Each cluster once.
+    answers: Vec<Answers>,
+    /// In this collection.
+    is_connected: bool,
     /// The first failure among the clusters that were asked, with its host.
     failure: Option<(Arc<str>, Arc<FetchError>)>,
 }
 
-/// What is remembered of a gateway from one collection to the next.
-#[derive(Default)]
-pub struct Memory {
-    /// Where it was last seen connected, if not at home.
-    found_at: Option<Cluster>,
-    /// What each cluster said last.
-    denials: Vec<Denial>,
-    /// It has been connected since: when it leaves, it may have gone to one of those clusters.
-    are_denials_old: bool,
-    left_out: Vec<LeftOut>,
-}
-
-/// A cluster said that a gateway is not connected there.
-struct Denial {
+/// What a cluster said last of a gateway.
+pub struct Answers {
     cluster: Cluster,
-    at: Instant,
-    /// What it still has of an earlier connection.
-    stats: Option<Arc<ConnectionStats>>,
+    /// That it is not connected there, with what it still has of an earlier connection; or why the
+    /// key may not read it.
+    pub said: Option<(Instant, Outcome)>,
+    /// Until when it is left out of the batches, which would be refused because of it.
+    pub alone_until: Option<Instant>,
 }
 
-/// A gateway is left out of the batches of a cluster, which would refuse them because of it.
-pub struct LeftOut {
-    cluster: Cluster,
-    /// Until when it is left out, or its refusal holds.
-    pub until: Instant,
-    /// Why the single call cannot read it either; none where it can.
-    pub refusal: Option<Arc<FetchError>>,
-    /// Whether it was asked for itself, and not refused because the key can read none.
-    was_asked: bool,
-}
+impl Target {
+    /// With what an earlier collection learnt, as far as it still holds.
+    pub fn new((gateway, home): Located, earlier: Option<Target>, now: Instant) -> Target {
+        let learnt = earlier.map(|earlier| (earlier.found_at, earlier.answers));
+        let (found_at, mut answers) = learnt.unwrap_or_default();
+        answers.retain_mut(|answers| {
+            let said = &mut answers.said;
+            said.take_if(|(at, _)| now.saturating_duration_since(*at) >= ANSWER_TTL);
+            answers.alone_until.take_if(|until| now >= *until);
+            answers.said.is_some() || answers.alone_until.is_some()
+        });
+        Target {
+            gateway,
+            home,
+            found_at,
+            answers,
+            is_connected: false,
+            failure: None,
+        }
+    }
 
-impl Memory {
-    pub fn is_empty(&self) -> bool {
-        self.found_at.is_none() && self.denials.is_empty() && self.left_out.is_empty()
+    /// Whether the next collection can use anything of it.
+    pub fn has_learnt(&self) -> bool {
+        self.found_at.is_some() || !self.answers.is_empty()
     }
 
     /// A new key may read more than the one before.
     pub fn forget_refusals(&mut self) {
-        self.left_out.clear();
+        for answers in &mut self.answers {
+            answers.said.take_if(|(_, said)| said.is_err());
+            answers.alone_until = None;
+        }
+    }
+
+    /// What this cluster said last, if anything.
+    pub fn answers(&self, cluster: &Cluster) -> Option<&Answers> {
+        let mut answers = self.answers.iter();
+        answers.find(|answers| answers.cluster == *cluster)
+    }
+
+    pub fn answers_mut(&mut self, cluster: &Cluster) -> &mut Answers {
+        let mut known = self.answers.iter();
+        let at = known.position(|answers| answers.cluster == *cluster);
+        let at = at.unwrap_or_else(|| {
+            self.answers.push(Answers {
+                cluster: cluster.clone(),
+                said: None,
+                alone_until: None,
+            });
+            self.answers.len() - 1
+        });
+        &mut self.answers[at]
     }
 
     fn is_denied(&self, cluster: &Cluster) -> bool {
-        self.denials.iter().any(|denial| denial.cluster == *cluster)
-    }
-}
-
-impl Target {
-    pub fn new(gateway: Arc<Gateway>, home: Arc<Home>) -> Target {
-        Target {
-            gateway,
-            home,
-            memory: Memory::default(),
-            is_connected: false,
-            failure: None,
-        }
+        let said = self
+            .answers(cluster)
+            .and_then(|answers| answers.said.as_ref());
+        said.is_some_and(|(_, said)| said.is_ok())
     }
 
     pub fn id(&self) -> &str {
         &self.gateway.gateway_id
     }
 
-    /// Takes over what earlier collections learnt, and still holds.
-    pub fn remember(&mut self, memory: Memory, now: Instant) {
-        self.memory = memory;
-        let is_recent = |denial: &Denial| now.saturating_duration_since(denial.at) < DENIAL_TTL;
-        self.memory.denials.retain(is_recent);
-        let left_out = &mut self.memory.left_out;
-        left_out.retain(|left_out| {
-            let is_own_refusal = left_out.was_asked && left_out.refusal.is_some();
-            is_own_refusal || now < left_out.until
-        });
-    }
-
-    /// Whether and why it is left out of the batches of this cluster.
-    pub fn left_out(&self, cluster: &Cluster) -> Option<&LeftOut> {
-        let mut left_out = self.memory.left_out.iter();
-        left_out.find(|left_out| left_out.cluster == *cluster)
-    }
-
-    pub fn leave_out(
-        &mut self,
-        cluster: &Cluster,
-        refusal: Option<Arc<FetchError>>,
-        was_asked: bool,
-        until: Instant,
-    ) {
-        let left_out = &mut self.memory.left_out;
-        left_out.retain(|left_out| left_out.cluster != *cluster);
-        left_out.push(LeftOut {
-            cluster: cluster.clone(),
-            until,
-            refusal,
-            was_asked,
-        });
-    }
-
-    /// This cluster no longer refuses it.
-    pub fn end_refusal(&mut self, cluster: &Cluster) {
-        let left_out = &mut self.memory.left_out;
-        left_out.retain(|left_out| left_out.cluster != *cluster || left_out.refusal.is_none());
-    }
-
     /// The cluster to ask before all others.
     pub fn first(&self) -> &Cluster {
-        let found_at = self.memory.found_at.as_ref();
+        let found_at = self.found_at.as_ref();
         found_at.unwrap_or(&self.home.cluster)
     }
 
     /// Whether it has to be looked for at this cluster after the first one. A failure of one
     /// cluster says nothing about the others, but what the key is refused at one it is refused
-    /// at all. The cluster of the registration is always worth a question.
-    pub fn is_wanted_at(&self, cluster: &Cluster) -> bool {
+    /// at all. The cluster of the registration is always worth a question, another one if it is
+    /// a candidate.
+    pub fn is_wanted_at(&self, cluster: &Cluster, is_candidate: bool) -> bool {
         let is_refused = matches!(&self.failure, Some((_, error)) if is_refusal(error));
+        let is_worth_it = is_candidate && !self.is_denied(cluster);
         !self.is_connected
             && !is_refused
             && self.first() != cluster
-            && (self.home.cluster == *cluster || !self.memory.is_denied(cluster))
-    }
-
-    /// The same for this cluster, if it is that of the registration.
-    pub fn is_wanted_at_home(&self, cluster: &Cluster) -> bool {
-        self.home.cluster == *cluster && self.is_wanted_at(cluster)
+            && (self.home.cluster == *cluster || is_worth_it)
     }
 
     /// It is connected at this cluster.
     pub fn found(&mut self, cluster: &Cluster) {
         self.is_connected = true;
         let is_elsewhere = *cluster != self.home.cluster;
-        self.memory.found_at = is_elsewhere.then(|| cluster.clone());
-        let denials = &mut self.memory.denials;
-        denials.retain(|denial| denial.cluster != *cluster);
-        self.memory.are_denials_old = true;
+        self.found_at = is_elsewhere.then(|| cluster.clone());
+        if self.answers(cluster).is_some() {
+            self.answers_mut(cluster).said = None;
+        }
     }
 
-    /// This cluster says that the gateway is not connected there.
+    /// This cluster says that the gateway is not connected there. If it was until now, it may have
+    /// gone to one that denied it meanwhile.
     pub fn denied(&mut self, cluster: &Cluster, stats: Option<Arc<ConnectionStats>>, at: Instant) {
-        if self.memory.are_denials_old && self.first() == cluster {
-            self.memory.denials.clear();
-            self.memory.are_denials_old = false;
+        if self.first() == cluster && !self.is_denied(cluster) {
+            let answers = self.answers.iter_mut();
+            answers.for_each(|answers| answers.said = None);
         }
-        let denials = &mut self.memory.denials;
-        denials.retain(|denial| denial.cluster != *cluster);
-        denials.push(Denial {
-            cluster: cluster.clone(),
-            at,
-            stats,
-        });
+        self.answers_mut(cluster).said = Some((at, Ok(stats)));
     }
 
-    /// This cluster could not be asked, or did not tell. A request that was cut off at the end of
-    /// the scrape says nothing to those who have more time.
-    pub fn fail(&mut self, host: Arc<str>, mut error: Arc<FetchError>, is_cut: bool) {
-        if is_cut {
-            error = Arc::new(FetchError::new(Reason::Budget, error.context.as_str()));
-        }
-        self.failure.get_or_insert((host, error));
+    /// This cluster could not be asked, or did not tell.
+    pub fn fail(&mut self, host: &Arc<str>, error: Arc<FetchError>) {
+        self.failure.get_or_insert_with(|| (host.clone(), error));
     }
 
     /// What is certain if it is not connected, and the host that says so: it is disconnected only
     /// if every cluster where it may be said so. None where the time was used up before.
     pub fn verdict(&self, candidates: &[Cluster]) -> Option<(Arc<str>, Outcome)> {
-        if self.is_connected {
-            return None;
-        }
-        let home = &self.home;
-        if let Some((host, error)) = &self.failure {
-            let is_certain = error.reason != Reason::Budget;
-            return is_certain.then(|| (host.clone(), Err(error.clone())));
-        }
-        let mut clusters = candidates.iter().chain([&home.cluster]);
-        if !clusters.all(|cluster| self.memory.is_denied(cluster)) {
-            return None;
-        }
-        if let Some(error) = &home.error {
-            let is_certain = error.reason != Reason::Budget;
-            return is_certain.then(|| (home.host.clone(), Err(error.clone())));
-        }
-        let denials = self.memory.denials.iter();
-        let with_stats = denials.filter_map(|denial| Some((denial, denial.stats.as_ref()?)));
+        let Home {
+            cluster,
+            host,
+            error,
+        } = &*self.home;
+        let mut clusters = candidates.iter().chain([cluster]);
+        let (host, outcome) = match (&self.failure, error) {
+            _ if self.is_connected => return None,
+            (Some((host, error)), _) => (host.clone(), Err(error.clone())),
+            _ if !clusters.all(|cluster| self.is_denied(cluster)) => return None,
+            (None, Some(error)) => (host.clone(), Err(error.clone())),
+            (None, None) => self.last_connection(),
+        };
+        let is_cut = matches!(&outcome, Err(error) if error.reason == Reason::Budget);
+        (!is_cut).then_some((host, outcome))
+    }
+
+    /// The stats of the last disconnect, and the host that has them.
+    fn last_connection(&self) -> (Arc<str>, Outcome) {
+        let answers = self.answers.iter();
+        let with_stats = answers.filter_map(|answers| match &answers.said {
+            Some((_, Ok(Some(stats)))) => Some((&*answers.cluster.host, stats)),
+            _ => None,
+        });
         let time = |stats: &ConnectionStats| stats.disconnected_at.max(stats.last_seen());
-        Some(match with_stats.max_by_key(|(_, stats)| time(stats)) {
-            Some((denial, stats)) => {
-                let host = denial.cluster.host.as_str();
-                (host.into(), Ok(Some(stats.clone())))
-            }
-            None => (home.host.clone(), Ok(None)),
-        })
+        match with_stats.max_by_key(|(_, stats)| time(stats)) {
+            Some((host, stats)) => (host.into(), Ok(Some(stats.clone()))),
+            None => (self.home.host.clone(), Ok(None)),
+        }
     }
 }
 
@@ -218,31 +203,76 @@ mod tests {
     use crate::examples::{cluster, gateway, timestamp};
 
     fn target(home: &str) -> Target {
-        Target::new(gateway("gw-1"), Arc::new(Home::of(cluster(home))))
+        target_of(home, None)
+    }
+
+    fn target_of(home: &str, error: Option<Arc<FetchError>>) -> Target {
+        let home = Home {
+            cluster: cluster(home),
+            host: home.into(),
+            error,
+        };
+        Target::new((gateway("gw-1"), Arc::new(home)), None, Instant::now())
+    }
+
+    /// The same in another collection.
+    fn later(target: Target, now: Instant) -> Target {
+        let located = (target.gateway.clone(), target.home.clone());
+        Target::new(located, Some(target), now)
     }
 
     #[test]
     fn a_denial_counts_for_five_minutes_and_for_its_cluster_alone() {
-        let (mut target, start) = (target("eu1"), Instant::now());
-        target.denied(&cluster("nam1"), None, start);
-        let mut is_wanted = |place, now| {
-            let memory = std::mem::take(&mut target.memory);
-            target.remember(memory, now);
-            target.is_wanted_at(&cluster(place))
+        let start = Instant::now();
+        let is_wanted = |place, now| {
+            let mut target = target("eu1");
+            target.denied(&cluster("nam1"), None, start);
+            later(target, now).is_wanted_at(&cluster(place), true)
         };
         assert!(is_wanted("au1", start));
-        let almost = start + DENIAL_TTL - Duration::from_nanos(1);
+        let almost = start + ANSWER_TTL - Duration::from_nanos(1);
         assert!(!is_wanted("nam1", almost));
-        assert!(is_wanted("nam1", start + DENIAL_TTL));
+        assert!(is_wanted("nam1", start + ANSWER_TTL));
+    }
+
+    #[test]
+    fn a_cluster_that_is_no_candidate_is_asked_for_those_that_name_it() {
+        for (home, is_wanted) in [("c9", true), ("nam1", false)] {
+            let mut target = target(home);
+            target.found(&cluster("eu1"));
+            let target = later(target, Instant::now());
+            assert_eq!(target.is_wanted_at(&cluster("c9"), false), is_wanted);
+        }
+    }
+
+    /// It may have gone to one of those that denied it while it was connected.
+    #[test]
+    fn a_gateway_that_left_is_looked_for_everywhere_once_more() {
+        let (mut target, now) = (target("eu1"), Instant::now());
+        let is_wanted = |target: &Target| target.is_wanted_at(&cluster("nam1"), true);
+        target.denied(&cluster("nam1"), None, now);
+        target.found(&cluster("eu1"));
+        let mut target = later(target, now);
+        assert!(!is_wanted(&target), "the first cluster has not denied it");
+        target.denied(&cluster("eu1"), None, now);
+        assert!(is_wanted(&target));
+        target.denied(&cluster("nam1"), None, now);
+        target.denied(&cluster("eu1"), None, now);
+        assert!(!is_wanted(&target), "it was away already");
     }
 
     #[test]
     fn a_gateway_is_disconnected_when_its_home_and_all_candidates_say_so() {
-        let (mut target, now) = (target("nam1"), Instant::now());
+        let now = Instant::now();
         let verdict = |target: &Target| target.verdict(&[cluster("eu1")]);
-        target.denied(&cluster("eu1"), None, now);
-        assert_eq!(verdict(&target), None);
+        for place in ["eu1", "nam1"] {
+            let mut target = target("nam1");
+            target.denied(&cluster(place), None, now);
+            assert_eq!(verdict(&target), None, "{place}");
+        }
+        let mut target = target("nam1");
         target.denied(&cluster("nam1"), None, now);
+        target.denied(&cluster("eu1"), None, now);
         assert_eq!(verdict(&target), Some(("nam1".into(), Ok(None))));
         target.found(&cluster("nam1"));
         assert_eq!(verdict(&target), None);
@@ -255,15 +285,14 @@ mod tests {
         assert_eq!(*target.first(), cluster("nam1"));
         target.found(&cluster("eu1"));
         assert_eq!(*target.first(), cluster("eu1"));
-        assert!(target.memory.is_empty());
+        assert!(!target.has_learnt());
     }
 
     #[test]
     fn a_registration_that_the_scrape_had_no_time_for_makes_nothing_certain() {
         for (reason, is_certain) in [(Reason::Budget, false), (Reason::ServerError, true)] {
             let error = Some(Arc::new(FetchError::new(reason, "")));
-            let home = Home::of(cluster("eu1"));
-            let mut target = Target::new(gateway("gw-1"), Arc::new(Home { error, ..home }));
+            let mut target = target_of("eu1", error);
             target.denied(&cluster("eu1"), None, Instant::now());
             assert_eq!(target.verdict(&[]).is_some(), is_certain, "{reason:?}");
         }
@@ -274,11 +303,17 @@ mod tests {
         let (eu1, start) = (cluster("eu1"), Instant::now());
         for was_asked in [true, false] {
             let mut target = target("eu1");
-            let refusal = Some(Arc::new(FetchError::new(Reason::Forbidden, "")));
-            target.leave_out(&eu1, refusal, was_asked, start);
-            let memory = std::mem::take(&mut target.memory);
-            target.remember(memory, start + Duration::from_secs(1));
-            assert_eq!(target.left_out(&eu1).is_some(), was_asked);
+            let answers = target.answers_mut(&eu1);
+            answers.said = Some((start, crate::examples::refused(Reason::Forbidden)));
+            answers.alone_until = was_asked.then(|| start + 2 * ANSWER_TTL);
+            let almost = start + ANSWER_TTL - Duration::from_nanos(1);
+            let target = later(target, almost);
+            let answers = target.answers(&eu1).expect("an answer");
+            assert!(answers.said.is_some());
+            let target = later(target, start + ANSWER_TTL);
+            let answers = target.answers(&eu1);
+            assert!(answers.is_none_or(|answers| answers.said.is_none()));
+            assert_eq!(answers.is_some(), was_asked);
         }
     }
 

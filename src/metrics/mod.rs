@@ -52,7 +52,7 @@ const COLLECTION_ROWS: [Row<Snapshot>; 5] = [
     row("gauge", "ttn_exporter_api_key_expiry_timestamp_seconds", NONE, "When the API key expires, since the Unix epoch; absent for a key that does not",
         |family, snapshot| family.value(snapshot.key.as_ref().and_then(|key| key.expires_at))),
     row("gauge", "ttn_exporter_scrape_duration_seconds", NONE, "How long the last collection took",
-        |family, snapshot| family.sample(&[], snapshot.duration)),
+        |family, snapshot| family.value(snapshot.collected.map(|(_, took)| took))),
 ];
 
 fn gateways_by_state(family: &mut Family<'_>, snapshot: &Snapshot) {
@@ -144,7 +144,7 @@ mod tests {
 
     fn collection(gateways: Vec<GatewayReport>) -> Snapshot {
         Snapshot {
-            duration: Duration::from_micros(123_450),
+            collected: Some((UNIX_EPOCH, Duration::from_micros(123_450))),
             ..examples::snapshot(gateways)
         }
     }
@@ -414,12 +414,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_of_list_and_key_is_absent() {
+    fn what_is_not_known_of_list_key_and_collection_is_absent() {
         let mut collection = collection(vec![]);
         collection.key = Some(Arc::new(KeyInfo::default()));
+        collection.collected = None;
         let text = gateways_as_text(&collection);
         assert!(!text.contains("list_timestamp"), "{text}");
         assert!(!text.contains("key_expiry"), "{text}");
+        assert!(!text.contains("scrape_duration"), "{text}");
     }
 
     #[test]

@@ -134,8 +134,13 @@ pub fn facts(snapshot: &Snapshot, counters: &Counters, now: Timestamp) -> String
         true => "the API answered every request",
         false => "the API did not answer every request",
     };
-    let (age, duration) = (ago(timestamp(snapshot.at), now), took(snapshot.duration));
-    let collected = format!("{age} <small>took {duration}; {answered}</small>");
+    let collected = match snapshot.collected {
+        Some((at, duration)) => {
+            let (age, duration) = (ago(timestamp(at), now), took(duration));
+            format!("{age} <small>took {duration}; {answered}</small>")
+        }
+        None => "none yet".to_string(),
+    };
     let list = match snapshot.list_obtained_at {
         Some(at) => format!("read whole {}", ago(timestamp(at), now)),
         None => "not read whole yet".to_string(),
@@ -309,6 +314,14 @@ mod tests {
             "2026-11-27 17:13:59 UTC</small>",
         ];
         check(&one, &Counters::default(), &words);
+    }
+
+    #[test]
+    fn before_the_first_collection_has_ended_there_is_none() {
+        let mut none = collection(vec![]);
+        none.collected = None;
+        let words = "<dt>Last collection</dt><dd>none yet</dd>";
+        check(&none, &Counters::default(), &[words]);
     }
 
     #[test]

@@ -236,8 +236,7 @@ mod tests {
             outcome,
         };
         Snapshot {
-            at: now(),
-            duration: Duration::from_millis(212),
+            collected: Some((now(), Duration::from_millis(212))),
             ..examples::snapshot(outcomes.into_iter().enumerate().map(report).collect())
         }
     }

@@ -15,5 +15,6 @@ pub use client::Client;
 pub use failure::CallError;
 pub use hosts::{AllowedHost, BaseUrl, KnownHosts};
 pub use key_file::KeyFile;
+pub use messages::ListPage;
 pub use proxy::ProxyRule;
 pub use transport::Transport;

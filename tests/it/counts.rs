@@ -35,6 +35,26 @@ fn scrapes_within_the_ttl_make_no_request() {
     assert_counts(&fake, 1, 1);
 }
 
+/// Though it is asked for before a list that takes long, and again after it.
+#[test]
+fn a_gateway_is_counted_once_in_a_collection() {
+    let fake = Fake::start(two());
+    let slow = Misbehaviour::Delay(Duration::from_millis(1200));
+    fake.script(Endpoint::List, slow);
+    let arguments = ["--ttl", "0.1", "--list-ttl", "0.1", "--timeout", "20"];
+    let exporter = Setup::against(&fake).args(arguments).start();
+    exporter.scrape().assert_value("ttn_up", 1.0);
+    fake.script(Endpoint::StatsBatch, Misbehaviour::HangBeforeHead);
+    thread::sleep(Duration::from_millis(200));
+    let in_haste = ("X-Prometheus-Scrape-Timeout-Seconds", "2.3");
+    let cut = exporter.scrape_with_headers(&[in_haste]);
+    cut.assert_value("ttn_up", 0.0);
+    fake.behave();
+    let scrape = exporter.scrape();
+    scrape.assert_value("ttn_up", 1.0);
+    scrape.assert_value("ttn_exporter_cache_misses_total", 2.0 + 2.0 + 2.0);
+}
+
 #[test]
 fn nothing_is_asked_before_the_first_scrape() {
     let fake = Fake::start(two());

@@ -120,6 +120,20 @@ fn a_page_shows_what_is_known_while_the_api_hangs() {
 }
 
 #[test]
+fn before_the_first_collection_has_ended_nothing_is_said_of_it() {
+    let fake = fake();
+    let exporter = exporter(&fake);
+    fake.script_all(Misbehaviour::HangBeforeHead);
+    let first = exporter.scrape_within(SOON, &[(SCRAPE_TIMEOUT, "0.5")]);
+    let duration = "ttn_exporter_scrape_duration_seconds";
+    assert_eq!(first.find(duration, &[]), None, "{first}");
+    fake.behave();
+    fake.close_connections();
+    let scrape = exporter.scrape();
+    scrape.assert(scrape.value(duration) > 0.0, "a duration");
+}
+
+#[test]
 fn a_late_answer_goes_to_nobody_else() {
     let fake = fake();
     let exporter = Setup::against(&fake).args(["--ttl", "0.1"]).start();

@@ -61,12 +61,8 @@ pub fn report(id: &str, outcome: Outcome) -> GatewayReport {
 pub fn snapshot(gateways: Vec<GatewayReport>) -> Snapshot {
     Snapshot {
         gateways,
-        list_error: None,
-        list_obtained_at: None,
         is_api_up: true,
-        key: None,
-        warnings: Vec::new(),
-        at: UNIX_EPOCH,
-        duration: Duration::ZERO,
+        collected: Some((UNIX_EPOCH, Duration::ZERO)),
+        ..Snapshot::default()
     }
 }

@@ -4,7 +4,7 @@
 //! Tests only; `FUZZ_SECONDS` prolongs them.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -279,7 +279,7 @@ fn check_collection((mut gateways, duration): (Vec<GatewayReport>, Duration)) {
         Arc::make_mut(&mut report.gateway).gateway_id = format!("gateway-{number}");
     }
     let collection = Snapshot {
-        duration,
+        collected: Some((UNIX_EPOCH, duration)),
         ..crate::examples::snapshot(gateways)
     };
     let text = String::from_utf8(render_gateways(&collection)).expect("UTF-8");
