@@ -456,6 +456,21 @@ fn a_list_that_takes_more_than_half_of_the_scrape_costs_none_when_it_is_renewed(
 }
 
 #[test]
+fn a_list_is_renewed_though_the_stats_could_take_all_the_time() {
+    let fake = Fake::start(Fleet::generated(12));
+    let exporter = start(&fake);
+    exporter.scrape().assert_value("ttn_up", 1.0);
+    fake.script(Endpoint::StatsBatch, Misbehaviour::status(501));
+    let slow = Misbehaviour::Delay(Duration::from_millis(300));
+    fake.script(Endpoint::Stats, slow.clone());
+    fake.script(Endpoint::List, slow);
+    fake.change(|fleet| fleet.gateways.push(Gateway::new("gw-new").connected("udp")));
+    scrape_until(&exporter, "2.7", |scrape| {
+        scrape.find_of("ttn_gateway_connected", "gw-new") == Some(1.0)
+    });
+}
+
+#[test]
 fn registrations_that_are_known_wait_for_their_rate_limit() {
     let fake = Fake::start(two());
     fake.script(
