@@ -140,18 +140,14 @@ pub fn facts(snapshot: &Snapshot, counters: &Counters, now: Timestamp) -> String
         Some(at) => format!("read whole {}", ago(timestamp(at), now)),
         None => "not read whole yet".to_string(),
     };
-    let facts = definitions(&[
+    definitions(&[
         ("Last collection", collected),
         ("Gateway list", list),
         ("API key", key_life(snapshot.key.as_deref(), now)),
         ("Rate limit left", rate_limits(counters)),
         ("Since start", since_start(counters)),
         ("Last error", last_error(counters, now)),
-    ]);
-    format!(
-        "<section aria-labelledby=\"api\">\n<h2 id=\"api\">The Things Stack API</h2>\n\
-         <dl class=\"facts\">\n{facts}</dl>\n</section>\n"
-    )
+    ])
 }
 
 fn key_life(key: Option<&KeyInfo>, now: Timestamp) -> String {
