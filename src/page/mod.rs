@@ -4,7 +4,6 @@
 //! the page and its hash in the Content-Security-Policy.
 
 mod api;
-mod controls;
 mod details;
 mod query;
 mod table;
@@ -21,8 +20,7 @@ use crate::model::{Counters, Snapshot, State, Timestamp};
 use crate::things_stack::KnownHosts;
 
 use api::{facts, problems};
-use controls::{ROWS_MAX, pager, search, selection, totals};
-use query::Query;
+use query::{Query, ROWS_MAX, pager, search, selection, totals};
 use table::{selected, table};
 use text::{date_and_time, grouped, timestamp};
 
@@ -31,7 +29,7 @@ pub const HEADERS: &[(&str, &str)] = &[
     ("Content-Type", "text/html; charset=utf-8"),
     ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
     ("X-Content-Type-Options", "nosniff"),
-    // The project's site learns no address of this network.
+    // A gateway's console learns no address of this network.
     ("Referrer-Policy", "no-referrer"),
     ("Cache-Control", "no-store"),
 ];
@@ -58,9 +56,9 @@ pub fn render(
     let (query, now) = (Query::parse(query), timestamp(now));
     let mut states = State::WORST_FIRST.into_iter();
     let worst = states.find(|state| snapshot.count(*state) > 0);
-    let gateways = match snapshot.gateways.is_empty() {
-        true => no_gateways(snapshot),
-        false => view(snapshot, hosts, &query, now),
+    let (totals, gateways) = match snapshot.gateways.is_empty() {
+        true => (String::new(), no_gateways(snapshot)),
+        false => (totals(snapshot, &query), view(snapshot, hosts, &query, now)),
     };
     format!(
         include_str!("../assets/page.html"),
@@ -74,7 +72,7 @@ pub fn render(
         refresh = refresh(&query),
         refreshing = refreshing(&query),
         problems = problems(snapshot, now),
-        totals = totals(snapshot, &query),
+        totals = totals,
         gateways = gateways,
         facts = facts(snapshot, counters, now),
     )
