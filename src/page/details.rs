@@ -16,10 +16,9 @@ type Row = (&'static str, String);
 
 /// The terms and descriptions of everything that is known of the gateway.
 pub fn details(report: &GatewayReport, hosts: &KnownHosts, now: Timestamp) -> String {
-    let gateway = &report.gateway;
-    let plans = gateway.frequency_plan_ids.join(", ");
+    let plans = report.gateway.frequency_plan_ids.join(", ");
     let mut rows = vec![
-        ("EUI", isolated(&gateway.eui)),
+        ("EUI", isolated(&report.gateway.eui)),
         ("Frequency plan", isolated(&plans)),
     ];
     if let Some(stats) = report.stats() {
@@ -33,7 +32,7 @@ pub fn details(report: &GatewayReport, hosts: &KnownHosts, now: Timestamp) -> St
     }
     rows.extend(report.locations().map(antenna));
     rows.push(("Server", isolated(&report.cluster)));
-    rows.push(("Console", console_link(report, hosts)));
+    rows.push(("Console", console_link(report, hosts).unwrap_or_default()));
     definitions(&rows)
 }
 
@@ -48,11 +47,9 @@ fn of_stats(stats: &ConnectionStats, now: Timestamp) -> Vec<Row> {
     };
     let acknowledged_at = stats.last_tx_acknowledgment_received_at;
     let acknowledged = stats.tx_acknowledgment_count;
-    let status = stats.last_status.as_ref();
-    let booted_at = status.and_then(|status| status.boot_time);
-    let versions = status.map_or(&[][..], |status| &status.versions);
+    let status = stats.last_status.clone().unwrap_or_default();
     let mut rows = vec![("IP address", isolated(&stats.remote_ip))];
-    rows.extend(versions.iter().map(version));
+    rows.extend(status.versions.iter().map(version));
     rows.extend([
         ("Connected", moment(stats.connected_at)),
         ("Disconnected", moment(stats.disconnected_at)),
@@ -60,7 +57,7 @@ fn of_stats(stats: &ConnectionStats, now: Timestamp) -> Vec<Row> {
         ("Last uplink", moment(stats.last_uplink_received_at)),
         ("Last downlink", moment(stats.last_downlink_received_at)),
         ("Last TX ack", moment(acknowledged_at)),
-        ("Booted", moment(booted_at)),
+        ("Booted", moment(status.boot_time)),
         ("Gateway clock", clock_offset(stats).unwrap_or_default()),
         ("Uplinks", count("uplink_count", stats.uplink_count)),
         ("Downlinks", count("downlink_count", stats.downlink_count)),
@@ -70,8 +67,8 @@ fn of_stats(stats: &ConnectionStats, now: Timestamp) -> Vec<Row> {
 }
 
 fn version((component, version): &(String, String)) -> Row {
-    let version = format!("{}: {}", isolated(component), isolated(version));
-    ("Version", version)
+    let [component, version] = [component, version].map(|text| isolated(text));
+    ("Version", format!("{component}: {version}"))
 }
 
 fn round_trip(times: &RoundTripTimes, is_slow: bool) -> Row {
@@ -117,15 +114,14 @@ fn antenna(location: &Location) -> Row {
 
 /// The gateway in the console of its cluster. Anybody who may edit the gateway can name a host of
 /// their own, so that of a cluster that is not known is not linked; the list's own has it too.
-fn console_link(report: &GatewayReport, hosts: &KnownHosts) -> String {
+fn console_link(report: &GatewayReport, hosts: &KnownHosts) -> Option<String> {
     let registered_at = report.gateway.gateway_server_address.as_str();
     let mut addresses = [&report.cluster, registered_at, ""].into_iter();
-    let Some(base) = addresses.find_map(|address| hosts.api_of(address).ok()) else {
-        return String::new();
-    };
+    let base = addresses.find_map(|address| hosts.api_of(address).ok())?;
     let base = escaped(&base.to_string());
     let id = percent_encoded(&report.gateway.gateway_id);
-    format!("<a href=\"{base}/console/gateways/{id}\">open this gateway</a>")
+    let link = format!("<a href=\"{base}/console/gateways/{id}\">open this gateway</a>");
+    Some(link)
 }
 
 #[cfg(test)]
@@ -288,7 +284,7 @@ mod tests {
             report.cluster = cluster.into();
             Arc::make_mut(&mut report.gateway).gateway_server_address = address.into();
             let expected = format!("<a href=\"{expected}/console/gateways/gateway-0000\">");
-            let link = console_link(&report, &hosts);
+            let link = console_link(&report, &hosts).expect("that of the list");
             assert!(link.starts_with(&expected), "{link}");
         }
     }

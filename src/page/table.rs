@@ -125,13 +125,11 @@ fn busiest(bands: &[SubBand]) -> Option<(&SubBand, f64)> {
 }
 
 fn body(report: &GatewayReport, hosts: &KnownHosts, now: Timestamp) -> String {
+    let (state, columns) = (report.state().label(), COLUMNS.len());
+    let (row, details) = (row(report, now), details(report, hosts, now));
     format!(
-        "<tbody class=\"{}\">\n{}<tr class=\"more\"><td colspan=\"{}\"><details>\
-         <summary>Details</summary>\n<dl>\n{}</dl>\n</details></td></tr>\n</tbody>\n",
-        report.state().label(),
-        row(report, now),
-        COLUMNS.len(),
-        details(report, hosts, now)
+        "<tbody class=\"{state}\">\n{row}<tr class=\"more\"><td colspan=\"{columns}\"><details>\
+         <summary>Details</summary>\n<dl>\n{details}</dl>\n</details></td></tr>\n</tbody>\n"
     )
 }
 
