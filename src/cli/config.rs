@@ -91,9 +91,9 @@ fn command(given: Given, variable: impl Fn(&str) -> Option<OsString>) -> Result<
 /// What the raw values mean. Each problem names the flag and the value.
 impl Given {
     fn into_config(self) -> Result<Config, String> {
-        let server = self.server()?;
+        let server = self.api(self.required("server")?, BaseUrl::parse, |url| url)?;
         let allowed = self.all("allow-host").iter();
-        let allowed = allowed.map(|value| self.allowed_host(value));
+        let allowed = allowed.map(|value| self.api(value, AllowedHost::parse, |host| &host.api));
         let hosts = KnownHosts::new(server.clone(), allowed.collect::<Result<_, _>>()?);
         let mut warnings = Vec::new();
         if self.has("password") {
@@ -143,7 +143,7 @@ impl Given {
 
     fn listen(&self) -> Result<(String, u16), String> {
         let value = self.required("listen")?;
-        let text = value.text.as_str();
+        let text = &value.text;
         if text.parse::<u16>().is_ok() {
             return Err(value.problem(&format!("is a port alone; use :{text}")));
         }
@@ -157,24 +157,21 @@ impl Given {
         Ok((bare.unwrap_or(address).to_owned(), port))
     }
 
-    fn server(&self) -> Result<BaseUrl, String> {
-        let value = self.required("server")?;
-        let url = BaseUrl::parse(&value.text).map_err(|problem| value.url_problem(problem))?;
-        self.check_scheme(value, &url)?;
-        Ok(url)
-    }
-
-    fn allowed_host(&self, value: &Value) -> Result<AllowedHost, String> {
-        let allowed =
-            AllowedHost::parse(&value.text).map_err(|problem| value.url_problem(problem))?;
-        self.check_scheme(value, &allowed.api)?;
-        Ok(allowed)
-    }
-
-    fn check_scheme(&self, value: &Value, url: &BaseUrl) -> Result<(), String> {
-        let is_http_allowed = self.is_on("insecure-http")?;
+    /// What `parse` makes of this value, whose `url` the API key may be sent to.
+    fn api<T>(
+        &self,
+        value: &Value,
+        parse: fn(&str) -> Result<T, &'static str>,
+        url: fn(&T) -> &BaseUrl,
+    ) -> Result<T, String> {
+        let api = parse(&value.text).map_err(|problem| match value.text.contains('@') {
+            // User information is not repeated: it holds a password.
+            true => format!("{}: the URL {problem}", value.source),
+            false => value.problem(problem),
+        })?;
+        let (url, is_http_allowed) = (url(&api), self.is_on("insecure-http")?);
         match url.is_https || url.is_loopback() || is_http_allowed {
-            true => Ok(()),
+            true => Ok(api),
             false => Err(value.problem(
                 "would send the API key unencrypted; use https, or --insecure-http if you must",
             )),
@@ -184,7 +181,7 @@ impl Given {
     fn exclude(&self, scope: &Scope) -> Result<BTreeSet<String>, String> {
         let values = self.all("exclude");
         if let Scope::Gateways(ids) = scope
-            && let Some(value) = values.iter().find(|v| ids.iter().any(|id| v.text == **id))
+            && let Some(value) = values.iter().find(|value| ids.contains(&value.text))
         {
             return Err(value.problem("is a gateway that is to be watched as well"));
         }
@@ -217,24 +214,14 @@ impl Given {
 impl Value {
     /// An identifier of The Things Stack. It becomes part of a path, so nothing else may pass.
     fn id(&self) -> Result<String, String> {
-        let id = self.text.as_str();
-        let is_valid = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        let is_valid = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9');
+        let is_word = |word: &str| !word.is_empty() && word.bytes().all(is_valid);
         // The server answers 400 to others, which says nothing about the gateways asked with them.
-        let has_stray_dash = id.starts_with('-') || id.ends_with('-') || id.contains("--");
-        if (2..=36).contains(&id.len()) && id.bytes().all(is_valid) && !has_stray_dash {
-            return Ok(id.to_owned());
+        if (2..=36).contains(&self.text.len()) && self.text.split('-').all(is_word) {
+            return Ok(self.text.clone());
         }
         let rule = "is no identifier: 2 to 36 of a-z, 0-9 and -, with no - at an end or doubled";
         Err(self.problem(rule))
-    }
-
-    /// What is wrong with this URL. With user information it is not repeated: that holds a
-    /// password.
-    fn url_problem(&self, problem: &str) -> String {
-        match self.text.contains('@') {
-            true => format!("{}: the URL {problem}", self.source),
-            false => self.problem(problem),
-        }
     }
 }
 
