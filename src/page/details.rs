@@ -47,9 +47,11 @@ fn of_stats(stats: &ConnectionStats, now: Timestamp) -> Vec<Row> {
     };
     let acknowledged_at = stats.last_tx_acknowledgment_received_at;
     let acknowledged = stats.tx_acknowledgment_count;
-    let status = stats.last_status.clone().unwrap_or_default();
+    let status = stats.last_status.as_ref();
+    let booted_at = status.and_then(|status| status.boot_time);
+    let versions = status.map_or(&[][..], |status| &status.versions);
     let mut rows = vec![("IP address", isolated(&stats.remote_ip))];
-    rows.extend(status.versions.iter().map(version));
+    rows.extend(versions.iter().map(version));
     rows.extend([
         ("Connected", moment(stats.connected_at)),
         ("Disconnected", moment(stats.disconnected_at)),
@@ -57,7 +59,7 @@ fn of_stats(stats: &ConnectionStats, now: Timestamp) -> Vec<Row> {
         ("Last uplink", moment(stats.last_uplink_received_at)),
         ("Last downlink", moment(stats.last_downlink_received_at)),
         ("Last TX ack", moment(acknowledged_at)),
-        ("Booted", moment(status.boot_time)),
+        ("Booted", moment(booted_at)),
         ("Gateway clock", clock_offset(stats).unwrap_or_default()),
         ("Uplinks", count("uplink_count", stats.uplink_count)),
         ("Downlinks", count("downlink_count", stats.downlink_count)),
