@@ -448,6 +448,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_not_utf_8_is_refused_and_not_repeated() {
+        let hostile = || OsString::from_vec(b"secret\xff".to_vec());
+        let arguments = ["--key-file".into(), hostile()];
+        let problem = parse(arguments, |_| None).unwrap_err();
+        assert_eq!(problem, "--key-file is not UTF-8");
+        let variable = |name: &str| (name == "TTN_API_KEY").then(hostile);
+        let problem = parse([], variable).unwrap_err();
+        assert_eq!(problem, "TTN_API_KEY is not UTF-8");
+    }
+
     #[track_caller]
     fn check_variable_refused(name: &str, value: &str, expected: &str) {
         match parse_line("--key k", &[(name, value)]) {

@@ -4,7 +4,7 @@
 //! the page and its hash in the Content-Security-Policy.
 
 mod api;
-mod details;
+mod attention;
 mod query;
 mod table;
 mod text;
@@ -20,8 +20,9 @@ use crate::model::{Counters, Snapshot, State, Timestamp};
 use crate::things_stack::KnownHosts;
 
 use api::{facts, problems};
+use attention::selected;
 use query::{Query, ROWS_MAX, pager, search, selection, totals};
-use table::{selected, table};
+use table::table;
 use text::{date_and_time, grouped, timestamp};
 
 /// The headers of an answer with the page.
@@ -322,5 +323,75 @@ mod tests {
             html.contains("\"/?state=connected\">Refresh every"),
             "{html}"
         );
+    }
+
+    /// Reports as the table and its order need them, at the moment of [`rows::now`].
+    pub mod rows {
+        use std::sync::Arc;
+
+        use crate::error::{FetchError, Reason};
+        use crate::model::{ConnectionStats, Gateway, GatewayReport, Outcome, SubBand, Timestamp};
+
+        const NOW_SECONDS: i64 = 1_795_367_639;
+
+        pub fn now() -> Timestamp {
+            Timestamp {
+                seconds: NOW_SECONDS,
+                nanoseconds: 0,
+            }
+        }
+
+        pub fn before(seconds: i64) -> Option<Timestamp> {
+            Some(Timestamp {
+                seconds: NOW_SECONDS - seconds,
+                nanoseconds: 0,
+            })
+        }
+
+        pub fn report(id: &str, outcome: Outcome) -> GatewayReport {
+            let gateway = Gateway {
+                gateway_id: id.into(),
+                name: format!("Name of {id}"),
+                ..Gateway::default()
+            };
+            GatewayReport {
+                uplinks_per_hour: None,
+                gateway: Arc::new(gateway),
+                cluster: "eu1.cloud.thethings.network".into(),
+                outcome,
+            }
+        }
+
+        pub fn connected(id: &str, last_seen: i64, sub_bands: Vec<SubBand>) -> GatewayReport {
+            let stats = ConnectionStats {
+                connected_at: before(86_400 * 3),
+                last_uplink_received_at: before(last_seen),
+                uplink_count: 9_043,
+                sub_bands,
+                ..ConnectionStats::default()
+            };
+            report(id, Ok(Some(Arc::new(stats))))
+        }
+
+        pub fn disconnected(id: &str, since: i64) -> GatewayReport {
+            let stats = ConnectionStats {
+                disconnected_at: before(since),
+                ..ConnectionStats::default()
+            };
+            report(id, Ok(Some(Arc::new(stats))))
+        }
+
+        pub fn unknown(id: &str, reason: Reason) -> GatewayReport {
+            report(id, Err(Arc::new(FetchError::new(reason, "a test"))))
+        }
+
+        pub fn band(downlink_utilization: f64, downlink_utilization_limit: f64) -> SubBand {
+            SubBand {
+                min_frequency: 868_000_000,
+                max_frequency: 868_600_000,
+                downlink_utilization,
+                downlink_utilization_limit,
+            }
+        }
     }
 }
