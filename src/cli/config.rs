@@ -68,17 +68,15 @@ pub fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Command, String> {
-    let given = Given::from_command_line(arguments);
-    given
-        .and_then(|given| command(given, variable))
-        .map_err(without_key)
+    let given = Given::from_command_line(arguments).map_err(without_key)?;
+    command(given, variable).map_err(without_key)
 }
 
 fn command(given: Given, variable: impl Fn(&str) -> Option<OsString>) -> Result<Command, String> {
-    if given.is_on("help") {
+    if given.is_on("help")? {
         return Ok(Command::Help);
     }
-    if given.is_on("version") {
+    if given.is_on("version")? {
         return Ok(Command::Version);
     }
     if let Some(value) = given.last("print") {
@@ -93,9 +91,9 @@ fn command(given: Given, variable: impl Fn(&str) -> Option<OsString>) -> Result<
 /// What the raw values mean. Each problem names the flag and the value.
 impl Given {
     fn into_config(self) -> Result<Config, String> {
-        let server = self.server()?;
+        let server = self.api(self.required("server")?, BaseUrl::parse, |url| url)?;
         let allowed = self.all("allow-host").iter();
-        let allowed = allowed.map(|value| self.allowed_host(value));
+        let allowed = allowed.map(|value| self.api(value, AllowedHost::parse, |host| &host.api));
         let hosts = KnownHosts::new(server.clone(), allowed.collect::<Result<_, _>>()?);
         let mut warnings = Vec::new();
         if self.has("password") {
@@ -109,14 +107,14 @@ impl Given {
             hosts,
             exclude: self.exclude(&scope)?,
             scope,
-            locations: !self.is_on("no-locations"),
+            locations: !self.is_on("no-locations")?,
             ca_file: self.last("ca-file").map(Value::path).transpose()?,
             web_token_file: self.last("web-token-file").map(Value::path).transpose()?,
             ttl: self.seconds("ttl", 0.0, 86_400.0)?,
             list_ttl: self.seconds("list-ttl", 0.0, 86_400.0)?,
             timeout: self.seconds("timeout", 0.1, 300.0)?,
-            once: self.is_on("once"),
-            verbose: self.is_on("verbose"),
+            once: self.is_on("once")?,
+            verbose: self.is_on("verbose")?,
             warnings,
         })
     }
@@ -129,10 +127,10 @@ impl Given {
             )),
             (Some(key), None) => {
                 let problem = |problem| format!("{}: the API key {problem}", key.source);
-                let secret = Secret::new(&key.text.to_string_lossy());
-                secret.map(KeySource::Given).map_err(problem)
+                let secret = Secret::new(&key.text).map_err(problem)?;
+                Ok(KeySource::Given(secret))
             }
-            (None, Some(file)) if file.text.to_string_lossy().starts_with(KEY_PREFIX) => {
+            (None, Some(file)) if file.text.starts_with(KEY_PREFIX) => {
                 Err(file.problem("is a key"))
             }
             (None, Some(file)) => file.path().map(KeySource::File),
@@ -145,7 +143,7 @@ impl Given {
 
     fn listen(&self) -> Result<(String, u16), String> {
         let value = self.required("listen")?;
-        let text = value.as_str()?;
+        let text = &value.text;
         if text.parse::<u16>().is_ok() {
             return Err(value.problem(&format!("is a port alone; use :{text}")));
         }
@@ -159,23 +157,21 @@ impl Given {
         Ok((bare.unwrap_or(address).to_owned(), port))
     }
 
-    fn server(&self) -> Result<BaseUrl, String> {
-        let value = self.required("server")?;
-        let url = BaseUrl::parse(value.as_str()?).map_err(|problem| value.url_problem(problem))?;
-        self.check_scheme(value, &url)?;
-        Ok(url)
-    }
-
-    fn allowed_host(&self, value: &Value) -> Result<AllowedHost, String> {
-        let allowed = AllowedHost::parse(value.as_str()?);
-        let allowed = allowed.map_err(|problem| value.url_problem(problem))?;
-        self.check_scheme(value, &allowed.api)?;
-        Ok(allowed)
-    }
-
-    fn check_scheme(&self, value: &Value, url: &BaseUrl) -> Result<(), String> {
-        match url.is_https || url.is_loopback() || self.is_on("insecure-http") {
-            true => Ok(()),
+    /// What `parse` makes of this value, whose `url` the API key may be sent to.
+    fn api<T>(
+        &self,
+        value: &Value,
+        parse: fn(&str) -> Result<T, &'static str>,
+        url: fn(&T) -> &BaseUrl,
+    ) -> Result<T, String> {
+        let api = parse(&value.text).map_err(|problem| match value.text.contains('@') {
+            // User information is not repeated: it holds a password.
+            true => format!("{}: the URL {problem}", value.source),
+            false => value.problem(problem),
+        })?;
+        let (url, is_http_allowed) = (url(&api), self.is_on("insecure-http")?);
+        match url.is_https || url.is_loopback() || is_http_allowed {
+            true => Ok(api),
             false => Err(value.problem(
                 "would send the API key unencrypted; use https, or --insecure-http if you must",
             )),
@@ -185,7 +181,7 @@ impl Given {
     fn exclude(&self, scope: &Scope) -> Result<BTreeSet<String>, String> {
         let values = self.all("exclude");
         if let Scope::Gateways(ids) = scope
-            && let Some(value) = values.iter().find(|v| ids.iter().any(|id| v.text == **id))
+            && let Some(value) = values.iter().find(|value| ids.contains(&value.text))
         {
             return Err(value.problem("is a gateway that is to be watched as well"));
         }
@@ -208,7 +204,7 @@ impl Given {
 
     fn seconds(&self, name: &str, min: f64, max: f64) -> Result<Duration, String> {
         let value = self.required(name)?;
-        match value.as_str()?.parse::<f64>() {
+        match value.text.parse::<f64>() {
             Ok(seconds) if (min..=max).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
             _ => Err(value.problem(&format!("is no number of seconds from {min} to {max}"))),
         }
@@ -218,24 +214,15 @@ impl Given {
 impl Value {
     /// An identifier of The Things Stack. It becomes part of a path, so nothing else may pass.
     fn id(&self) -> Result<String, String> {
-        let id = self.as_str()?;
+        let id = &self.text;
         let is_valid = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
         // The server answers 400 to others, which says nothing about the gateways asked with them.
         let has_stray_dash = id.starts_with('-') || id.ends_with('-') || id.contains("--");
         if (2..=36).contains(&id.len()) && id.bytes().all(is_valid) && !has_stray_dash {
-            return Ok(id.to_owned());
+            return Ok(id.clone());
         }
         let rule = "is no identifier: 2 to 36 of a-z, 0-9 and -, with no - at an end or doubled";
         Err(self.problem(rule))
-    }
-
-    /// What is wrong with this URL. With user information it is not repeated: that holds a
-    /// password.
-    fn url_problem(&self, problem: &str) -> String {
-        match self.text.to_string_lossy().contains('@') {
-            true => format!("{}: the URL {problem}", self.source),
-            false => self.problem(problem),
-        }
     }
 }
 
@@ -459,6 +446,17 @@ mod tests {
         ] {
             check_refused(line, &format!("{flag} \"\": names no file"));
         }
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_refused_and_not_repeated() {
+        let hostile = || OsString::from_vec(b"secret\xff".to_vec());
+        let arguments = ["--key-file".into(), hostile()];
+        let problem = parse(arguments, |_| None).unwrap_err();
+        assert_eq!(problem, "--key-file is not UTF-8");
+        let variable = |name: &str| (name == "TTN_API_KEY").then(hostile);
+        let problem = parse([], variable).unwrap_err();
+        assert_eq!(problem, "TTN_API_KEY is not UTF-8");
     }
 
     #[track_caller]

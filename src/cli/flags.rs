@@ -77,38 +77,31 @@ const ALTERNATIVES: [&[&str]; 2] = [&["key", "key-file"], &["gateway", "organiza
 
 /// The help text: usage, every flag with its variable and default, examples.
 pub fn help() -> String {
-    let mut text = String::from(
+    let flags: String = FLAGS.iter().map(Flag::help_entry).collect();
+    format!(
         "Serves the state of LoRaWAN gateways on The Things Stack as Prometheus metrics.\n\n\
-         Usage: ttn-gateway-exporter --key-file FILE [OPTION]...\n\nOptions:\n",
-    );
-    for flag in &FLAGS {
-        text.push_str(&flag.help_entry());
-    }
-    text.push_str(
-        "\nA flag wins over its variable. TTN_GATEWAY, TTN_EXCLUDE and TTN_ALLOW_HOST take\n\
+         Usage: ttn-gateway-exporter --key-file FILE [OPTION]...\n\nOptions:\n{flags}\n\
+         A flag wins over its variable. TTN_GATEWAY, TTN_EXCLUDE and TTN_ALLOW_HOST take\n\
          several values, separated by commas. The variables of switches take true or\n\
          false. https_proxy, all_proxy and no_proxy, in lower or upper case, work as for\n\
          curl, and RUST_LOG sets what is logged.\n\n\
          Examples:\n  \
          TTN_API_KEY=NNSXS.… ttn-gateway-exporter --once\n  \
          ttn-gateway-exporter --key-file /etc/ttn-gateway-exporter/api-key\n  \
-         ttn-gateway-exporter --print dashboard > dashboard.json\n",
-    );
-    text
+         ttn-gateway-exporter --print dashboard > dashboard.json\n"
+    )
 }
 
 impl Flag {
     fn help_entry(&self) -> String {
         let short = self.short.map_or("    ".into(), |c| format!("-{c}, "));
         let value = self.value.map_or(String::new(), |v| format!(" {v}"));
-        let default = self.default.map(|default| format!("default {default}"));
-        let variable = self.variable.map(|variable| format!("variable {variable}"));
-        let notes: Vec<String> = default.into_iter().chain(variable).collect();
-        let help = match notes.is_empty() {
-            true => self.help.to_owned(),
-            false => format!("{} [{}]", self.help, notes.join(", ")),
-        };
-        format!("  {short}--{}{value}\n{}\n", self.name, wrap(&help))
+        let default = self
+            .default
+            .map_or(String::new(), |d| format!("default {d}, "));
+        let notes = self.variable.map(|v| format!(" [{default}variable {v}]"));
+        let help = wrap(&(self.help.to_owned() + &notes.unwrap_or_default()));
+        format!("  {short}--{}{value}\n{help}\n", self.name)
     }
 }
 
@@ -130,7 +123,7 @@ fn wrap(text: &str) -> String {
 /// One value and where it came from, for messages: `--ttl` or `TTN_TTL`.
 pub struct Value {
     pub source: String,
-    pub text: OsString,
+    pub text: String,
 }
 
 /// Values by flag name.
@@ -139,88 +132,70 @@ pub struct Given(BTreeMap<&'static str, Vec<Value>>);
 impl Given {
     pub fn from_command_line(
         arguments: impl IntoIterator<Item = OsString>,
-    ) -> Result<Given, String> {
+    ) -> Result<Given, lexopt::Error> {
         let mut given = Given(BTreeMap::new());
-        let mut parser = lexopt::Parser::from_args(with_double_dashes(arguments));
-        while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
-            let found = match &argument {
+        let mut parser = lexopt::Parser::from_args(without_absl(arguments));
+        while let Some(argument) = parser.next()? {
+            let flag = match argument {
                 lexopt::Arg::Long(name) => find(name),
-                lexopt::Arg::Short(letter) => {
-                    let mut flags = FLAGS.iter().map(|flag| (flag, true));
-                    flags.find(|(flag, _)| flag.short == Some(*letter))
-                }
-                lexopt::Arg::Value(value) => {
-                    let text = value.to_string_lossy().into_owned();
-                    return Err(format!("unexpected argument {text:?}"));
-                }
+                lexopt::Arg::Short(letter) => FLAGS.iter().find(|flag| flag.short == Some(letter)),
+                lexopt::Arg::Value(_) => None,
             };
-            let (flag, is_on) = found.ok_or_else(|| argument.unexpected().to_string())?;
+            let flag = flag.ok_or_else(|| argument.unexpected())?;
             let text = match flag.value {
-                Some(_) => parser.value().map_err(|error| error.to_string())?,
-                None if is_on => parser.optional_value().unwrap_or("true".into()),
-                None => "false".into(),
+                Some(_) => parser.value()?,
+                None => parser.optional_value().unwrap_or("true".into()),
             };
-            let source = format!("--{}", flag.name);
-            given.add(flag, Value { source, text })?;
+            let value = Value::new(format!("--{}", flag.name), text)?;
+            given.0.entry(flag.name).or_default().push(value);
         }
         Ok(given)
-    }
-
-    /// Keeps a value. A switch takes what absl takes for true and false.
-    fn add(&mut self, flag: &Flag, mut value: Value) -> Result<(), String> {
-        if flag.value.is_none() {
-            let text = value.text.to_string_lossy().to_ascii_lowercase();
-            value.text = match &*text {
-                "true" | "t" | "1" => "true".into(),
-                "false" | "f" | "0" => "false".into(),
-                _ => return Err(value.problem("is neither true nor false")),
-            };
-        }
-        self.0.entry(flag.name).or_default().push(value);
-        Ok(())
     }
 
     /// Adds the variables, else the defaults, of the flags that were not given. A key on the
     /// command line wins over a key file in the environment and the other way round.
     ///
     /// # Errors
-    /// If a variable that takes several values is set and has none, or a switch is set to
-    /// neither true nor false. An empty variable is as good as none.
+    /// If a variable that takes several values is set and has none. An empty variable is as good
+    /// as none.
     pub fn or_from_environment(
         mut self,
         variable: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Given, String> {
-        let is_open = |flag: &&Flag| !self.overrules(flag);
-        for flag in FLAGS.iter().filter(is_open).collect::<Vec<_>>() {
+        let open = FLAGS.iter().filter(|flag| !self.overrules(flag));
+        for flag in open.collect::<Vec<_>>() {
             let set = flag.variable.and_then(&variable);
             let set = set.filter(|text| !text.is_empty());
             let Some(text) = set.or(flag.default.map(OsString::from)) else {
                 continue;
             };
-            let source = flag.variable.unwrap_or(flag.name).to_owned();
-            let value = Value { source, text };
+            let value = Value::new(flag.variable.unwrap_or(flag.name).to_owned(), text)?;
             let values = match flag.is_list {
                 true => value.split_at_commas()?,
                 false => vec![value],
             };
-            for value in values {
-                self.add(flag, value)?;
-            }
+            self.0.insert(flag.name, values);
         }
         Ok(self)
     }
 
     /// Whether what is given leaves nothing to say for the variable of this flag.
     fn overrules(&self, flag: &Flag) -> bool {
-        let own = [flag.name];
-        let group = ALTERNATIVES.iter().find(|names| names.contains(&flag.name));
-        let mut names = group.map_or(&own[..], |names| names).iter();
-        names.any(|name| self.has(name))
+        let groups = ALTERNATIVES.into_iter();
+        let mut others = groups.filter(|names| names.contains(&flag.name)).flatten();
+        self.has(flag.name) || others.any(|name| self.has(name))
     }
 
-    /// Whether the switch is on.
-    pub fn is_on(&self, name: &str) -> bool {
-        self.last(name).is_some_and(|value| value.text == "true")
+    /// Whether the switch is on. It takes what absl takes for true and false.
+    pub fn is_on(&self, name: &str) -> Result<bool, String> {
+        let Some(value) = self.last(name) else {
+            return Ok(false);
+        };
+        match &*value.text.to_ascii_lowercase() {
+            "true" | "t" | "1" => Ok(true),
+            "false" | "f" | "0" => Ok(false),
+            _ => Err(value.problem("is neither true nor false")),
+        }
     }
 
     /// Whether the flag was given.
@@ -246,11 +221,12 @@ impl Given {
 }
 
 impl Value {
-    /// The value as text, which every value but a path has to be.
-    pub fn as_str(&self) -> Result<&str, String> {
-        self.text
-            .to_str()
-            .ok_or_else(|| self.problem("is not UTF-8"))
+    /// What is not UTF-8 is not repeated: it may be a key.
+    fn new(source: String, text: OsString) -> Result<Value, String> {
+        match text.into_string() {
+            Ok(text) => Ok(Value { source, text }),
+            Err(_) => Err(format!("{source} is not UTF-8")),
+        }
     }
 
     /// The value as a path, which may be anything but empty.
@@ -263,17 +239,14 @@ impl Value {
 
     /// The parts of a list; a list that names nothing would not limit what it should limit.
     fn split_at_commas(&self) -> Result<Vec<Value>, String> {
-        let parts = self.as_str()?.split(',').map(str::trim);
-        let values: Vec<Value> = parts
-            .filter(|part| !part.is_empty())
-            .map(|part| Value {
-                source: self.source.clone(),
-                text: part.into(),
-            })
-            .collect();
-        match values.is_empty() {
+        let parts = self.text.split(',').map(|part| Value {
+            source: self.source.clone(),
+            text: part.trim().to_owned(),
+        });
+        let parts: Vec<_> = parts.filter(|part| !part.text.is_empty()).collect();
+        match parts.is_empty() {
             true => Err(self.problem("is set but names nothing")),
-            false => Ok(values),
+            false => Ok(parts),
         }
     }
 
@@ -283,20 +256,14 @@ impl Value {
     }
 }
 
-/// The flag of this name and whether a switch is turned on: absl has `--noverbose` too.
-fn find(name: &str) -> Option<(&'static Flag, bool)> {
-    let flag = |name| FLAGS.iter().find(|flag| flag.name == name);
-    let negated = || flag(name.strip_prefix("no")?).filter(|flag| flag.value.is_none());
-    flag(name)
-        .map(|flag| (flag, true))
-        .or_else(|| Some((negated()?, false)))
+fn find(name: &str) -> Option<&'static Flag> {
+    FLAGS.iter().find(|flag| flag.name == name)
 }
 
-/// The Python script's absl took `-key=value` for `--key=value`: every argument with one dash
-/// and the name of a flag gets its second dash, unless it is the value of the flag before.
-fn with_double_dashes(
-    arguments: impl IntoIterator<Item = OsString>,
-) -> impl Iterator<Item = OsString> {
+/// The Python script's absl took `-key=value` for `--key=value`, and `--noverbose` for
+/// `--verbose=false`: every argument with one dash and the name of a flag gets its second dash,
+/// unless it is the value of the flag before.
+fn without_absl(arguments: impl IntoIterator<Item = OsString>) -> impl Iterator<Item = OsString> {
     let mut is_value = false;
     arguments.into_iter().map(move |argument| {
         let text = argument.to_str().filter(|_| !is_value);
@@ -305,8 +272,12 @@ fn with_double_dashes(
             return argument;
         };
         let long = name.strip_prefix('-').unwrap_or(name);
+        let switch = long.strip_prefix("no").and_then(find);
+        if let Some(switch) = switch.filter(|flag| flag.value.is_none()) {
+            return format!("--{}=false", switch.name).into();
+        }
         let (name, value) = long.split_once('=').unzip();
-        let Some((flag, _)) = find(name.unwrap_or(long)) else {
+        let Some(flag) = find(name.unwrap_or(long)) else {
             return argument;
         };
         is_value = flag.value.is_some() && value.is_none();

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use crate::error::{FetchError, Reason};
-use crate::model::{Counters, KeyInfo, Snapshot, Timestamp};
+use crate::model::{Counters, GatewayReport, KeyInfo, Snapshot, Timestamp};
 
 use super::text::{
     ago, amount, counted, definitions, escaped, grouped, host, isolated, timestamp, took, utc,
@@ -26,14 +26,13 @@ pub fn problems(snapshot: &Snapshot, now: Timestamp) -> String {
         key.and_then(rights_problem),
         key.and_then(|key| expiry_problem(key, now)),
     ];
-    let mut items: Vec<_> = of_all.into_iter().flatten().collect();
+    let mut items: String = of_all.into_iter().flatten().collect();
     items.extend(gateway_problems(snapshot));
     let warning = |text: &String| problem("The server sent a warning:", &isolated(text));
     items.extend(snapshot.warnings.iter().map(warning));
     if items.is_empty() {
-        return String::new();
+        return items;
     }
-    let items = items.concat();
     format!(
         "<section aria-label=\"Problems\">\n<ul class=\"problems\">\n{items}</ul>\n</section>\n"
     )
@@ -48,36 +47,34 @@ fn failure(what: &str, error: &FetchError) -> String {
     let what = format!("{what} because {}.", error.reason.words());
     let advice = with_flags_marked(error.reason.advice());
     let context = with_flags_marked(&escaped(&error.context));
-    problem(
-        &what,
-        &format!("{advice}</p>\n<p class=\"context\"><bdi>{context}</bdi>"),
-    )
+    let advice = format!("{advice}</p>\n<p class=\"context\"><bdi>{context}</bdi>");
+    problem(&what, &advice)
 }
 
 /// Markup whose flags are set apart as what they are.
 fn with_flags_marked(markup: &str) -> String {
     let marked = |word: &str| {
-        let flag = word.trim_end_matches(['.', ',', ':']);
+        let flag = word.trim_end_matches(['.', ',', ':', ' ']);
         match flag.starts_with("--") {
             true => format!("<code>{flag}</code>{}", &word[flag.len()..]),
             false => word.to_string(),
         }
     };
-    let words: Vec<_> = markup.split(' ').map(marked).collect();
-    words.join(" ")
+    markup.split_inclusive(' ').map(marked).collect()
 }
 
 /// A machine without a battery clock starts in the past until it has reached a time server.
 fn clock_problem(snapshot: &Snapshot, now: Timestamp) -> Option<String> {
-    let stats = snapshot.gateways.iter().filter_map(|g| g.stats());
-    let seen = stats.filter_map(|s| s.last_seen().max(s.connected_at));
-    let newest = seen.max()?;
+    let stats = snapshot.gateways.iter().filter_map(GatewayReport::stats);
+    let newest = stats
+        .filter_map(|s| s.last_seen().max(s.connected_at))
+        .max()?;
     let behind = newest.seconds.saturating_sub(now.seconds);
     let amount = amount(behind.unsigned_abs()).filter(|_| behind > CLOCK_TOLERANCE_SECONDS)?;
-    Some(problem(
-        &format!("The clock of this machine is about {amount} behind."),
-        "The ages on this page are wrong until it is set: check that it reaches a time server.",
-    ))
+    let what = format!("The clock of this machine is about {amount} behind.");
+    let advice =
+        "The ages on this page are wrong until it is set: check that it reaches a time server.";
+    Some(problem(&what, advice))
 }
 
 fn list_problem(snapshot: &Snapshot) -> Option<String> {
@@ -104,20 +101,16 @@ fn expiry_problem(key: &KeyInfo, now: Timestamp) -> Option<String> {
     let at = key.expires_at?;
     let left = at.seconds.saturating_sub(now.seconds);
     let verb = if left < 0 { "expired" } else { "expires" };
-    (left < KEY_EXPIRY_SOON_SECONDS).then(|| {
-        problem(
-            &format!("The API key {verb} {}.", ago(at, now)),
-            "Make a new one in the console, under API keys, and give it to this exporter.",
-        )
-    })
+    let what = format!("The API key {verb} {}.", ago(at, now));
+    let advice = "Make a new one in the console, under API keys, and give it to this exporter.";
+    (left < KEY_EXPIRY_SOON_SECONDS).then(|| problem(&what, advice))
 }
 
 /// One problem for each reason, the one that hides most gateways first. The contexts of one
 /// reason are alike, so the first stands for all.
 fn gateway_problems(snapshot: &Snapshot) -> impl Iterator<Item = String> {
     let mut by_reason: BTreeMap<Reason, (u64, &FetchError)> = BTreeMap::new();
-    let reports = snapshot.gateways.iter();
-    for error in reports.filter_map(|report| report.outcome.as_ref().err()) {
+    for error in snapshot.gateways.iter().filter_map(GatewayReport::error) {
         by_reason.entry(error.reason).or_insert((0, error)).0 += 1;
     }
     let mut errors: Vec<_> = by_reason.into_values().collect();
@@ -145,18 +138,14 @@ pub fn facts(snapshot: &Snapshot, counters: &Counters, now: Timestamp) -> String
         Some(at) => format!("read whole {}", ago(timestamp(at), now)),
         None => "not read whole yet".to_string(),
     };
-    let facts = definitions(&[
+    definitions(&[
         ("Last collection", collected),
         ("Gateway list", list),
         ("API key", key_life(snapshot.key.as_deref(), now)),
         ("Rate limit left", rate_limits(counters)),
         ("Since start", since_start(counters)),
         ("Last error", last_error(counters, now)),
-    ]);
-    format!(
-        "<section aria-labelledby=\"api\">\n<h2 id=\"api\">The Things Stack API</h2>\n\
-         <dl class=\"facts\">\n{facts}</dl>\n</section>\n"
-    )
+    ])
 }
 
 fn key_life(key: Option<&KeyInfo>, now: Timestamp) -> String {
@@ -170,26 +159,26 @@ fn key_life(key: Option<&KeyInfo>, now: Timestamp) -> String {
 
 /// One figure for each host that announced it.
 fn rate_limits(counters: &Counters) -> String {
-    if counters.rate_limits.is_empty() {
-        return "not announced".to_string();
-    }
     let told = counters.rate_limits.iter().map(|(name, rate)| {
         let (available, limit) = (grouped(rate.available), grouped(rate.limit));
         format!("{available} of {limit} <small>{}</small>", host(name))
     });
-    told.collect()
+    match told.len() {
+        0 => "not announced".to_string(),
+        _ => told.collect(),
+    }
 }
 
 /// Reasons are named as in the label `reason` of `ttn_exporter_errors_total`.
 fn since_start(counters: &Counters) -> String {
-    let reasons = Reason::all().zip(counters.errors);
-    let mut reasons: Vec<_> = reasons.filter(|(_, count)| *count > 0).collect();
+    let mut reasons: Vec<_> = Reason::all().zip(counters.errors).collect();
+    reasons.retain(|(_, count)| *count > 0);
     reasons.sort_by_key(|(_, count)| Reverse(*count));
-    let reasons = reasons.into_iter();
-    let reasons = reasons.map(|(r, count)| format!("{}\u{a0}{}", grouped(count), r.label()));
-    let reasons = reasons.collect::<Vec<_>>().join(", ");
+    let words = |&(reason, count): &(Reason, u64)| grouped(count) + "\u{a0}" + reason.label();
+    let reasons: Vec<_> = reasons.iter().map(words).collect();
     let requests = counted(counters.request_count.iter().sum(), "request");
     let errors = counted(counters.errors.iter().sum(), "error");
+    let reasons = reasons.join(", ");
     format!("{requests}, {errors} <small>{reasons}</small>")
 }
 

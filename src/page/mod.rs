@@ -4,8 +4,7 @@
 //! the page and its hash in the Content-Security-Policy.
 
 mod api;
-mod controls;
-mod details;
+mod attention;
 mod query;
 mod table;
 mod text;
@@ -21,9 +20,9 @@ use crate::model::{Counters, Snapshot, State, Timestamp};
 use crate::things_stack::KnownHosts;
 
 use api::{facts, problems};
-use controls::{ROWS_MAX, pager, search, selection, totals};
-use query::Query;
-use table::{selected, table};
+use attention::selected;
+use query::{Query, ROWS_MAX, pager, search, selection, totals};
+use table::table;
 use text::{date_and_time, grouped, timestamp};
 
 /// The headers of an answer with the page.
@@ -31,7 +30,7 @@ pub const HEADERS: &[(&str, &str)] = &[
     ("Content-Type", "text/html; charset=utf-8"),
     ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
     ("X-Content-Type-Options", "nosniff"),
-    // The project's site learns no address of this network.
+    // A gateway's console learns no address of this network.
     ("Referrer-Policy", "no-referrer"),
     ("Cache-Control", "no-store"),
 ];
@@ -42,8 +41,6 @@ pub const HEADERS: &[(&str, &str)] = &[
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
      style-src 'sha256-UBMeLMTlUCETB1rioPuESet++a/7PK1drdlr7rmlMJg='; \
      img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
-
-const NAME: &str = env!("CARGO_PKG_NAME");
 
 /// The server stores what it knows of a gateway about every 30 s.
 const REFRESH_SECONDS: u32 = 30;
@@ -60,19 +57,26 @@ pub fn render(
     let (query, now) = (Query::parse(query), timestamp(now));
     let mut states = State::WORST_FIRST.into_iter();
     let worst = states.find(|state| snapshot.count(*state) > 0);
-    let verdict = verdict(snapshot, worst);
-    [
-        head(&verdict, worst, &query),
-        header(&verdict, worst, &query, now),
-        "<main>\n".to_string(),
-        problems(snapshot, now),
-        totals(snapshot, &query),
-        gateways(snapshot, hosts, &query, now),
-        facts(snapshot, counters, now),
-        "</main>\n".to_string(),
-        footer(),
-    ]
-    .concat()
+    let (totals, gateways) = match snapshot.gateways.is_empty() {
+        true => (String::new(), no_gateways(snapshot)),
+        false => (totals(snapshot, &query), view(snapshot, hosts, &query, now)),
+    };
+    format!(
+        include_str!("../assets/page.html"),
+        name = env!("CARGO_PKG_NAME"),
+        version = env!("CARGO_PKG_VERSION"),
+        style = assets::style(),
+        verdict = verdict(snapshot, worst),
+        icon = icon(worst),
+        state = worst.map_or("", State::label),
+        time = date_and_time(now).1,
+        refresh = refresh(&query),
+        refreshing = refreshing(&query),
+        problems = problems(snapshot, now),
+        totals = totals,
+        gateways = gateways,
+        facts = facts(snapshot, counters, now),
+    )
 }
 
 /// The whole page in one sentence: its heading and the title of its tab.
@@ -94,66 +98,33 @@ fn verdict(snapshot: &Snapshot, worst: Option<State>) -> String {
     }
 }
 
-fn head(verdict: &str, worst: Option<State>, query: &Query) -> String {
-    // With its address: a browser does not run a refresh without one after a click on `#…`.
-    let refresh = match query.is_paused {
-        true => String::new(),
-        false => format!(
-            "<meta http-equiv=\"refresh\" content=\"{REFRESH_SECONDS};url={}\">\n",
-            query.link()
-        ),
-    };
-    let icon = icon(worst);
-    let style = assets::style();
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n\
-         {refresh}<title>{verdict} – {NAME}</title>\n\
-         <link rel=\"icon\" href=\"{icon}\">\n\
-         <style>{style}</style>\n</head>\n<body>\n"
-    )
-}
-
-/// The icon of the tab, the worst state's shape and colour, without a request.
-fn icon(worst: Option<State>) -> String {
-    let shape = match worst {
+/// The worst state's shape and colour, for the icon of the tab.
+fn icon(worst: Option<State>) -> &'static str {
+    match worst {
         Some(State::Connected) => "circle cx='8' cy='8' r='6' fill='%231a7f42'",
         Some(State::Disconnected) => "path d='M8 0l8 8-8 8-8-8z' fill='%23c92a2a'",
         Some(State::Unknown) | None => {
             "circle cx='8' cy='8' r='5' fill='none' stroke='%23a96500' stroke-width='4'"
         }
-    };
-    format!(
-        "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' \
-         viewBox='0 0 16 16'%3E%3C{shape}/%3E%3C/svg%3E"
-    )
+    }
 }
 
-fn header(verdict: &str, worst: Option<State>, query: &Query, now: Timestamp) -> String {
-    let state = worst.map_or("", State::label);
-    let (_, time) = date_and_time(now);
-    let every = format!("every {REFRESH_SECONDS}\u{a0}s");
-    let (refreshes, other) = match query.is_paused {
-        true => ("does not refresh".to_string(), format!("Refresh {every}")),
-        false => (format!("refreshes {every}"), "Stop refreshing".to_string()),
-    };
+fn refresh(query: &Query) -> String {
+    if query.is_paused {
+        return String::new();
+    }
+    // With its address: a browser does not run a refresh without one after a click on `#…`.
+    let link = query.link();
+    format!("<meta http-equiv=\"refresh\" content=\"{REFRESH_SECONDS};url={link}\">\n")
+}
+
+fn refreshing(query: &Query) -> String {
     let link = query.link_with(|query| query.is_paused = !query.is_paused);
-    format!(
-        "<header class=\"{state}\">\n<p class=\"product\">{NAME}</p>\n<h1>{verdict}</h1>\n\
-         <p>As of {time} UTC. This page {refreshes}. <a href=\"{link}\">{other}</a></p>\n</header>\n"
-    )
-}
-
-fn gateways(snapshot: &Snapshot, hosts: &KnownHosts, query: &Query, now: Timestamp) -> String {
-    let content = match snapshot.gateways.is_empty() {
-        true => no_gateways(snapshot),
-        false => view(snapshot, hosts, query, now),
-    };
-    format!(
-        "<section aria-labelledby=\"gateways\">\n\
-         <h2 id=\"gateways\">Gateways</h2>\n{content}</section>\n"
-    )
+    let every = format!("every {REFRESH_SECONDS}\u{a0}s");
+    match query.is_paused {
+        true => format!("This page does not refresh. <a href=\"{link}\">Refresh {every}</a>"),
+        false => format!("This page refreshes {every}. <a href=\"{link}\">Stop refreshing</a>"),
+    }
 }
 
 /// The part of the gateways that is asked for. A page that does not exist is the last one.
@@ -186,20 +157,6 @@ fn no_gateways(snapshot: &Snapshot) -> String {
         }
     };
     format!("<div class=\"empty\">{reason}</div>\n")
-}
-
-fn footer() -> String {
-    let version = env!("CARGO_PKG_VERSION");
-    // Empty where Cargo.toml names none.
-    let project = match env!("CARGO_PKG_REPOSITORY") {
-        "" => NAME.to_string(),
-        url => format!("<a href=\"{url}\">{NAME}</a>"),
-    };
-    format!(
-        "<footer>\n<p>{project} {version}</p>\n\
-         <nav aria-label=\"More\"><a href=\"/metrics\">Metrics for Prometheus</a></nav>\n\
-         </footer>\n</body>\n</html>\n"
-    )
 }
 
 #[cfg(test)]
@@ -365,5 +322,75 @@ mod tests {
             html.contains("\"/?state=connected\">Refresh every"),
             "{html}"
         );
+    }
+
+    /// Reports as the table and its order need them, at the moment of [`rows::now`].
+    pub mod rows {
+        use std::sync::Arc;
+
+        use crate::error::{FetchError, Reason};
+        use crate::model::{ConnectionStats, Gateway, GatewayReport, Outcome, SubBand, Timestamp};
+
+        const NOW_SECONDS: i64 = 1_795_367_639;
+
+        pub fn now() -> Timestamp {
+            Timestamp {
+                seconds: NOW_SECONDS,
+                nanoseconds: 0,
+            }
+        }
+
+        pub fn before(seconds: i64) -> Option<Timestamp> {
+            Some(Timestamp {
+                seconds: NOW_SECONDS - seconds,
+                nanoseconds: 0,
+            })
+        }
+
+        pub fn report(id: &str, outcome: Outcome) -> GatewayReport {
+            let gateway = Gateway {
+                gateway_id: id.into(),
+                name: format!("Name of {id}"),
+                ..Gateway::default()
+            };
+            GatewayReport {
+                uplinks_per_hour: None,
+                gateway: Arc::new(gateway),
+                cluster: "eu1.cloud.thethings.network".into(),
+                outcome,
+            }
+        }
+
+        pub fn connected(id: &str, last_seen: i64, sub_bands: Vec<SubBand>) -> GatewayReport {
+            let stats = ConnectionStats {
+                connected_at: before(86_400 * 3),
+                last_uplink_received_at: before(last_seen),
+                uplink_count: 9_043,
+                sub_bands,
+                ..ConnectionStats::default()
+            };
+            report(id, Ok(Some(Arc::new(stats))))
+        }
+
+        pub fn disconnected(id: &str, since: i64) -> GatewayReport {
+            let stats = ConnectionStats {
+                disconnected_at: before(since),
+                ..ConnectionStats::default()
+            };
+            report(id, Ok(Some(Arc::new(stats))))
+        }
+
+        pub fn unknown(id: &str, reason: Reason) -> GatewayReport {
+            report(id, Err(Arc::new(FetchError::new(reason, "a test"))))
+        }
+
+        pub fn band(downlink_utilization: f64, downlink_utilization_limit: f64) -> SubBand {
+            SubBand {
+                min_frequency: 868_000_000,
+                max_frequency: 868_600_000,
+                downlink_utilization,
+                downlink_utilization_limit,
+            }
+        }
     }
 }

@@ -1,13 +1,16 @@
-//! What the reader of the page asked for in the address: which gateways, which page of them,
-//! and whether the page refreshes itself.
-//!
-//! Pure: the raw query string comes in, links to the same view with one change go out. What
-//! makes no sense is ignored, so that no address is an error.
+//! What the reader of the page asked for in the address, and the controls that ask for it: the
+//! totals, which select a state, the search, and the links from page to page. All of them are
+//! plain links and one plain form. What makes no sense is ignored, so that no address is an error.
 
-use crate::model::{GatewayReport, State};
+use crate::model::{GatewayReport, Snapshot, State};
+
+use super::text::{breakable, counted, escaped, grouped, isolated, per_hour};
+
+/// Rows on one page of the table: more become slow to load and to look through.
+pub const ROWS_MAX: usize = 100;
 
 /// A longer search finds nothing: names have at most 50 characters, ids 36.
-pub const TEXT_CHARS_MAX: usize = 100;
+const TEXT_CHARS_MAX: usize = 100;
 
 /// The query string of the address, understood.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,10 +37,7 @@ impl Query {
                     let mut states = State::WORST_FIRST.into_iter();
                     query.state = states.find(|state| state.label() == value);
                 }
-                "q" => {
-                    let text: String = value.trim().chars().take(TEXT_CHARS_MAX).collect();
-                    query.text = text.trim_end().to_string();
-                }
+                "q" => query.text = value.trim().chars().take(TEXT_CHARS_MAX).collect(),
                 "page" => query.page = value.parse().unwrap_or(1_usize).saturating_sub(1),
                 "refresh" => query.is_paused = value == "0",
                 _ => {}
@@ -101,10 +101,91 @@ pub fn percent_encoded(text: &str) -> String {
     text.bytes().map(encode).collect()
 }
 
+/// How many gateways are in each state, each a link to those alone, and how much is received.
+/// The counts are those of all gateways, whatever is shown.
+pub fn totals(snapshot: &Snapshot, query: &Query) -> String {
+    let tile = |state| state_tile(snapshot.count(state), state, query);
+    let tiles: String = State::WORST_FIRST.into_iter().map(tile).collect();
+    let rates = snapshot.gateways.iter().map(|g| g.uplinks_per_hour);
+    let rate = per_hour(rates.flatten().reduce(|sum, rate| sum + rate));
+    format!(
+        "<section aria-label=\"Totals\">\n<ul class=\"totals\">\n{tiles}\
+         <li><p><b>{rate}</b> <span>uplinks per hour</span></p></li>\n</ul>\n</section>\n"
+    )
+}
+
+fn state_tile(count: usize, state: State, query: &Query) -> String {
+    let name = state.label();
+    let tile = format!("<b>{}</b> <span>{name}</span>", breakable(count as u64));
+    if count == 0 {
+        return format!("<li class=\"none\"><p>{tile}</p></li>\n");
+    }
+    let current = match query.state == Some(state) {
+        true => " aria-current=\"true\"",
+        false => "",
+    };
+    let link = query.link_with(|query| (query.state, query.page) = (Some(state), 0));
+    format!("<li class=\"{name}\"><a href=\"{link}\"{current}>{tile}</a></li>\n")
+}
+
+/// The form; a search begins at the first page and keeps the state.
+pub fn search(query: &Query) -> String {
+    let hidden = |name: &str, value: &str| {
+        format!("<input type=\"hidden\" name=\"{name}\" value=\"{value}\">\n")
+    };
+    let state = query.state.map(|state| hidden("state", state.label()));
+    let refresh = query.is_paused.then(|| hidden("refresh", "0"));
+    let kept: String = [state, refresh].into_iter().flatten().collect();
+    let text = escaped(&query.text);
+    format!(
+        "<form method=\"get\" action=\"/\" role=\"search\">\n{kept}\
+         <label for=\"q\">Search</label>\n\
+         <input type=\"search\" id=\"q\" name=\"q\" maxlength=\"{TEXT_CHARS_MAX}\" \
+         placeholder=\"ID, name or EUI\" value=\"{text}\">\n<button>Search</button>\n</form>\n"
+    )
+}
+
+/// What of all gateways is shown, and how to come back to all of them; nothing where all are.
+pub fn selection(query: &Query, total: usize) -> String {
+    let text = match query.text.as_str() {
+        "" if query.state.is_none() => return String::new(),
+        "" => String::new(),
+        text => format!(" with “{}” in ID, name or EUI", isolated(text)),
+    };
+    let noun = format!("{} gateway", query.state.map_or("", State::label));
+    let gateways = counted(total as u64, noun.trim_start());
+    let all = query.link_with(|all| (all.state, all.text, all.page) = Default::default());
+    format!(
+        "<p class=\"selection\">{gateways}{text}. <a href=\"{all}\">Show all gateways</a></p>\n"
+    )
+}
+
+/// Links to the pages before and after `page`; nothing where there is one page.
+pub fn pager(query: &Query, page: usize, total: usize) -> String {
+    if total <= ROWS_MAX {
+        return String::new();
+    }
+    let (start, end) = (page * ROWS_MAX, (page * ROWS_MAX + ROWS_MAX).min(total));
+    let [first, last, all] = [start + 1, end, total].map(|count| grouped(count as u64));
+    let link = |page: Option<usize>, words: &str| match page {
+        Some(page) => {
+            let link = query.link_with(|query| query.page = page);
+            format!("<a href=\"{link}\">{words}</a>")
+        }
+        None => format!("<span>{words}</span>"),
+    };
+    format!(
+        "<nav class=\"pager\" aria-label=\"Pages\">{} <span>{first}–{last} of {all}</span> {}</nav>\n",
+        link(page.checked_sub(1), "Previous"),
+        link((end < total).then_some(page + 1), "Next")
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
+    use super::super::tests::{collection, connected};
     use super::*;
     use crate::model::Gateway;
 
@@ -208,5 +289,49 @@ mod tests {
             let query = Query::parse(raw);
             assert_eq!(query.selects(&report), expected, "{raw}");
         }
+    }
+
+    #[test]
+    fn the_pager_keeps_the_rest_of_the_view() {
+        let query = Query::parse("state=connected&q=a+b&page=2&refresh=0");
+        let html = pager(&query, 1, 250);
+        let rest = "/?state=connected&amp;q=a%20b";
+        assert!(
+            html.contains(&format!("\"{rest}&amp;refresh=0\">Previous")),
+            "{html}"
+        );
+        assert!(
+            html.contains(&format!("\"{rest}&amp;page=3&amp;refresh=0\">Next")),
+            "{html}"
+        );
+        assert!(html.contains("101–200 of 250"), "{html}");
+        let last = pager(&query, 2, 250);
+        assert!(last.contains("201–250 of 250</span> <span>Next"), "{last}");
+        assert_eq!(pager(&query, 0, 100), "");
+    }
+
+    #[test]
+    fn a_search_text_is_shown_as_text() {
+        let query = Query::parse("q=%22%3E%3Cscript%3E&state=unknown&refresh=0");
+        let html = search(&query) + &selection(&query, 1);
+        assert!(
+            html.contains("value=\"&quot;&gt;&lt;script&gt;\""),
+            "{html}"
+        );
+        assert!(html.contains("name=\"state\" value=\"unknown\""), "{html}");
+        assert!(
+            html.contains("1 unknown gateway with “<bdi>&quot;&gt;&lt;script"),
+            "{html}"
+        );
+        assert!(html.contains("\"/?refresh=0\">Show all gateways"), "{html}");
+    }
+
+    #[test]
+    fn the_uplinks_per_hour_are_a_dash_until_they_are_known() {
+        let mut collection = collection(vec![connected(), connected()]);
+        let tile = |collection: &Snapshot| totals(collection, &Query::default());
+        assert!(tile(&collection).contains("<b>–</b> <span>uplinks per hour<"));
+        collection.gateways[0].uplinks_per_hour = Some(1_799.6);
+        assert!(tile(&collection).contains("<b>1,<wbr>800</b> <span>uplinks per hour<"));
     }
 }

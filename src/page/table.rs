@@ -1,35 +1,15 @@
-//! The table of gateways on the status page: which comes first, and what a row says.
-//!
-//! Worst first, as the person who has to act needs it. Disconnected gateways lead: that is
-//! certain, and there is something to do, the newest loss on top. Unknown ones follow: they
-//! share a cause that stands above the table, and hundreds of them must not bury the one
-//! that is really down. Connected ones come last; among them those that are silent or near
-//! their duty cycle, else by id, so that the rows keep their places from refresh to refresh.
+//! The table of gateways on the status page: what a row says, and what it opens to, which is
+//! everything else that is known of the gateway, exact times and all sub-bands included.
 
-use std::cmp::Reverse;
-use std::time::Duration;
-
-use crate::model::{ConnectionStats, GatewayReport, RoundTripTimes, State, SubBand, Timestamp};
+use crate::model::{ConnectionStats, GatewayReport, Location, RoundTripTimes, SubBand, Timestamp};
 use crate::things_stack::KnownHosts;
 
-use super::details::details;
-use super::query::Query;
-use super::text::{ago, band_edges, host, isolated, lasting, per_hour, percent, took};
-
-/// A connected gateway that was not heard for this long is shown first among its peers.
-/// Idle ones still send a status every few minutes, but for some Basics Stations.
-const SILENCE_SECONDS: i64 = 3_600;
-
-/// The part of a band's limit above which the alert `TTNGatewayDutyCycleNearLimit` fires, and how
-/// old the last downlink may be: the duty cycle is that of an hour, and an old value stays.
-const NEAR_LIMIT: f64 = 0.8;
-const DUTY_CYCLE_AGE_SECONDS_MAX: i64 = 3_600;
-
-/// The median above which the alert `TTNGatewayRoundTripHigh` fires, the fewest samples that it
-/// takes for one, and how old the last message may be, since old round trips stay.
-const SLOW_ROUND_TRIP: Duration = Duration::from_secs(3);
-const ROUND_TRIP_SAMPLES_MIN: u64 = 5;
-const ROUND_TRIP_AGE_SECONDS_MAX: i64 = 30 * 60;
+use super::attention::{busiest, is_full, is_silent, is_slow};
+use super::query::percent_encoded;
+use super::text::{
+    UNKNOWN_FIGURE, ago, amount, band_edges, counted, definitions, escaped, grouped, host,
+    isolated, lasting, per_hour, percent, took, utc,
+};
 
 /// Heading and style class of each column; on a narrow screen the heading labels the value.
 const COLUMNS: [(&str, &str); 7] = [
@@ -41,31 +21,6 @@ const COLUMNS: [(&str, &str); 7] = [
     ("Busiest sub-band", "band"),
     ("Protocol, server", "cluster"),
 ];
-
-/// The gateways that the query selects, worst first.
-pub fn selected<'a>(
-    gateways: &'a [GatewayReport],
-    query: &Query,
-    now: Timestamp,
-) -> Vec<&'a GatewayReport> {
-    let selected = gateways.iter().filter(|report| query.selects(report));
-    let mut rows: Vec<_> = selected.collect();
-    // Stable: what is equal stays sorted by id.
-    rows.sort_by_cached_key(|report| rank(report, now));
-    rows
-}
-
-/// The smallest comes first: by state, then who needs attention, then the newest loss.
-fn rank(report: &GatewayReport, now: Timestamp) -> (usize, bool, Reverse<Option<Timestamp>>) {
-    let mut states = State::WORST_FIRST.into_iter();
-    let place = states.position(|state| state == report.state());
-    let (is_fine, lost_at) = match report.stats() {
-        Some(stats) if stats.is_connected() => (!needs_attention(stats, now), None),
-        Some(stats) => (false, stats.disconnected_at),
-        None => (false, None),
-    };
-    (place.unwrap_or_default(), is_fine, Reverse(lost_at))
-}
 
 /// The table of these gateways: a body for each, with its row and one that opens to the rest.
 pub fn table(rows: &[&GatewayReport], hosts: &KnownHosts, now: Timestamp) -> String {
@@ -79,59 +34,12 @@ pub fn table(rows: &[&GatewayReport], hosts: &KnownHosts, now: Timestamp) -> Str
     )
 }
 
-fn needs_attention(stats: &ConnectionStats, now: Timestamp) -> bool {
-    let is_full = |band| is_full(band, stats, now);
-    is_silent(stats, now) || stats.sub_bands.iter().any(is_full) || is_slow(stats, now)
-}
-
-/// Whether a gateway has not been heard for an hour; the start of its connection counts.
-fn is_silent(stats: &ConnectionStats, now: Timestamp) -> bool {
-    let heard_at = stats.last_seen().max(stats.connected_at);
-    heard_at.is_some_and(|at| age_seconds(at, now) >= SILENCE_SECONDS)
-}
-
-/// Whether the alert about round trips would fire.
-pub fn is_slow(stats: &ConnectionStats, now: Timestamp) -> bool {
-    let uplink_at = stats.last_uplink_received_at;
-    let message_at = uplink_at.max(stats.last_downlink_received_at);
-    let is_long = |times: RoundTripTimes| {
-        times.median > SLOW_ROUND_TRIP && times.count >= ROUND_TRIP_SAMPLES_MIN
-    };
-    message_at.is_some_and(|at| age_seconds(at, now) < ROUND_TRIP_AGE_SECONDS_MAX)
-        && stats.round_trip_times.is_some_and(is_long)
-}
-
-/// Whether the alert about the duty cycle in this band would fire.
-pub fn is_full(band: &SubBand, stats: &ConnectionStats, now: Timestamp) -> bool {
-    let downlink_at = stats.last_downlink_received_at;
-    let is_old = downlink_at.is_some_and(|at| age_seconds(at, now) > DUTY_CYCLE_AGE_SECONDS_MAX);
-    !is_old && load(band).is_some_and(|load| load > NEAR_LIMIT)
-}
-
-fn age_seconds(at: Timestamp, now: Timestamp) -> i64 {
-    now.seconds.saturating_sub(at.seconds)
-}
-
-/// The used part of what the band allows; nothing where it has no limit.
-fn load(band: &SubBand) -> Option<f64> {
-    let load = band.downlink_utilization / band.downlink_utilization_limit;
-    (band.downlink_utilization_limit > 0.0 && !load.is_nan()).then_some(load)
-}
-
-/// The band that is nearest to its limit, and how near.
-fn busiest(bands: &[SubBand]) -> Option<(&SubBand, f64)> {
-    let limited = bands.iter().filter_map(|band| Some((band, load(band)?)));
-    limited.max_by(|(_, a), (_, b)| a.total_cmp(b))
-}
-
 fn body(report: &GatewayReport, hosts: &KnownHosts, now: Timestamp) -> String {
+    let (state, columns) = (report.state().label(), COLUMNS.len());
+    let (row, details) = (row(report, now), details(report, hosts, now));
     format!(
-        "<tbody class=\"{}\">\n{}<tr class=\"more\"><td colspan=\"{}\"><details>\
-         <summary>Details</summary>\n<dl>\n{}</dl>\n</details></td></tr>\n</tbody>\n",
-        report.state().label(),
-        row(report, now),
-        COLUMNS.len(),
-        details(report, hosts, now)
+        "<tbody class=\"{state}\">\n{row}<tr class=\"more\"><td colspan=\"{columns}\"><details>\
+         <summary>Details</summary>\n<dl>\n{details}</dl>\n</details></td></tr>\n</tbody>\n"
     )
 }
 
@@ -214,7 +122,7 @@ fn band_cell(stats: &ConnectionStats, now: Timestamp) -> Option<Cell> {
 }
 
 /// "0.31 % of 1 %", or "0.31 %" where the band has no limit.
-pub fn band_figures(band: &SubBand, is_full: bool) -> String {
+fn band_figures(band: &SubBand, is_full: bool) -> String {
     let used = percent(band.downlink_utilization);
     if band.downlink_utilization_limit <= 0.0 {
         return used;
@@ -230,76 +138,129 @@ fn cluster_cell(report: &GatewayReport) -> String {
     format!("{protocol} <small>{cluster}</small>")
 }
 
+/// A term and its description, which is markup; where that is empty, nothing is shown.
+type Row = (&'static str, String);
+
+/// The terms and descriptions of everything that is known of the gateway.
+fn details(report: &GatewayReport, hosts: &KnownHosts, now: Timestamp) -> String {
+    let plans = report.gateway.frequency_plan_ids.join(", ");
+    let mut rows = vec![
+        ("EUI", isolated(&report.gateway.eui)),
+        ("Frequency plan", isolated(&plans)),
+    ];
+    if let Some(stats) = report.stats() {
+        rows.extend(of_stats(stats, now));
+    }
+    if let Some(stats) = report.live_stats() {
+        let times = stats.round_trip_times.iter();
+        rows.extend(times.map(|times| round_trip(times, is_slow(stats, now))));
+        let bands = stats.sub_bands.iter();
+        rows.extend(bands.map(|band| sub_band(band, is_full(band, stats, now))));
+    }
+    rows.extend(report.locations().map(antenna));
+    rows.push(("Server", isolated(&report.cluster)));
+    rows.push(("Console", console_link(report, hosts).unwrap_or_default()));
+    definitions(&rows)
+}
+
+fn of_stats(stats: &ConnectionStats, now: Timestamp) -> Vec<Row> {
+    let moment = |at: Option<Timestamp>| {
+        let shown = at.map(|at| format!("{} <small>{}</small>", utc(at), ago(at, now)));
+        shown.unwrap_or_default()
+    };
+    let count = |field, count| match stats.is_readable(field) {
+        true => format!("{} <small>since it connected</small>", grouped(count)),
+        false => UNKNOWN_FIGURE.to_string(),
+    };
+    let acknowledged_at = stats.last_tx_acknowledgment_received_at;
+    let acknowledged = stats.tx_acknowledgment_count;
+    let status = stats.last_status.as_ref();
+    let booted_at = status.and_then(|status| status.boot_time);
+    let versions = status.map_or(&[][..], |status| &status.versions);
+    let mut rows = vec![("IP address", isolated(&stats.remote_ip))];
+    rows.extend(versions.iter().map(version));
+    rows.extend([
+        ("Connected", moment(stats.connected_at)),
+        ("Disconnected", moment(stats.disconnected_at)),
+        ("Last status", moment(stats.last_status_received_at)),
+        ("Last uplink", moment(stats.last_uplink_received_at)),
+        ("Last downlink", moment(stats.last_downlink_received_at)),
+        ("Last TX ack", moment(acknowledged_at)),
+        ("Booted", moment(booted_at)),
+        ("Gateway clock", clock_offset(stats).unwrap_or_default()),
+        ("Uplinks", count("uplink_count", stats.uplink_count)),
+        ("Downlinks", count("downlink_count", stats.downlink_count)),
+        ("TX acks", count("tx_acknowledgment_count", acknowledged)),
+    ]);
+    rows
+}
+
+fn version((component, version): &(String, String)) -> Row {
+    let [component, version] = [component, version].map(|text| isolated(text));
+    ("Version", format!("{component}: {version}"))
+}
+
+fn round_trip(times: &RoundTripTimes, is_slow: bool) -> Row {
+    let [min, max, median] = [times.min, times.max, times.median].map(took);
+    let samples = counted(times.count, "sample");
+    let figures = format!("{min} to {max} <small>median {median}, {samples}</small>");
+    ("Round trip", marked(&figures, is_slow))
+}
+
+fn sub_band(band: &SubBand, is_full: bool) -> Row {
+    let (edges, figures) = (band_edges(band), band_figures(band, is_full));
+    let figures = format!("{edges} <small>{figures}</small>");
+    ("Sub-band", marked(&figures, is_full))
+}
+
+fn marked(figures: &str, is_marked: bool) -> String {
+    let class = if is_marked { " class=\"warn\"" } else { "" };
+    format!("<span{class}>{figures}</span>")
+}
+
+/// The gateway's clock in its last status against the moment at which the server received it.
+fn clock_offset(stats: &ConnectionStats) -> Option<String> {
+    let told = stats.last_status.as_ref()?.time?.seconds;
+    let offset = told.saturating_sub(stats.last_status_received_at?.seconds);
+    let size = offset.unsigned_abs();
+    let size = amount(size).unwrap_or_else(|| format!("{size}\u{a0}s"));
+    Some(match offset {
+        0 => "right to the second".to_string(),
+        1.. => format!("{size} ahead"),
+        _ => format!("{size} behind"),
+    })
+}
+
+fn antenna(location: &Location) -> Row {
+    let (number, source) = (location.antenna, isolated(&location.source));
+    let (latitude, longitude) = (location.latitude, location.longitude);
+    let altitude = location.altitude;
+    let position = format!(
+        "{latitude:.5}, {longitude:.5}, {altitude:.0}\u{a0}m <small>antenna {number}, {source}</small>"
+    );
+    ("Antenna position", position)
+}
+
+/// The gateway in the console of its cluster. Anybody who may edit the gateway can name a host of
+/// their own, so that of a cluster that is not known is not linked; the list's own has it too.
+fn console_link(report: &GatewayReport, hosts: &KnownHosts) -> Option<String> {
+    let registered_at = report.gateway.gateway_server_address.as_str();
+    let mut addresses = [&report.cluster, registered_at, ""].into_iter();
+    let base = addresses.find_map(|address| hosts.api_of(address).ok())?;
+    let base = escaped(&base.to_string());
+    let id = percent_encoded(&report.gateway.gateway_id);
+    let link = format!("<a href=\"{base}/console/gateways/{id}\">open this gateway</a>");
+    Some(link)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::super::tests::hosts;
+    use super::super::tests::rows::{band, before, connected, disconnected, now, report, unknown};
     use super::*;
-    use crate::error::{FetchError, Reason};
-    use crate::model::{Gateway, Outcome};
-
-    const NOW_SECONDS: i64 = 1_795_367_639;
-
-    fn now() -> Timestamp {
-        Timestamp {
-            seconds: NOW_SECONDS,
-            nanoseconds: 0,
-        }
-    }
-
-    fn before(seconds: i64) -> Option<Timestamp> {
-        Some(Timestamp {
-            seconds: NOW_SECONDS - seconds,
-            nanoseconds: 0,
-        })
-    }
-
-    fn report(id: &str, outcome: Outcome) -> GatewayReport {
-        let gateway = Gateway {
-            gateway_id: id.into(),
-            name: format!("Name of {id}"),
-            ..Gateway::default()
-        };
-        GatewayReport {
-            uplinks_per_hour: None,
-            gateway: Arc::new(gateway),
-            cluster: "eu1.cloud.thethings.network".into(),
-            outcome,
-        }
-    }
-
-    fn connected(id: &str, last_seen: i64, sub_bands: Vec<SubBand>) -> GatewayReport {
-        let stats = ConnectionStats {
-            connected_at: before(86_400 * 3),
-            last_uplink_received_at: before(last_seen),
-            uplink_count: 9_043,
-            sub_bands,
-            ..ConnectionStats::default()
-        };
-        report(id, Ok(Some(Arc::new(stats))))
-    }
-
-    fn disconnected(id: &str, since: i64) -> GatewayReport {
-        let stats = ConnectionStats {
-            disconnected_at: before(since),
-            ..ConnectionStats::default()
-        };
-        report(id, Ok(Some(Arc::new(stats))))
-    }
-
-    fn unknown(id: &str, reason: Reason) -> GatewayReport {
-        report(id, Err(Arc::new(FetchError::new(reason, "a test"))))
-    }
-
-    fn band(downlink_utilization: f64, downlink_utilization_limit: f64) -> SubBand {
-        SubBand {
-            min_frequency: 868_000_000,
-            max_frequency: 868_600_000,
-            downlink_utilization,
-            downlink_utilization_limit,
-        }
-    }
+    use crate::error::Reason;
 
     #[track_caller]
     fn check(report: GatewayReport, expected: &[&str]) {
@@ -307,33 +268,6 @@ mod tests {
         for part in expected {
             assert!(html.contains(part), "{part} is missing in {html}");
         }
-    }
-
-    #[test]
-    fn the_worst_comes_first_and_equals_stay_sorted_by_id() {
-        let gateways = [
-            connected("a-fine", 9, vec![]),
-            unknown("b-unknown", Reason::Timeout),
-            report("c-never", Ok(None)),
-            connected("d-busy", 9, vec![band(0.009, 0.01)]),
-            disconnected("e-left-long-ago", 9_000),
-            connected("f-silent", 7_200, vec![]),
-            disconnected("g-left-now", 60),
-            connected("h-fine", 9, vec![]),
-        ];
-        let rows = selected(&gateways, &Query::default(), now());
-        let ids: Vec<_> = rows.iter().map(|g| &g.gateway.gateway_id).collect();
-        let expected = [
-            "g-left-now",
-            "e-left-long-ago",
-            "c-never",
-            "b-unknown",
-            "d-busy",
-            "f-silent",
-            "a-fine",
-            "h-fine",
-        ];
-        assert_eq!(ids, expected);
     }
 
     #[test]
@@ -390,65 +324,6 @@ mod tests {
             full,
             &["width=\"100.0\"", "band warn", "50 % of 10 %, nearly full"],
         );
-        assert_eq!(busiest(&[band(0.0, 0.0), band(0.5, 0.0)]), None);
-    }
-
-    #[test]
-    fn a_band_and_a_round_trip_are_marked_where_the_alert_fires() {
-        let is_full = |used, last_downlink_received_at| {
-            let stats = ConnectionStats {
-                last_downlink_received_at,
-                ..ConnectionStats::default()
-            };
-            super::is_full(&band(used, 0.01), &stats, now())
-        };
-        assert!(!is_full(0.0079, before(60)));
-        assert!(is_full(0.0081, before(60)));
-        assert!(!is_full(0.008, before(60)));
-        assert!(is_full(0.0081, before(3_600)) && is_full(0.0081, None));
-        assert!(!is_full(0.0081, before(3_601)));
-        let is_slow = |milliseconds, count, last_downlink_received_at| {
-            let stats = ConnectionStats {
-                round_trip_times: Some(RoundTripTimes {
-                    median: Duration::from_millis(milliseconds),
-                    count,
-                    ..RoundTripTimes::default()
-                }),
-                last_uplink_received_at: before(7_200),
-                last_downlink_received_at,
-                ..ConnectionStats::default()
-            };
-            super::is_slow(&stats, now())
-        };
-        assert!(!is_slow(3_000, 20, before(60)));
-        assert!(!is_slow(9_000, 4, before(60)));
-        assert!(is_slow(3_001, 5, before(60)));
-        assert!(is_slow(3_001, 5, before(30 * 60 - 1)));
-        assert!(!is_slow(3_001, 5, before(30 * 60)));
-        assert!(!is_slow(3_001, 5, None));
-    }
-
-    #[test]
-    fn the_marks_have_the_thresholds_of_the_alerts() {
-        let rules = include_str!("../assets/alerts.yml");
-        let check = |alert: &str, thresholds: &[String]| {
-            let (_, rule) = rules.split_once(alert).expect("the alert");
-            let rule = rule.split("labels:").next().unwrap_or_default();
-            for threshold in thresholds {
-                assert!(rule.contains(threshold), "{threshold} in {rule}");
-            }
-        };
-        let slow = [
-            format!(") > {}\n", SLOW_ROUND_TRIP.as_secs()),
-            format!(" >= {ROUND_TRIP_SAMPLES_MIN}\n"),
-            format!(") < {} * 60\n", ROUND_TRIP_AGE_SECONDS_MAX / 60),
-        ];
-        check("alert: TTNGatewayRoundTripHigh\n", &slow);
-        let full = [
-            format!(") > {NEAR_LIMIT}\n"),
-            format!(") > {DUTY_CYCLE_AGE_SECONDS_MAX}\n"),
-        ];
-        check("alert: TTNGatewayDutyCycleNearLimit\n", &full);
     }
 
     #[test]
@@ -459,5 +334,171 @@ mod tests {
         }
         let html = row(&left, now());
         assert!(!html.contains("warn") && !html.contains("<svg"), "{html}");
+    }
+}
+
+#[cfg(test)]
+mod details_tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::super::tests::{collection, connected, hosts, now};
+    use super::super::text::timestamp;
+    use super::*;
+    use crate::model::{Gateway, GatewayStatus};
+    use crate::things_stack::{AllowedHost, BaseUrl};
+
+    fn report(stats: ConnectionStats) -> GatewayReport {
+        collection(vec![Ok(Some(Arc::new(stats)))])
+            .gateways
+            .remove(0)
+    }
+
+    fn stats() -> ConnectionStats {
+        let at = |seconds| Some(timestamp(now() - Duration::from_secs(seconds)));
+        ConnectionStats {
+            connected_at: at(300),
+            last_status_received_at: at(60),
+            uplink_count: 9_043,
+            remote_ip: "203.0.113.7".into(),
+            round_trip_times: Some(RoundTripTimes {
+                min: Duration::from_millis(31),
+                max: Duration::from_millis(4_270),
+                median: Duration::from_millis(69),
+                count: 3,
+            }),
+            sub_bands: vec![SubBand {
+                min_frequency: 868_000_000,
+                max_frequency: 868_600_000,
+                downlink_utilization_limit: 0.01,
+                downlink_utilization: 0.009,
+            }],
+            last_status: Some(GatewayStatus {
+                time: at(180),
+                versions: vec![("station".into(), "2.0.6 <b>".into())],
+                ..GatewayStatus::default()
+            }),
+            ..ConnectionStats::default()
+        }
+    }
+
+    #[track_caller]
+    fn check(report: &GatewayReport, expected: &[&str]) {
+        let html = details(report, &hosts(), timestamp(now())).replace('\u{a0}', " ");
+        for part in expected {
+            assert!(html.contains(part), "{part} is missing in {html}");
+        }
+    }
+
+    #[test]
+    fn a_row_opens_to_everything_that_is_known() {
+        check(
+            &report(stats()),
+            &[
+                "<dd><bdi>203.0.113.7</bdi></dd>",
+                "<bdi>station</bdi>: <bdi>2.0.6 &lt;b&gt;</bdi>",
+                "<dt>Gateway clock</dt><dd>2 min behind</dd>",
+                "2026-11-22 17:12:59 UTC <small><time",
+                "31 ms to 4.27 s <small>median 69 ms, 3 samples</small>",
+                "<span class=\"warn\">868–868.6 MHz <small>0.9 % of 1 %",
+                "9,043 <small>since it connected",
+                "href=\"https://eu1.cloud.thethings.network/console/gateways/gateway-0000\"",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_gateway_that_left_has_no_round_trip_and_no_sub_band() {
+        let mut left = stats();
+        left.disconnected_at = Some(timestamp(now()));
+        let html = details(&report(left), &hosts(), timestamp(now()));
+        assert!(html.contains("<dt>Disconnected</dt>"), "{html}");
+        assert!(
+            !html.contains("Round trip") && !html.contains("Sub-band"),
+            "{html}"
+        );
+    }
+
+    #[test]
+    fn a_count_that_cannot_be_read_is_a_dash() {
+        let mut unreadable = stats();
+        unreadable.unreadable = vec!["uplink_count"];
+        check(
+            &report(unreadable),
+            &[
+                "<dt>Uplinks</dt><dd>–</dd>",
+                "<dt>Downlinks</dt><dd>0 <small>",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_link_to_the_console_holds_nothing_hostile() {
+        let mut hostile = collection(vec![connected()]).gateways.remove(0);
+        hostile.gateway = Arc::new(Gateway {
+            gateway_id: "\"><script>".into(),
+            ..Gateway::default()
+        });
+        check(&hostile, &["/console/gateways/%22%3E%3Cscript%3E\""]);
+        // Where the key may not go, the reader is not sent either.
+        hostile.cluster = "evil.example".into();
+        check(
+            &hostile,
+            &["href=\"https://eu1.cloud.thethings.network/console/"],
+        );
+    }
+
+    #[test]
+    fn the_console_is_that_of_the_cluster_with_its_scheme_and_port() {
+        let url = |text| BaseUrl::parse(text).expect("the test's own URL");
+        let allowed = AllowedHost::parse("radio.example=https://stack.example:8885");
+        let allowed = vec![allowed.expect("the test's own host")];
+        for (server, cluster, address, expected) in [
+            (
+                "eu1.cloud.thethings.network",
+                "nam1.cloud.thethings.network",
+                "",
+                "https://nam1.cloud.thethings.network",
+            ),
+            (
+                "acme.eu1.cloud.thethings.industries",
+                "acme.eu1.cloud.thethings.industries",
+                "",
+                "https://acme.eu1.cloud.thethings.industries",
+            ),
+            (
+                "https://own.example:8885",
+                "own.example",
+                "own.example:1700",
+                "https://own.example:8885",
+            ),
+            (
+                "http://127.0.0.1:1885",
+                "127.0.0.1",
+                "",
+                "http://127.0.0.1:1885",
+            ),
+            ("http://[::1]:1885", "::1", "", "http://[::1]:1885"),
+            (
+                "https://own.example",
+                "stack.example",
+                "mqtts://radio.example:8883",
+                "https://stack.example:8885",
+            ),
+            (
+                "https://own.example",
+                "evil.example",
+                "evil.example",
+                "https://own.example",
+            ),
+        ] {
+            let hosts = KnownHosts::new(url(server), allowed.clone());
+            let mut report = collection(vec![connected()]).gateways.remove(0);
+            report.cluster = cluster.into();
+            Arc::make_mut(&mut report.gateway).gateway_server_address = address.into();
+            let expected = format!("<a href=\"{expected}/console/gateways/gateway-0000\">");
+            let link = console_link(&report, &hosts).expect("that of the list");
+            assert!(link.starts_with(&expected), "{link}");
+        }
     }
 }

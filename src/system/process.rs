@@ -7,7 +7,6 @@
 //! but for the limit of descriptors; nothing here fails or logs.
 
 use std::fs;
-use std::mem::MaybeUninit;
 use std::time::Duration;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,7 +49,7 @@ impl Process {
         let after_command = text.rsplit_once(')').map_or("", |(_, rest)| rest);
         let fields: Vec<&str> = after_command.split_ascii_whitespace().collect();
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
-        let duration = |ticks| Some(ticks_to_duration(ticks, ticks_per_second?));
+        let duration = |ticks| Some(Duration::from_secs(ticks) / ticks_per_second?);
         let cpu_ticks = || field(14)?.checked_add(field(15)?);
         let resident_bytes = || field(24)?.checked_mul(page_bytes?.into());
         let start_time = || boot_time?.checked_add(duration(field(22)?)?);
@@ -80,17 +79,15 @@ fn count_listed_fds() -> Option<u64> {
     (entries.count() as u64).checked_sub(1)
 }
 
-/// The soft limit of open files; none where there is no limit.
+/// The soft limit of open files; none where there is no limit, or where it cannot be read.
 #[allow(unsafe_code)]
 pub fn max_fds() -> Option<u64> {
-    let mut limits = MaybeUninit::<libc::rlimit>::uninit();
-    // SAFETY: getrlimit(2) writes to the limits, which outlive the call, and nothing else;
-    // where it says that it did, they are initialized.
+    let [rlim_cur, rlim_max] = [libc::RLIM_INFINITY; 2];
+    let mut limits = libc::rlimit { rlim_cur, rlim_max };
+    // SAFETY: getrlimit(2) writes to the limits, which outlive the call, and nothing else.
     let soft_limit = unsafe {
-        match libc::getrlimit(libc::RLIMIT_NOFILE, limits.as_mut_ptr()) {
-            0 => limits.assume_init().rlim_cur,
-            _ => return None,
-        }
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limits);
+        limits.rlim_cur
     };
     (soft_limit != libc::RLIM_INFINITY).then_some(soft_limit as u64)
 }
@@ -108,12 +105,6 @@ fn setting(name: libc::c_int) -> Option<u32> {
 fn parse_boot_time(text: &str) -> Option<Duration> {
     let seconds = text.lines().find_map(|line| line.strip_prefix("btime "))?;
     seconds.trim().parse().ok().map(Duration::from_secs)
-}
-
-fn ticks_to_duration(ticks: u64, ticks_per_second: u32) -> Duration {
-    let per_second = u64::from(ticks_per_second);
-    Duration::from_secs(ticks / per_second)
-        + Duration::from_secs(ticks % per_second) / ticks_per_second
 }
 
 #[cfg(test)]
@@ -174,12 +165,18 @@ mod tests {
         assert_eq!(parse_boot_time("btime x\n"), None);
     }
 
+    #[track_caller]
+    fn check_cpu_time(ticks: u64, ticks_per_second: u32, expected: Duration) {
+        let text = format!("1 (x) R 4 5 6 7 8 9 10 11 12 13 {ticks} 0");
+        let process = Process::of_stat(&text, None, Some(ticks_per_second), None);
+        assert_eq!(process.cpu_time, Some(expected));
+    }
+
     #[test]
     fn ticks_become_an_exact_duration() {
-        assert_eq!(ticks_to_duration(253, 100), Duration::from_millis(2530));
-        assert_eq!(ticks_to_duration(1023, 1024), Duration::new(0, 999_023_437));
-        let longest = ticks_to_duration(u64::MAX, 1);
-        assert_eq!(longest, Duration::from_secs(u64::MAX));
+        check_cpu_time(253, 100, Duration::from_millis(2530));
+        check_cpu_time(1023, 1024, Duration::new(0, 999_023_437));
+        check_cpu_time(u64::MAX, 1, Duration::from_secs(u64::MAX));
     }
 
     #[test]

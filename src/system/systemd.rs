@@ -13,8 +13,6 @@ use std::{env, io, thread};
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// A systemd that is busy, as at boot, reads within this.
 const SEND_TIME_MAX: Duration = Duration::from_secs(5);
-/// The thread sends datagrams and sleeps.
-const STACK_BYTES: usize = 64 * 1024;
 
 /// Says that the service is ready and, where systemd wants to hear it (WATCHDOG_USEC), from now on
 /// that it is alive, as long as it is. That is a thread of its own: what may take long, such as a
@@ -31,8 +29,8 @@ pub fn notify(is_alive: impl Fn() -> bool + Send + 'static) {
     let Some(interval) = watchdog_interval() else {
         return;
     };
-    let builder = thread::Builder::new().stack_size(STACK_BYTES);
-    let started = builder.name("watchdog".to_owned()).spawn(move || {
+    let builder = thread::Builder::new().name("watchdog".to_owned());
+    let started = builder.spawn(move || {
         loop {
             if is_alive() {
                 send(&socket, "WATCHDOG=1");
