@@ -51,6 +51,12 @@ impl Scrape {
     pub fn time_left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
+
+    /// The same with no more than this time from now on.
+    pub fn within(&self, time: Duration) -> Scrape {
+        let deadline = self.deadline.min(Instant::now() + time);
+        Scrape { deadline, ..*self }
+    }
 }
 
 pub struct Collector {

@@ -81,6 +81,10 @@ struct ListPages {
     /// `X-Total-Count` of the first page.
     total: Option<u64>,
     restarts: usize,
+    /// Whether it was read whole before, and lacked a gateway at hand.
+    is_second: bool,
+    /// Tries that ended with an error.
+    failures: usize,
 }
 
 impl GatewayList {
@@ -155,10 +159,6 @@ impl GatewayList {
         let ended = Instant::now();
         match result {
             Ok(gateways) => {
-                let was_empty = self.gateways.is_empty() && self.obtained_at.is_some();
-                if gateways.is_empty() && !was_empty {
-                    log::warn!("the API key lists no gateway: its owner collaborates on none");
-                }
                 self.gateways = gateways;
                 self.obtained_at = Some(scrape.at);
                 self.error = None;
@@ -169,10 +169,12 @@ impl GatewayList {
                 if self.obtained_at.is_none() {
                     self.gateways.extend(self.pages.found.clone());
                 }
-                // The next try continues, unless the pages are of no use.
-                if matches!(error.reason, Reason::Shape | Reason::TooLarge) {
+                // The next try continues, unless the pages are of no use. It begins with another
+                // registration: one that can never be read must not keep the others from being so.
+                if self.is_listed() && matches!(error.reason, Reason::Shape | Reason::TooLarge) {
                     self.pages = ListPages::default();
                 }
+                self.pages.failures += 1;
                 let is_cut = scrape.time_left() < CUT_MARGIN;
                 self.tried = (!is_cut).then_some((ended, ended + self.retry_after));
                 self.error = Some(Arc::new(error));
@@ -200,9 +202,27 @@ impl GatewayList {
         loop {
             let (page, total) = self.next_page(client, server, deadline)?;
             if self.pages.add(page, total, &self.gateways, &server.host)? {
-                return Ok(std::mem::take(&mut self.pages).found);
+                return Ok(self.whole_list());
             }
         }
+    }
+
+    /// The list whose pages were read. An entry of it that could not be read may be any of the
+    /// gateways at hand.
+    fn whole_list(&mut self) -> Gateways {
+        let ListPages {
+            mut found, entries, ..
+        } = std::mem::take(&mut self.pages);
+        if entries > found.len() as u64 {
+            for (id, gateway) in &self.gateways {
+                found.entry(id.clone()).or_insert_with(|| gateway.clone());
+            }
+        }
+        let is_new = self.obtained_at.is_none() || !self.gateways.is_empty();
+        if entries == 0 && is_new {
+            log::warn!("the API key lists no gateway: its owner collaborates on none");
+        }
+        found
     }
 
     /// The next page, and how many entries there are in all. Of the gateways named on the command
@@ -214,7 +234,12 @@ impl GatewayList {
         server: &BaseUrl,
         deadline: Instant,
     ) -> Result<(ListPage, u64), FetchError> {
-        let ListPages { count, found, .. } = &self.pages;
+        let ListPages {
+            count,
+            found,
+            failures,
+            ..
+        } = &self.pages;
         if let Some(owner) = self.scope.owner() {
             if *count == PAGES_MAX {
                 let context = format!("{}: the list of gateways has no end", server.host);
@@ -224,8 +249,10 @@ impl GatewayList {
             return page.map_err(|refused| refused.error);
         }
         let mut page = ListPage::default();
-        let mut gateways = self.gateways.iter();
-        if let Some((id, at_hand)) = gateways.find(|(id, _)| !found.contains_key(*id)) {
+        let unread = self.gateways.iter();
+        let unread = unread.filter(|(id, _)| !found.contains_key(*id));
+        let failures = failures % self.gateways.len().max(1);
+        if let Some((id, at_hand)) = unread.cycle().nth(failures) {
             page.entries = 1;
             page.gateways
                 .push(match client.gateway(server, id, deadline) {
@@ -260,7 +287,7 @@ impl ListPages {
         self.found.extend(page.gateways.into_iter().map(by_id));
         let is_whole = self.entries == total;
         let lacks_any = || !at_hand.keys().all(|id| self.found.contains_key(id));
-        let has_slipped = is_whole && self.count > 1 && self.restarts == 0 && lacks_any();
+        let has_slipped = is_whole && self.count > 1 && !self.is_second && lacks_any();
         // No gateway twice, one total, and no end before it.
         let does_fit = self.found.len() == expected
             && *self.total.get_or_insert(total) == total
@@ -278,6 +305,7 @@ impl ListPages {
         }
         *self = ListPages {
             restarts: self.restarts + 1,
+            is_second: self.is_second || (does_fit && has_slipped),
             ..ListPages::default()
         };
         Ok(false)

@@ -10,6 +10,8 @@ use crate::model::Snapshot;
 
 /// How many gateways a line names.
 const NAMED_MAX: usize = 3;
+/// How many lines there are about one collection: registrations can name thousands of hosts.
+const LINES_MAX: usize = 20;
 
 #[derive(Default)]
 pub struct OutageLog {
@@ -37,6 +39,11 @@ impl OutageLog {
                 let over = format!("{}: over ({})", about.0, about.1.label());
                 lines.push((Level::Info, over));
             }
+        }
+        let more = lines.len().saturating_sub(LINES_MAX);
+        lines.truncate(LINES_MAX);
+        if more > 0 {
+            lines.push((Level::Warn, format!("and {more} more of such lines")));
         }
         self.outages = outages.into_keys().collect();
         lines
@@ -91,6 +98,7 @@ fn kind(error: &FetchError) -> Reason {
 mod tests {
     use super::*;
     use crate::examples::{failed, report, snapshot};
+    use crate::model::GatewayReport;
 
     fn collection(list_error: Option<Reason>, failing: &[(&str, Reason)]) -> Snapshot {
         let reports = failing
@@ -153,6 +161,19 @@ mod tests {
         let line = "stats from eu1: what happened (dns). Check this machine's name servers and the host name of --server. Unknown now: a, b, c and 2 more.";
         check(&mut outage_log, collection(None, &failing), &[line]);
         check(&mut outage_log, collection(None, &failing[1..]), &[]);
+    }
+
+    #[test]
+    fn the_lines_about_one_collection_are_bounded() {
+        let mut outage_log = OutageLog::default();
+        let reports = (0..2000).map(|number| GatewayReport {
+            cluster: format!("c{number}").into(),
+            ..report("g", failed(Reason::UnknownHost))
+        });
+        let lines = outage_log.enter(&snapshot(reports.collect()));
+        assert_eq!(lines.len(), LINES_MAX + 1);
+        assert_eq!(lines[LINES_MAX].1, "and 1980 more of such lines");
+        assert_eq!(outage_log.enter(&snapshot(Vec::new())).len(), LINES_MAX + 1);
     }
 
     #[test]

@@ -23,7 +23,11 @@ pub struct StateReader {
     known: Known,
     /// Those that belong to `--server` or were allowed, then those that registrations name.
     clusters: Vec<Cluster>,
-    candidates_max: usize,
+    /// How many of them are of the first kind.
+    own_clusters: usize,
+    /// Whether a cluster has gateways of this key: it has answered, or there is no such host, or it
+    /// does not take the key.
+    is_of_key: BTreeMap<Cluster, bool>,
     limits: BatchLimits,
     /// Those of earlier collections that have learnt something, by gateway id.
     targets: BTreeMap<String, Target>,
@@ -36,7 +40,8 @@ impl StateReader {
             hosts,
             known,
             clusters: Vec::new(),
-            candidates_max: 0,
+            own_clusters: 0,
+            is_of_key: BTreeMap::new(),
             limits: BatchLimits::new(),
             targets: BTreeMap::new(),
         }
@@ -45,7 +50,7 @@ impl StateReader {
     /// Takes over the list, and gives each gateway its home.
     pub fn set_gateways(&mut self, list: &GatewayList) {
         self.clusters = self.hosts.candidates().into_iter().map(Arc::new).collect();
-        self.candidates_max = self.clusters.len() + NAMED_CANDIDATES_MAX;
+        self.own_clusters = self.clusters.len();
         // Most gateways share a handful of addresses.
         let mut homes: BTreeMap<(&str, bool), Arc<Home>> = BTreeMap::new();
         let located = list.gateways.values().map(|gateway| {
@@ -58,11 +63,17 @@ impl StateReader {
         let located = located.collect();
         self.known.set_gateways(located);
         self.targets.retain(|id, _| list.gateways.contains_key(id));
+        self.is_of_key
+            .retain(|cluster, _| self.clusters.contains(cluster));
     }
 
-    /// Where a gateway may be, whatever its registration says.
-    fn candidates(&self) -> &[Cluster] {
-        &self.clusters[..self.clusters.len().min(self.candidates_max)]
+    /// Where a gateway may be, whatever its registration says. Collaborators can name any cluster:
+    /// one that has never answered, and cannot, is none where the others may be.
+    fn candidates(&self) -> Vec<Cluster> {
+        let (own, named) = self.clusters.split_at(self.own_clusters);
+        let is_possible = |cluster: &&Cluster| self.is_of_key.get(*cluster) != Some(&false);
+        let named = named.iter().filter(is_possible).take(NAMED_CANDIDATES_MAX);
+        own.iter().chain(named).cloned().collect()
     }
 
     /// `error` is why the registration is not known yet.
@@ -106,31 +117,58 @@ impl StateReader {
             Target::new(located, earlier, scrape.now)
         });
         let mut targets: Vec<Target> = targets.collect();
-        let mut firsts: Vec<(usize, Cluster)> = Vec::new();
-        for first in targets.iter().map(Target::first) {
-            match firsts.iter_mut().find(|(_, cluster)| cluster == first) {
-                Some((size, _)) => *size += 1,
-                None => firsts.push((1, first.clone())),
+        // Where earlier scrapes had no time for it.
+        let half = scrape.time_left() / 2;
+        let unsettled = targets.iter_mut().filter(|target| target.is_unsettled());
+        self.search(unsettled.collect(), client, &scrape.within(half));
+        self.ask_first_clusters(&mut targets, client, scrape);
+        self.search(targets.iter_mut().collect(), client, scrape);
+        let candidates = self.candidates();
+        for target in targets {
+            self.conclude(target, &candidates, scrape.now);
+        }
+    }
+
+    /// Asks for each gateway where it should be.
+    fn ask_first_clusters(&mut self, targets: &mut [Target], client: &mut Client, scrape: &Scrape) {
+        let mut firsts: Vec<(bool, usize, Cluster)> = Vec::new();
+        let wanted = targets.iter().filter(|target| !target.is_connected);
+        for first in wanted.map(|target| &target.first) {
+            match firsts.iter_mut().find(|(_, _, cluster)| cluster == first) {
+                Some((_, size, _)) => *size += 1,
+                None => firsts.push((!self.is_trusted(first), 1, first.clone())),
             }
         }
         // A cluster that hangs must leave time for the others, and for the search.
         let reserve = usize::from(firsts.len() > 1);
-        // The small ones before the large ones, which need more of the time.
+        // The small ones before the large ones, which need more of the time; but first those that
+        // are not just the word of a registration.
         while let Some(at) = (0..firsts.len()).min_by_key(|at| &firsts[*at]) {
-            let shares = firsts.len() + reserve;
-            let (_, cluster) = firsts.swap_remove(at);
-            let wanted = targets.iter_mut().filter(|t| *t.first() == cluster);
+            let is_alike = |other: &&(bool, usize, Cluster)| other.0 == firsts[at].0;
+            let shares = firsts.iter().filter(is_alike).count() + reserve;
+            let (_, _, cluster) = firsts.swap_remove(at);
+            let is_wanted = |t: &&mut Target| !t.is_connected && t.first == cluster;
+            let wanted = targets.iter_mut().filter(is_wanted);
             self.ask(&cluster, wanted.collect(), shares, client, scrape);
         }
-        let clusters = self.clusters.clone();
-        for (index, cluster) in clusters.iter().enumerate() {
-            let candidates = self.candidates().len().saturating_sub(index);
-            let wanted = targets.iter_mut();
-            let wanted = wanted.filter(|t| t.is_wanted_at(cluster, candidates > 0));
-            self.ask(cluster, wanted.collect(), candidates.max(1), client, scrape);
-        }
-        for target in targets {
-            self.conclude(target, scrape.now);
+    }
+
+    /// Whether it is more than the word of a registration that this is a cluster.
+    fn is_trusted(&self, cluster: &Cluster) -> bool {
+        let is_own = self.clusters[..self.own_clusters].contains(cluster);
+        is_own || self.is_of_key.get(cluster) == Some(&true)
+    }
+
+    /// Looks for those that are not connected where they should be.
+    fn search(&mut self, mut targets: Vec<&mut Target>, client: &mut Client, scrape: &Scrape) {
+        let candidates = self.candidates();
+        let mut shares = candidates.len();
+        for cluster in self.clusters.clone() {
+            let is_candidate = candidates.contains(&cluster);
+            let wanted = targets.iter_mut().map(|target| &mut **target);
+            let wanted = wanted.filter(|t| t.is_wanted_at(&cluster, is_candidate));
+            self.ask(&cluster, wanted.collect(), shares.max(1), client, scrape);
+            shares = shares.saturating_sub(usize::from(is_candidate));
         }
     }
 
@@ -157,12 +195,17 @@ impl StateReader {
             request_time_max: scrape.time_left() / shares as u32,
             progress: Progress::default(),
         };
-        reader.read(wanted);
+        if let Some(is_of_key) = reader.read(wanted) {
+            let before = self.is_of_key.entry(cluster.clone()).or_default();
+            *before |= is_of_key;
+        }
     }
 
     /// Keeps what is certain of a gateway that was not found connected.
-    fn conclude(&mut self, target: Target, now: Instant) {
-        if let Some((host, outcome)) = target.verdict(self.candidates()) {
+    fn conclude(&mut self, mut target: Target, candidates: &[Cluster], now: Instant) {
+        let verdict = target.verdict(candidates);
+        target.is_settled = target.is_connected || verdict.is_some();
+        if let Some((host, outcome)) = verdict {
             self.known.insert(target.id(), host, outcome, now);
         }
         if target.has_learnt() {
@@ -210,7 +253,7 @@ mod tests {
         }
         reader.set_gateways(&list);
         let hosts = |clusters: &[Cluster]| clusters.iter().map(|c| c.host.clone()).collect();
-        [hosts(&reader.clusters), hosts(reader.candidates())]
+        [hosts(&reader.clusters), hosts(&reader.candidates())]
     }
 
     #[test]

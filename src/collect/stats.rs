@@ -29,8 +29,8 @@ const OVERSIZED_MAX: usize = 16;
 /// asked for. After so many that only the single call could read, batches are given up.
 const SUSPICIOUS_GATEWAYS: usize = 4;
 
-/// By host: the largest batch that it takes, until when; 1 where only single calls work.
-pub type BatchLimits = BTreeMap<String, (usize, Instant)>;
+/// The largest batch that a cluster takes, until when; 1 where only single calls work.
+pub type BatchLimits = BTreeMap<Cluster, (usize, Instant)>;
 
 /// Reads the stats of gateways at one cluster.
 pub struct StatsReader<'a> {
@@ -65,8 +65,10 @@ pub struct Progress {
 }
 
 impl StatsReader<'_> {
-    /// Reads the state of each of these gateways. Those that were refused lately stay so.
-    pub fn read(&mut self, wanted: Vec<&mut Target>) {
+    /// Reads the state of each of these gateways. Those that were refused lately stay so. Returns
+    /// whether the cluster has gateways of this key, if that can be told: it answers, or there is no
+    /// such host, or it does not take the key.
+    pub fn read(&mut self, wanted: Vec<&mut Target>) -> Option<bool> {
         let [mut together, mut alone] = [Vec::new(), Vec::new()];
         for target in wanted {
             match target.answers(self.cluster) {
@@ -86,9 +88,16 @@ impl StatsReader<'_> {
             self.read_alone(target);
         }
         // A limit that did not help is not kept.
-        if !self.progress.is_any_readable {
-            self.limits.remove(&self.cluster.host);
+        if self.progress.is_any_readable {
+            return Some(true);
         }
+        self.limits.remove(self.cluster);
+        let halted = self.progress.halted.as_ref().map(|error| error.reason);
+        let is_none = matches!(
+            halted,
+            Some(Reason::Dns | Reason::Tls | Reason::Unauthorized)
+        );
+        (is_none || self.progress.refused > 0).then_some(false)
     }
 
     fn read_batches(&mut self, mut targets: &mut [&mut Target]) {
@@ -104,7 +113,7 @@ impl StatsReader<'_> {
     }
 
     fn batch_limit(&self) -> usize {
-        match self.limits.get(&self.cluster.host) {
+        match self.limits.get(self.cluster) {
             _ if self.progress.halted.is_some() => 1,
             Some((limit, until)) if self.scrape.now < *until => *limit,
             _ => BATCH_GATEWAYS_MAX,
@@ -112,8 +121,9 @@ impl StatsReader<'_> {
     }
 
     fn limit_batches(&mut self, limit: usize) {
-        let (host, until) = (self.cluster.host.clone(), self.scrape.now + BATCH_LIMIT_TTL);
-        self.limits.insert(host, (limit.max(1), until));
+        let until = self.scrape.now + BATCH_LIMIT_TTL;
+        let limit = (limit.max(1), until);
+        self.limits.insert(self.cluster.clone(), limit);
     }
 
     /// When the next request has to end.
@@ -188,7 +198,7 @@ impl StatsReader<'_> {
     fn single_call(&mut self, target: &mut Target) -> Outcome {
         let deadline = self.request_deadline();
         match self.client.stats(self.cluster, target.id(), deadline) {
-            Err(refused) if refused.name != "not_connected" => Err(self.refuse(target, refused)),
+            Err(refused) if !is_not_connected(&refused) => Err(self.refuse(target, refused)),
             stats => {
                 self.progress.is_any_readable = true;
                 self.progress.alone += 1;
@@ -259,6 +269,11 @@ fn outcome_of(stats: ConnectionStats) -> Outcome {
 /// Whether the key may not read the gateway, or it was deleted.
 pub fn is_refusal(error: &FetchError) -> bool {
     error.is_of_gateway && matches!(error.reason, Reason::Forbidden | Reason::NotFound)
+}
+
+/// Whether the cluster says of one gateway that it is not connected there.
+fn is_not_connected(refused: &CallError) -> bool {
+    refused.status == Some(404) && refused.name == "not_connected"
 }
 
 /// Whether a single gateway is the cause: a right on it, its deletion (a 404 that names it and

@@ -33,12 +33,17 @@ pub type Located = (Arc<Gateway>, Arc<Home>);
 pub struct Target {
     gateway: Arc<Gateway>,
     home: Arc<Home>,
+    /// The cluster to ask before all others: that of the registration, unless it has said lately
+    /// that the gateway is not there, which was found elsewhere.
+    pub first: Cluster,
     /// Where it was last seen connected, if not at home.
     found_at: Option<Cluster>,
     /// Each cluster once.
     answers: Vec<Answers>,
+    /// Whether the last collection could say for certain how it is.
+    pub is_settled: bool,
     /// In this collection.
-    is_connected: bool,
+    pub is_connected: bool,
     /// The first failure among the clusters that were asked, with its host.
     failure: Option<(Arc<str>, Arc<FetchError>)>,
 }
@@ -56,22 +61,30 @@ pub struct Answers {
 impl Target {
     /// With what an earlier collection learnt, as far as it still holds.
     pub fn new((gateway, home): Located, earlier: Option<Target>, now: Instant) -> Target {
-        let learnt = earlier.map(|earlier| (earlier.found_at, earlier.answers));
-        let (found_at, mut answers) = learnt.unwrap_or_default();
+        let learnt = earlier.map(|target| (target.found_at, target.answers, target.is_settled));
+        let (found_at, mut answers, is_settled) = learnt.unwrap_or_default();
         answers.retain_mut(|answers| {
             let said = &mut answers.said;
             said.take_if(|(at, _)| now.saturating_duration_since(*at) >= ANSWER_TTL);
             answers.alone_until.take_if(|until| now >= *until);
             answers.said.is_some() || answers.alone_until.is_some()
         });
-        Target {
+        let mut target = Target {
+            first: home.cluster.clone(),
             gateway,
             home,
             found_at,
             answers,
+            is_settled,
             is_connected: false,
             failure: None,
+        };
+        if let Some(found_at) = &target.found_at
+            && target.is_denied(&target.home.cluster)
+        {
+            target.first = found_at.clone();
         }
+        target
     }
 
     /// Whether the next collection can use anything of it.
@@ -118,10 +131,9 @@ impl Target {
         &self.gateway.gateway_id
     }
 
-    /// The cluster to ask before all others.
-    pub fn first(&self) -> &Cluster {
-        let found_at = self.found_at.as_ref();
-        found_at.unwrap_or(&self.home.cluster)
+    /// Whether the last collection had time to ask where it should be, and no more.
+    pub fn is_unsettled(&self) -> bool {
+        !self.is_settled && self.is_denied(&self.first)
     }
 
     /// Whether it has to be looked for at this cluster after the first one. A failure of one
@@ -133,7 +145,7 @@ impl Target {
         let is_worth_it = is_candidate && !self.is_denied(cluster);
         !self.is_connected
             && !is_refused
-            && self.first() != cluster
+            && self.first != *cluster
             && (self.home.cluster == *cluster || is_worth_it)
     }
 
@@ -150,7 +162,7 @@ impl Target {
     /// This cluster says that the gateway is not connected there. If it was until now, it may have
     /// gone to one that denied it meanwhile.
     pub fn denied(&mut self, cluster: &Cluster, stats: Option<Arc<ConnectionStats>>, at: Instant) {
-        if self.first() == cluster && !self.is_denied(cluster) {
+        if self.first == *cluster && !self.is_denied(cluster) {
             let answers = self.answers.iter_mut();
             answers.for_each(|answers| answers.said = None);
         }
@@ -239,6 +251,7 @@ mod tests {
     fn a_cluster_that_is_no_candidate_is_asked_for_those_that_name_it() {
         for (home, is_wanted) in [("c9", true), ("nam1", false)] {
             let mut target = target(home);
+            target.denied(&cluster(home), None, Instant::now());
             target.found(&cluster("eu1"));
             let target = later(target, Instant::now());
             assert_eq!(target.is_wanted_at(&cluster("c9"), false), is_wanted);
@@ -280,12 +293,28 @@ mod tests {
 
     #[test]
     fn a_gateway_that_is_at_home_needs_no_memory() {
-        let mut target = target("eu1");
+        let (mut target, now) = (target("eu1"), Instant::now());
+        target.denied(&cluster("eu1"), None, now);
         target.found(&cluster("nam1"));
-        assert_eq!(*target.first(), cluster("nam1"));
+        let mut target = later(target, now);
+        assert_eq!(target.first, cluster("nam1"));
         target.found(&cluster("eu1"));
-        assert_eq!(*target.first(), cluster("eu1"));
+        let target = later(target, now);
+        assert_eq!(target.first, cluster("eu1"));
         assert!(!target.has_learnt());
+    }
+
+    /// Another cluster may have an older connection of it.
+    #[test]
+    fn home_is_asked_again_after_five_minutes() {
+        let (mut target, start) = (target("eu1"), Instant::now());
+        target.denied(&cluster("eu1"), None, start);
+        target.found(&cluster("nam1"));
+        let mut target = later(target, start + ANSWER_TTL);
+        assert_eq!(target.first, cluster("eu1"));
+        assert!(target.is_wanted_at(&cluster("nam1"), true));
+        target.denied(&cluster("eu1"), None, start + ANSWER_TTL);
+        assert!(target.is_wanted_at(&cluster("nam1"), true));
     }
 
     #[test]

@@ -146,6 +146,30 @@ fn a_cluster_in_trouble_costs_only_its_own_gateways() {
 }
 
 #[test]
+fn two_servers_at_one_host_are_two() {
+    let other = Gateway::new("gw-2")
+        .connected("udp")
+        .at("other.example.com");
+    let home = Fake::start(Fleet::of([
+        Gateway::new("gw-1").connected("udp"),
+        other.really_at("nowhere"),
+    ]));
+    let cluster = home.sibling("127.0.0.1:0", None).expect("a free port");
+    cluster.script_all(Misbehaviour::RateLimited { retry_seconds: 30 });
+    let alias = format!("other.example.com={}", cluster.url());
+    let setup = Setup::against(&home).args(["--ttl", "0.3", "--allow-host", &alias]);
+    let exporter = setup.start();
+    for _ in 0..2 {
+        let scrape = exporter.scrape();
+        scrape.assert_of("ttn_gateway_connected", "gw-1", Some(1.0));
+        scrape.assert_of("ttn_gateway_connected", "gw-2", None);
+        thread::sleep(Duration::from_millis(350));
+    }
+    assert_eq!(cluster.request_count(), 1, "{exporter}");
+    cluster.behave();
+}
+
+#[test]
 fn a_host_that_is_not_known_gets_no_connection() {
     let (stranger, authority) = (own_address(), Authority::new());
     let home = Fake::start(Fleet::of([

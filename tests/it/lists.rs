@@ -4,6 +4,8 @@
 use std::thread;
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::fake::wire::Answer;
 use crate::fake::{Endpoint, Fake, Fleet, Gateway, Holder, Key, Misbehaviour};
 use crate::harness::samples::Scrape;
@@ -123,6 +125,22 @@ fn twenty_slow_registrations_are_read_over_some_scrapes() {
     assert!((20..=28).contains(&requests), "{requests}\n{exporter}");
 }
 
+#[test]
+fn a_registration_that_can_never_be_read_keeps_no_other_from_being_read() {
+    let mut fleet = Fleet::generated(4);
+    fleet.gateways[0] = Gateway::new("gw-00001").registered(json!({ "ids": 7 }));
+    let fake = Fake::start(fleet);
+    let ids = ["gw-00001", "gw-00002", "gw-00003", "gw-00004"];
+    let setup = Setup::against(&fake).args(["--ttl", "0.1", "--list-ttl", "0.2"]);
+    let exporter = setup
+        .args(ids.iter().flat_map(|id| ["--gateway", id]))
+        .start();
+    scrape_until(&exporter, "2", |scrape| {
+        let name = |number| format!("name=\"Gateway gw-0000{number}\"");
+        (2..5).all(|number| scrape.text.contains(&name(number)))
+    });
+}
+
 /// Reading them takes more than half of a scrape, and was done in two pieces at first.
 #[test]
 fn slow_registrations_cost_no_scrape_when_they_are_renewed() {
@@ -204,6 +222,39 @@ fn a_true_list_of_none_is_a_list() {
         scrape.value("ttn_exporter_list_timestamp_seconds") > 0.0,
         "a time",
     );
+}
+
+/// It may be any of those that the list at hand has.
+#[test]
+fn an_entry_that_cannot_be_read_takes_no_gateway_away() {
+    let good = r#"{"ids":{"gateway_id":"gw-1"}}"#;
+    for entry in [
+        "null",
+        "7",
+        "{}",
+        r#"{"ids":{"gateway_id":"GW 2"}}"#,
+        r#"{"ids":{"gateway_id":"gw-2"},"name":1e999}"#,
+        r#"{"ids":{"gateway_id":"gw-2"},"name":"\ud800"}"#,
+    ] {
+        let fake = Fake::start(two());
+        let exporter = start(&fake);
+        exporter.scrape().assert_value("ttn_up", 1.0);
+        for entries in [format!("{good},{entry}"), entry.to_owned()] {
+            let total = if entries.starts_with(good) { 2 } else { 1 };
+            let body = format!(r#"{{"gateways":[{entries}]}}"#);
+            let answer = Answer::json(200, body).with_header("X-Total-Count", total);
+            fake.script(Endpoint::List, Misbehaviour::Answer(answer));
+            thread::sleep(LIST_TTL * 2);
+            let scrape = exporter.scrape();
+            for id in ["gw-1", "gw-2"] {
+                scrape.assert_of("ttn_gateway_connected", id, Some(1.0));
+            }
+        }
+        assert!(
+            !exporter.stderr().contains("lists no gateway"),
+            "{exporter}"
+        );
+    }
 }
 
 #[test]

@@ -4,10 +4,11 @@
 use std::thread;
 use std::time::Duration;
 
+use crate::fake::api::error;
 use crate::fake::wire::{Answer, gzip};
 use crate::fake::{Endpoint, Fake, Fleet, Gateway, Misbehaviour};
-use crate::harness::Setup;
 use crate::harness::samples::Scrape;
+use crate::harness::{Exporter, Setup};
 
 const BOTH: &str = r#"{"entries":{"gw-1":{"connected_at":"2024-11-20T06:00:00Z"},"gw-2":{"connected_at":"2024-11-20T06:00:00Z"}}}"#;
 
@@ -105,6 +106,46 @@ fn a_compression_that_is_not_what_it_says_makes_no_gateway_disconnected() {
     let mut wrong_sum = packed.clone();
     wrong_sum[packed.len() - 8] ^= 1;
     check_unknown(answer("gzip", &wrong_sum));
+}
+
+/// A proxy that keeps the answers to all batches under one URL, for instance.
+#[test]
+fn a_batch_that_tells_of_other_gateways_makes_none_disconnected() {
+    let stats = r#"{"connected_at":"2026-01-02T03:04:05Z"}"#;
+    for entries in [
+        format!(r#"{{"gw-3":{stats}}}"#),
+        format!(r#"{{"gw-3":{stats},"gw-4":{stats}}}"#),
+        format!(r#"{{"GW-1":{stats}}}"#),
+        r#"{"gw-1":null,"gw-2":null}"#.to_owned(),
+    ] {
+        let scrape = scrape_with(Misbehaviour::json(
+            200,
+            &format!(r#"{{"entries":{entries}}}"#),
+        ));
+        for id in ["gw-1", "gw-2"] {
+            scrape.assert_of("ttn_gateway_connected", id, None);
+        }
+    }
+}
+
+/// The API says it with 404.
+#[test]
+fn not_connected_under_another_status_makes_no_gateway_disconnected() {
+    for (status, code) in [
+        (400, 3),
+        (401, 16),
+        (403, 7),
+        (429, 8),
+        (500, 13),
+        (503, 14),
+    ] {
+        let fake = Fake::start(Fleet::of([Gateway::new("gw-1").connected("udp")]));
+        let message = "gateway `gw-1` not connected";
+        let refusal = error(status, code, "pkg/gatewayserver", "not_connected", message);
+        fake.script(Endpoint::Stats, Misbehaviour::Answer(refusal));
+        let scrape = Exporter::start(&fake).scrape();
+        scrape.assert_of("ttn_gateway_connected", "gw-1", None);
+    }
 }
 
 #[test]

@@ -319,6 +319,51 @@ fn a_gateway_that_left_one_cluster_is_seen_when_it_comes_back_to_the_one_of_its_
 }
 
 #[test]
+fn gateways_that_are_nowhere_are_known_even_if_no_scrape_has_time_to_search_for_all() {
+    let Some((home, cluster, authority, far)) =
+        pair(|_| Fleet::of((0..400).map(|number| Gateway::new(&format!("gw-{number:03}")))))
+    else {
+        return;
+    };
+    let delay = || Misbehaviour::Delay(Duration::from_millis(450));
+    home.script(Endpoint::StatsBatch, delay());
+    cluster.script(Endpoint::StatsBatch, delay());
+    let exporter = Setup::against(&home)
+        .args(["--ttl", "60", "--allow-host", &far])
+        .args_with_file("--ca-file", &authority.pem())
+        .start();
+    let mut known = 0;
+    for _ in 0..8 {
+        let scrape =
+            exporter.scrape_with_headers(&[("X-Prometheus-Scrape-Timeout-Seconds", "2.5")]);
+        known = scrape.all("ttn_gateway_connected").len();
+    }
+    assert_eq!(known, 400, "{exporter}");
+}
+
+/// The other cluster said before that the gateway is not there, and is asked again.
+#[test]
+fn a_gateway_that_moved_while_its_cluster_failed_is_never_called_down() {
+    let Some((home, cluster, authority, far)) = pair(|far| {
+        let gateway = Gateway::new("gw-1").connected("udp").at(far);
+        Fleet::of([gateway.really_at(far)])
+    }) else {
+        return;
+    };
+    let exporter = start(&home, &authority, &[&far]);
+    let scrape = || {
+        thread::sleep(REFRESH);
+        exporter.scrape()
+    };
+    scrape().assert_of("ttn_gateway_connected", "gw-1", Some(1.0));
+    cluster.script_all(Misbehaviour::status(503));
+    scrape().assert_of("ttn_gateway_connected", "gw-1", None);
+    home.change(|fleet| fleet.gateway_mut("gw-1").host = Some(String::new()));
+    cluster.behave();
+    scrape().assert_of("ttn_gateway_connected", "gw-1", Some(1.0));
+}
+
+#[test]
 fn of_two_clusters_that_remember_a_gateway_the_newer_stats_are_shown() {
     let left = |day: u32, uplinks: &str| {
         json!({

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustls::version::{TLS12, TLS13};
 
 use crate::fake::tls::{Authority, Fault};
-use crate::fake::{Fake, Fleet, Gateway, Nat};
+use crate::fake::{Fake, Fleet, Gateway, Key, Misbehaviour, Nat};
 use crate::harness::{Exporter, Setup};
 
 const HOST: &[&str] = &["127.0.0.1", "localhost"];
@@ -108,6 +108,13 @@ fn a_file_without_a_certificate_is_an_error_at_the_start() {
 
 /// A proxy that understands CONNECT and nothing else; it counts its tunnels.
 fn start_proxy() -> (String, Arc<AtomicUsize>) {
+    start_proxy_to(|target| target.to_owned())
+}
+
+/// The same with an address of its own for each target.
+fn start_proxy_to(
+    address_of: impl Fn(&str) -> String + Clone + Send + 'static,
+) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let count = Arc::new(AtomicUsize::new(0));
@@ -115,13 +122,14 @@ fn start_proxy() -> (String, Arc<AtomicUsize>) {
     thread::spawn(move || {
         for client in listener.incoming().flatten().take(50) {
             tunnels.fetch_add(1, Ordering::Relaxed);
-            thread::spawn(move || tunnel(client));
+            let address_of = address_of.clone();
+            thread::spawn(move || tunnel(client, address_of));
         }
     });
     (url, count)
 }
 
-fn tunnel(mut client: TcpStream) -> io::Result<()> {
+fn tunnel(mut client: TcpStream, address_of: impl Fn(&str) -> String) -> io::Result<()> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && head.len() < 4096 {
@@ -132,7 +140,8 @@ fn tunnel(mut client: TcpStream) -> io::Result<()> {
     let target = head
         .strip_prefix("CONNECT ")
         .and_then(|rest| rest.split(' ').next());
-    let mut server = TcpStream::connect(target.unwrap_or("127.0.0.1:1"))?;
+    let address = address_of(target.unwrap_or("127.0.0.1:1"));
+    let mut server = TcpStream::connect(address)?;
     client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
     let (mut from, mut to) = (client.try_clone()?, server.try_clone()?);
     thread::spawn(move || io::copy(&mut from, &mut to));
@@ -174,6 +183,41 @@ fn a_nat_before_a_proxy_costs_no_scrape() {
         thread::sleep(Duration::from_millis(200));
     }
     assert!(fake.lost_count() >= 1, "{exporter}");
+}
+
+/// Of a tenant, a collaborator of one gateway can name any region.
+#[test]
+fn a_region_that_does_not_take_the_key_hides_no_gateway_that_is_down() {
+    let [eu1, eu9] = ["eu1", "eu9"].map(|r| format!("club.{r}.cloud.thethings.industries"));
+    let authority = Authority::new();
+    let home = Fake::start_tls(
+        Fleet::of([
+            Gateway::new("gw-1").connected("udp"),
+            Gateway::new("gw-2"),
+            Gateway::new("gw-3").connected("udp").at(&eu9),
+        ]),
+        authority.server(&[&eu1]),
+    );
+    let region = home.sibling("127.0.0.1:0", Some(authority.server(&[&eu9])));
+    let region = region.expect("a free port");
+    for status in [401, 403] {
+        region.script_all(Misbehaviour::status(status));
+        let (home, region, eu9) = (home.address(), region.address(), eu9.clone());
+        let (proxy, _tunnels) = start_proxy_to(move |target| match target.starts_with(&eu9) {
+            true => region.to_string(),
+            false => home.to_string(),
+        });
+        let exporter = Setup::bare()
+            .args(["--server", &eu1])
+            .variable("TTN_API_KEY", &Key::user().token)
+            .args_with_file("--ca-file", &authority.pem())
+            .variable("https_proxy", &proxy)
+            .start();
+        let scrape = exporter.scrape();
+        scrape.assert_of("ttn_gateway_connected", "gw-1", Some(1.0));
+        scrape.assert_of("ttn_gateway_connected", "gw-2", Some(0.0));
+        scrape.assert_of("ttn_gateway_connected", "gw-3", None);
+    }
 }
 
 #[test]
