@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::json;
+
 use crate::fake::{Endpoint, Fake, Fleet, Gateway, Key, Misbehaviour};
 use crate::harness::{Exporter, Finished, Setup};
 
@@ -102,18 +104,20 @@ fn an_access_token_is_in_no_message_of_a_failure() {
 }
 
 #[test]
-fn an_api_that_repeats_the_key_gets_it_into_no_label() {
+fn an_api_that_repeats_the_key_gets_it_into_no_label_and_no_page() {
     let echo = format!("key {}", Key::user().token);
-    let gateway = Gateway::new("gw-1").named(&echo).connected("udp");
+    let gateway = Gateway::new("gw-1").named(&echo).connected(&echo);
+    let registered = json!({ "frequency_plan_ids": [&echo], "gateway_server_address": &echo });
+    let status = json!({ "versions": { &echo: &echo }, "metrics": { &echo: 1 } });
+    let stats = json!({ "last_status": status });
+    let gateway = gateway.registered(registered).stats_with(stats);
     let fake = Fake::start(Fleet::of([gateway]));
-    let error = format!(
-        r#"{{"code":7,"message":"no rights for {}"}}"#,
-        Key::user().token
-    );
-    fake.script(Endpoint::StatsBatch, Misbehaviour::json(403, &error));
-    fake.script(Endpoint::Stats, Misbehaviour::json(403, &error));
     let exporter = Exporter::start(&fake);
-    exporter.scrape();
+    let scrape = exporter.scrape();
+    assert_silent(&scrape.text, "the metrics");
+    scrape.assert(scrape.text.contains("name=\"key NNSXS.***\""), "a mask");
+    let page = exporter.get_with_headers("/", &[("Accept", "text/html")]);
+    assert_silent(&page.text(), "the page");
     assert_silent(&exporter.stderr(), "the log");
 }
 

@@ -71,7 +71,7 @@ pub fn printable(text: &str, max_characters: usize) -> String {
     if rest.next().is_some() {
         line.push('…');
     }
-    KEY_PREFIXES.into_iter().fold(line, without_keys)
+    without_keys(line)
 }
 
 fn visible(character: char) -> char {
@@ -83,11 +83,22 @@ fn visible(character: char) -> char {
     }
 }
 
-/// A key that was cut in the middle is recognised too: its beginning is enough.
-fn without_keys(line: String, prefix: &str) -> String {
-    let mut parts = line.split(prefix);
-    let mut masked = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
+/// Text from the network without API keys. One that was cut in the middle is recognised too: its
+/// beginning is enough.
+pub fn without_keys(text: String) -> String {
+    // A look for the dot alone is quick.
+    match text.contains('.') {
+        true => KEY_PREFIXES.into_iter().fold(text, masked),
+        false => text,
+    }
+}
+
+fn masked(text: String, prefix: &str) -> String {
+    let Some((front, _)) = text.split_once(prefix) else {
+        return text;
+    };
+    let mut masked = front.to_owned();
+    for part in text.split(prefix).skip(1) {
         let rest = part.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '.');
         // No longer than what it hides: the line has a bound.
         let mask = &MASK[..MASK.len().min(part.len() - rest.len())];

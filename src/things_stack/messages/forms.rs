@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::model::{Timestamp, day_number};
+use crate::things_stack::messages::field_errors::without_keys;
 use crate::things_stack::messages::json::Value;
 
 /// Longer text is cut: the API's own bounds are shorter, a gateway's words have none.
@@ -27,9 +28,9 @@ pub fn text(value: Value<'_>) -> Option<String> {
     value.as_str().map(cut)
 }
 
-/// At most 256 bytes, whole characters.
+/// At most 256 bytes, whole characters, and no API key.
 pub fn cut(text: &str) -> String {
-    text[..text.floor_char_boundary(MAX_TEXT_BYTES)].to_owned()
+    without_keys(text[..text.floor_char_boundary(MAX_TEXT_BYTES)].to_owned())
 }
 
 pub fn gateway_id(value: Value<'_>) -> Option<String> {
