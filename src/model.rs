@@ -65,19 +65,20 @@ pub struct ConnectionStats {
     pub last_uplink_received_at: Option<Timestamp>,
     pub last_downlink_received_at: Option<Timestamp>,
     pub last_tx_acknowledgment_received_at: Option<Timestamp>,
-    /// Messages since the current connection began, like the two below.
-    pub uplink_count: u64,
-    pub downlink_count: u64,
-    pub tx_acknowledgment_count: u64,
+    /// Messages since the current connection began, like the two below. Absent where the server does
+    /// not tell, or not in a form that can be read.
+    pub uplink_count: Option<u64>,
+    pub downlink_count: Option<u64>,
+    pub tx_acknowledgment_count: Option<u64>,
     pub round_trip_times: Option<RoundTripTimes>,
     /// Each range of frequencies once.
     pub sub_bands: Vec<SubBand>,
     pub last_status: Option<GatewayStatus>,
     /// As the server sees it, IPv4 or IPv6.
     pub remote_ip: String,
-    /// The API's names of the fields that came in an unexpected form or were not asked for: a value
-    /// above in their place is a default and says nothing; of lists and maps it is what could be read.
-    pub unreadable: Vec<&'static str>,
+    /// Whether [`ConnectionStats::is_connected`] has what it needs: a moment that cannot be read must
+    /// not make a gateway look connected, or gone.
+    pub tells_state: bool,
 }
 
 /// Over at most 20 samples of the last 30 minutes.
@@ -137,17 +138,6 @@ impl ConnectionStats {
             .into_iter()
             .flatten()
             .any(|sign_of_life| sign_of_life > disconnected_at)
-    }
-
-    /// Whether a field of the API, such as `uplink_count`, means what stands here.
-    pub fn is_readable(&self, field: &str) -> bool {
-        !self.unreadable.contains(&field)
-    }
-
-    /// Whether [`ConnectionStats::is_connected`] has what it needs: a moment that cannot be
-    /// read must not make a gateway look connected, or gone.
-    pub fn tells_state(&self) -> bool {
-        self.is_readable("connected_at") && self.is_readable("disconnected_at")
     }
 
     /// When the gateway was last heard: the newest of last uplink and last status.
@@ -330,23 +320,5 @@ mod tests {
         check(false, stats(at(1), at(2), None));
         check(false, stats(at(1), at(2), at(2)));
         check(true, stats(at(1), at(2), at(3)));
-    }
-
-    #[track_caller]
-    fn check_tells(expected: bool, unreadable: &[&'static str]) {
-        let stats = ConnectionStats {
-            connected_at: at(1),
-            unreadable: unreadable.to_vec(),
-            ..ConnectionStats::default()
-        };
-        assert_eq!(stats.tells_state(), expected, "{unreadable:?}");
-    }
-
-    #[test]
-    fn stats_tell_no_state_where_the_moments_that_tell_it_cannot_be_read() {
-        check_tells(true, &[]);
-        check_tells(true, &["uplink_count", "last_status.metrics"]);
-        check_tells(false, &["connected_at"]);
-        check_tells(false, &["protocol", "disconnected_at"]);
     }
 }

@@ -228,7 +228,7 @@ impl UplinkRate {
     /// counter has no rate, and leaves the last reading for the next one.
     pub fn after(self, outcome: &Outcome, at: Instant) -> UplinkRate {
         let stats = outcome.as_ref().ok().and_then(Option::as_ref);
-        let counted = stats.filter(|s| s.is_connected() && s.is_readable("uplink_count"));
+        let counted = stats.filter(|s| s.is_connected() && s.uplink_count.is_some());
         let per_hour = match (counted, &self.last) {
             (Some(_), Some((_, then))) if at - *then < INTERVAL_MIN => return self,
             (Some(stats), Some((earlier, then))) => rate(earlier, stats, at - *then),
@@ -244,7 +244,7 @@ fn rate(earlier: &ConnectionStats, later: &ConnectionStats, time: Duration) -> O
     if later.connected_at != earlier.connected_at {
         return None;
     }
-    let count = later.uplink_count.checked_sub(earlier.uplink_count)?;
+    let count = later.uplink_count?.checked_sub(earlier.uplink_count?)?;
     Some(count as f64 / (time.as_secs_f64() / 3600.0))
 }
 

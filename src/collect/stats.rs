@@ -258,7 +258,7 @@ impl StatsReader<'_> {
 
 /// Stats say nothing about the gateway if their times of connection cannot be read.
 fn outcome_of(stats: ConnectionStats) -> Outcome {
-    if stats.tells_state() {
+    if stats.tells_state {
         return Ok(Some(Arc::new(stats)));
     }
     let context = "the time of its connection has an unexpected form";

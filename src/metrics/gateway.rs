@@ -34,11 +34,11 @@ pub const GATEWAY_ROWS: [Row<GatewayReport>; 28] = [
     row("gauge", "ttn_gateway_last_tx_acknowledgment_received_timestamp_seconds", NONE, "When the server last received a transmission acknowledgment, since the Unix epoch",
         |family, report| stat(family, report, |s| s.last_tx_acknowledgment_received_at)),
     row("counter", "ttn_gateway_uplink_messages_total", NONE, "Uplinks received since the current connection began",
-        |family, report| stat(family, report, uplinks)),
+        |family, report| stat(family, report, |stats| stats.uplink_count)),
     row("counter", "ttn_gateway_downlink_messages_total", NONE, "Downlinks sent since the current connection began",
-        |family, report| stat(family, report, downlinks)),
+        |family, report| stat(family, report, |stats| stats.downlink_count)),
     row("counter", "ttn_gateway_tx_acknowledgments_total", NONE, "Transmission acknowledgments received since the current connection began",
-        |family, report| stat(family, report, tx_acknowledgments)),
+        |family, report| stat(family, report, |stats| stats.tx_acknowledgment_count)),
     row("gauge", "ttn_gateway_round_trip_time_min_seconds", NONE, "Shortest recent round trip between server and gateway, while it is connected",
         |family, report| round_trip(family, report, |times| times.min)),
     row("gauge", "ttn_gateway_round_trip_time_median_seconds", NONE, "Median recent round trip between server and gateway",
@@ -66,9 +66,9 @@ pub const GATEWAY_ROWS: [Row<GatewayReport>; 28] = [
     row("gauge", "ttn_gateway_version_info", &["component", "version"], "Versions that the gateway reports of its parts; always 1",
         versions),
     row("gauge", "ttn_gateway_messages_uplink_count", NONE, "Number of uplink_count messages",
-        |family, report| messages(family, report, uplinks)),
+        |family, report| messages(family, report, |stats| stats.uplink_count)),
     row("gauge", "ttn_gateway_messages_downlink_count", NONE, "Number of downlink_count messages",
-        |family, report| messages(family, report, downlinks)),
+        |family, report| messages(family, report, |stats| stats.downlink_count)),
 ];
 
 fn is_connected(report: &GatewayReport) -> Option<bool> {
@@ -95,23 +95,6 @@ fn round_trip<V: Into<Value>>(
 ) {
     let times = report.live_stats().and_then(|stats| stats.round_trip_times);
     family.value(times.map(value));
-}
-
-fn uplinks(stats: &ConnectionStats) -> Option<u64> {
-    readable(stats, "uplink_count", stats.uplink_count)
-}
-
-fn downlinks(stats: &ConnectionStats) -> Option<u64> {
-    readable(stats, "downlink_count", stats.downlink_count)
-}
-
-fn tx_acknowledgments(stats: &ConnectionStats) -> Option<u64> {
-    let count = stats.tx_acknowledgment_count;
-    readable(stats, "tx_acknowledgment_count", count)
-}
-
-fn readable(stats: &ConnectionStats, field: &str, count: u64) -> Option<u64> {
-    stats.is_readable(field).then_some(count)
 }
 
 fn info(family: &mut Family<'_>, report: &GatewayReport) {

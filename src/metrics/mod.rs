@@ -188,9 +188,9 @@ mod tests {
             last_uplink_received_at: at(1_700_000_002, 100_000_000),
             last_downlink_received_at: at(1_700_000_003, 0),
             last_tx_acknowledgment_received_at: at(1_700_000_004, 0),
-            uplink_count: u64::MAX,
-            downlink_count: 9_007_199_254_740_993,
-            tx_acknowledgment_count: 0,
+            uplink_count: Some(u64::MAX),
+            downlink_count: Some(9_007_199_254_740_993),
+            tx_acknowledgment_count: Some(0),
             round_trip_times: Some(RoundTripTimes {
                 min: Duration::from_nanos(68_913_029),
                 max: Duration::from_nanos(4_265_192_138),
@@ -203,7 +203,7 @@ mod tests {
             ],
             last_status: Some(status),
             remote_ip: "2001:db8::1".into(),
-            unreadable: Vec::new(),
+            tells_state: true,
         }
     }
 
@@ -211,9 +211,9 @@ mod tests {
         ConnectionStats {
             disconnected_at: at(1_700_000_000, 0),
             protocol: "ws".into(),
-            uplink_count: 7,
+            uplink_count: Some(7),
             remote_ip: "192.0.2.1".into(),
-            ..ConnectionStats::default()
+            ..examples::empty_stats()
         }
     }
 
@@ -391,11 +391,12 @@ mod tests {
             "downlink_messages_total",
             "tx_acknowledgments_total",
         ];
-        let empty = Arc::new(ConnectionStats::default());
+        let empty = Arc::new(examples::empty_stats());
         check_families(Ok(Some(empty)), &[&always[..], &with_stats].concat());
         let unreadable = Arc::new(ConnectionStats {
-            unreadable: vec!["downlink_count", "tx_acknowledgment_count"],
-            ..ConnectionStats::default()
+            downlink_count: None,
+            tx_acknowledgment_count: None,
+            ..examples::empty_stats()
         });
         let counted = ["connection_info", "uplink_messages_total"];
         let outcome = Ok(Some(unreadable));

@@ -202,7 +202,7 @@ mod tests {
         let stats = ConnectionStats {
             connected_at: Some(timestamp(now() - Duration::from_secs(300))),
             last_uplink_received_at: Some(timestamp(now())),
-            uplink_count: 1_000,
+            uplink_count: Some(1_000),
             ..ConnectionStats::default()
         };
         Ok(Some(Arc::new(stats)))
@@ -365,7 +365,7 @@ mod tests {
             let stats = ConnectionStats {
                 connected_at: before(86_400 * 3),
                 last_uplink_received_at: before(last_seen),
-                uplink_count: 9_043,
+                uplink_count: Some(9_043),
                 sub_bands,
                 ..ConnectionStats::default()
             };

@@ -162,7 +162,7 @@ impl Client {
         for stats in batch.values_mut() {
             self.drop_reported_locations(stats);
             if is_old {
-                stats.unreadable.push("tx_acknowledgment_count");
+                stats.tx_acknowledgment_count = None;
             }
         }
         Ok(batch)

@@ -27,12 +27,23 @@ pub fn timestamp(seconds: i64) -> Option<Timestamp> {
     })
 }
 
+/// What the decoder makes of stats that say nothing: no text, no moment, and zero messages.
+pub fn empty_stats() -> ConnectionStats {
+    ConnectionStats {
+        uplink_count: Some(0),
+        downlink_count: Some(0),
+        tx_acknowledgment_count: Some(0),
+        tells_state: true,
+        ..ConnectionStats::default()
+    }
+}
+
 /// Connected since the first second of 1970, with so many uplinks.
 pub fn connected(uplink_count: u64) -> Outcome {
     Ok(Some(Arc::new(ConnectionStats {
         connected_at: timestamp(1),
-        uplink_count,
-        ..ConnectionStats::default()
+        uplink_count: Some(uplink_count),
+        ..empty_stats()
     })))
 }
 

@@ -219,10 +219,6 @@ fn stats() -> impl Strategy<Value = ConnectionStats> {
     (moments, counts, texts, rest).prop_map(|(moments, counts, texts, rest)| {
         let [protocol, remote_ip] = texts;
         let (round_trip_times, sub_bands, last_status, is_readable) = rest;
-        let unreadable: &[_] = match is_readable {
-            true => &[],
-            false => &["connected_at", "downlink_count"],
-        };
         ConnectionStats {
             connected_at: moments[0],
             disconnected_at: moments[1],
@@ -231,14 +227,14 @@ fn stats() -> impl Strategy<Value = ConnectionStats> {
             last_uplink_received_at: moments[3],
             last_downlink_received_at: moments[4],
             last_tx_acknowledgment_received_at: moments[5],
-            uplink_count: counts[0],
-            downlink_count: counts[1],
-            tx_acknowledgment_count: counts[2],
+            uplink_count: Some(counts[0]),
+            downlink_count: is_readable.then_some(counts[1]),
+            tx_acknowledgment_count: Some(counts[2]),
             round_trip_times,
             sub_bands,
             last_status,
             remote_ip,
-            unreadable: unreadable.to_vec(),
+            tells_state: is_readable,
         }
     })
 }

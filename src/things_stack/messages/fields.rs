@@ -15,7 +15,7 @@ const MAX_VERSIONS: usize = 16;
 const MAX_METRICS: usize = 64;
 
 /// The server always writes one of these for a gateway that it has stats of.
-pub const TIMES: [Name; 2] = ["connected_at", "disconnected_at"];
+const TIMES: [Name; 2] = ["connected_at", "disconnected_at"];
 
 /// The API's name of a field, such as `last_status.time`. Its key is the last word.
 type Name = &'static str;
@@ -25,7 +25,6 @@ pub struct Reader<'r, 'a> {
     object: Value<'a>,
     gateway_id: &'r str,
     field_errors: &'r mut FieldErrors,
-    unreadable: &'r mut Vec<Name>,
 }
 
 impl<'a> Reader<'_, 'a> {
@@ -35,7 +34,6 @@ impl<'a> Reader<'_, 'a> {
             object,
             gateway_id: "",
             field_errors,
-            unreadable: &mut Vec::new(),
         };
         let ids = reader.try_read("ids", Value::as_object)?;
         let Some(gateway_id) = forms::gateway_id(ids.get("gateway_id")) else {
@@ -60,33 +58,33 @@ impl<'a> Reader<'_, 'a> {
         object: Value<'_>,
         field_errors: &mut FieldErrors,
     ) -> Option<ConnectionStats> {
-        let mut unreadable = Vec::new();
         let mut reader = Reader {
             object,
             gateway_id,
             field_errors,
-            unreadable: &mut unreadable,
         };
         if TIMES.iter().all(|time| object.get(time).is_null()) {
             return None;
         }
+        let connected_at = reader.try_read("connected_at", forms::moment);
+        let disconnected_at = reader.try_read("disconnected_at", forms::moment);
         Some(ConnectionStats {
-            connected_at: reader.read("connected_at", forms::moment),
-            disconnected_at: reader.read("disconnected_at", forms::moment),
+            connected_at: connected_at.flatten(),
+            disconnected_at: disconnected_at.flatten(),
             protocol: reader.read("protocol", forms::text),
             last_status_received_at: reader.read("last_status_received_at", forms::moment),
             last_uplink_received_at: reader.read("last_uplink_received_at", forms::moment),
             last_downlink_received_at: reader.read("last_downlink_received_at", forms::moment),
             last_tx_acknowledgment_received_at: reader
                 .read("last_tx_acknowledgment_received_at", forms::moment),
-            uplink_count: reader.read("uplink_count", forms::count),
-            downlink_count: reader.read("downlink_count", forms::count),
-            tx_acknowledgment_count: reader.read("tx_acknowledgment_count", forms::count),
+            uplink_count: reader.try_read("uplink_count", forms::count),
+            downlink_count: reader.try_read("downlink_count", forms::count),
+            tx_acknowledgment_count: reader.try_read("tx_acknowledgment_count", forms::count),
             round_trip_times: reader.round_trip_times(),
             sub_bands: reader.sub_bands(),
             last_status: reader.last_status(),
             remote_ip: reader.remote_ip(),
-            unreadable,
+            tells_state: connected_at.is_some() && disconnected_at.is_some(),
         })
     }
 
@@ -96,7 +94,6 @@ impl<'a> Reader<'_, 'a> {
             object,
             gateway_id: self.gateway_id,
             field_errors: self.field_errors,
-            unreadable: self.unreadable,
         }
     }
 
@@ -264,8 +261,5 @@ impl<'a> Reader<'_, 'a> {
 
     fn wrong(&mut self, field: Name, found: impl Serialize) {
         self.field_errors.add(field, self.gateway_id, found);
-        if !self.unreadable.contains(&field) {
-            self.unreadable.push(field);
-        }
     }
 }

@@ -24,7 +24,7 @@ use crate::error::FetchError;
 use crate::model::{ConnectionStats, Gateway};
 use crate::things_stack::messages::answer::{MEMBER, WHOLE, object, payload, text, wrong_shape};
 pub use crate::things_stack::messages::field_errors::{FieldErrors, printable};
-use crate::things_stack::messages::fields::{Reader, TIMES};
+use crate::things_stack::messages::fields::Reader;
 use crate::things_stack::messages::forms::is_gateway_id;
 use crate::things_stack::messages::json::Value;
 pub use crate::things_stack::messages::key_info::key_info;
@@ -81,7 +81,7 @@ pub fn gateway(body: &[u8], field_errors: &mut FieldErrors) -> Result<Gateway, F
 }
 
 /// `POST /gs/gateways/connection/stats`: by gateway id. A gateway that is missing is not
-/// connected; one with stats of an unexpected form is there with `unreadable` times, and unknown.
+/// connected; one with stats of an unexpected form is there with stats that do not tell its state.
 /// An object without `entries` is an answer of the API only if it is empty, and one whose entries are
 /// all of gateways that were not asked for is the answer to somebody else.
 pub fn stats_batch(
@@ -105,10 +105,7 @@ pub fn stats_batch(
         } else {
             let stats = Reader::stats(gateway_id, entry, field_errors).unwrap_or_else(|| {
                 field_errors.add("entries", gateway_id, entry);
-                ConnectionStats {
-                    unreadable: TIMES.to_vec(),
-                    ..ConnectionStats::default()
-                }
+                ConnectionStats::default()
             });
             batch.insert(gateway_id.to_owned(), stats);
         }
@@ -227,21 +224,21 @@ mod tests {
         let batch = stats_batch(&["gw-1"], body, &mut field_errors).expect("a batch");
         let found: Vec<_> = batch
             .iter()
-            .map(|(id, s)| (id.as_str(), s.uplink_count, s.tells_state()))
+            .map(|(id, s)| (id.as_str(), s.uplink_count, s.tells_state))
             .collect();
         assert_eq!(
             found,
             [
-                ("gw-1", 5, true),
-                ("gw-2", 0, false),
-                ("gw-3", 0, false),
-                ("gw-5", 0, false),
-                ("gw-6", 0, false),
-                ("gw-7", 0, false),
-                ("gw-8", 0, false)
+                ("gw-1", Some(5), true),
+                ("gw-2", None, false),
+                ("gw-3", None, false),
+                ("gw-5", Some(0), false),
+                ("gw-6", None, false),
+                ("gw-7", None, false),
+                ("gw-8", None, false)
             ]
         );
-        assert!(batch["gw-1"].is_readable("uplink_count"));
+        assert!(batch["gw-1"].uplink_count.is_some());
         assert_eq!(
             lines(&field_errors),
             ["disconnected_at 1×\"?\"", "entries 7×null"]
@@ -330,6 +327,24 @@ mod tests {
             r#"{"ids":{"gateway_id":"gw-1"}}"#,
             [shape, None, shape, shape],
         );
+    }
+
+    #[test]
+    fn stats_tell_no_state_where_the_moments_that_tell_it_cannot_be_read() {
+        let time = r#""2026-01-02T03:04:05Z""#;
+        for (expected, fields) in [
+            (true, r#""protocol":"udp""#),
+            (true, r#""uplink_count":"x","last_status":{"metrics":7}"#),
+            (false, r#""disconnected_at":5"#),
+            (false, r#""protocol":5,"disconnected_at":"?""#),
+        ] {
+            let body = format!("{{\"connected_at\":{time},{fields}}}");
+            let stats = stats("gw-1", body.as_bytes(), &mut FieldErrors::default());
+            assert_eq!(stats.map(|stats| stats.tells_state), Ok(expected), "{body}");
+        }
+        let body = format!("{{\"connected_at\":[],\"disconnected_at\":{time}}}");
+        let stats = stats("gw-1", body.as_bytes(), &mut FieldErrors::default());
+        assert_eq!(stats.map(|stats| stats.tells_state), Ok(false));
     }
 
     #[test]
