@@ -6,22 +6,22 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::http::connections::Connection;
-use crate::http::lock;
 use crate::http::service::Service;
+use crate::http::{lock, survive};
 
 /// Workers that stay while no connection comes: one for a scraper, one for the next while the
 /// first one closes, and one more, so that none has to be started.
 const IDLE_WORKERS: usize = 3;
 /// Calls are shallow, but miniz_oxide moves its tables over the stack when it makes them.
 const STACK_BYTES: usize = 512 * 1024;
-const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 /// A flood fails hundreds of times a second, and a log on an SD card should last for years.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -50,37 +50,27 @@ impl Acceptor {
     }
 
     fn start_worker(self: &Arc<Self>) -> io::Result<()> {
-        self.idle_workers.fetch_add(1, Ordering::SeqCst);
         let acceptor = self.clone();
         let builder = thread::Builder::new().name("worker".to_owned());
         let builder = builder.stack_size(STACK_BYTES);
-        let started = builder.spawn(move || acceptor.work());
-        started.map(drop).inspect_err(|_| {
-            self.idle_workers.fetch_sub(1, Ordering::SeqCst);
-        })
+        builder.spawn(move || acceptor.work()).map(drop)
     }
 
-    /// Serves until enough other workers are idle. No error ends it: a lack of descriptors or
-    /// memory passes, and so does a client that is gone already.
+    /// Serves until enough other workers are idle.
     fn work(self: &Arc<Self>) {
-        loop {
-            match self.accept() {
-                Ok(connection) => {
-                    // The hook has logged a panic. An error means that the client is gone.
-                    let serve = AssertUnwindSafe(|| self.service.serve(&connection));
-                    let _ = panic::catch_unwind(serve);
-                    self.service.connections.close(connection);
-                    if !self.becomes_idle() {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    self.warn_rarely(&error);
-                    // It may be for want of descriptors, memory or threads.
-                    self.service.connections.evict_longest_idle();
-                    thread::sleep(ACCEPT_PAUSE);
-                }
+        while self.becomes_idle() {
+            let connection = self.accept();
+            let was_last = self.idle_workers.fetch_sub(1, SeqCst) == 1;
+            match if was_last {
+                self.start_worker()
+            } else {
+                Ok(())
+            } {
+                // An error means that the client is gone.
+                Ok(()) => drop(survive(|| self.service.serve(&connection))),
+                Err(error) => self.bear(&error),
             }
+            self.service.connections.close(&connection);
         }
     }
 
@@ -88,32 +78,29 @@ impl Acceptor {
     fn becomes_idle(&self) -> bool {
         // In one step, so that no worker counts that is about to end.
         let join = |idle| (idle < IDLE_WORKERS).then_some(idle + 1);
-        let joined = self
-            .idle_workers
-            .try_update(Ordering::SeqCst, Ordering::SeqCst, join);
-        joined.is_ok()
+        self.idle_workers.try_update(SeqCst, SeqCst, join).is_ok()
     }
 
-    /// The next connection, once it is within the limit and another worker waits for the one
-    /// after it.
-    fn accept(self: &Arc<Self>) -> io::Result<Arc<Connection>> {
-        let (stream, _) = self.listener.accept()?;
-        let connection = self.service.connections.open(stream);
-        if self.idle_workers.fetch_sub(1, Ordering::SeqCst) == 1
-            && let Err(error) = self.start_worker()
-        {
-            self.idle_workers.fetch_add(1, Ordering::SeqCst);
-            self.service.connections.close(connection);
-            return Err(error);
+    /// The next connection, once it is within the limit.
+    fn accept(&self) -> Arc<Connection> {
+        loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => return self.service.connections.open(stream),
+                Err(error) => self.bear(&error),
+            }
         }
-        Ok(connection)
     }
 
-    fn warn_rarely(&self, error: &io::Error) {
+    /// No error ends a worker: a lack of descriptors, memory or threads passes, and so does a
+    /// client that is gone already.
+    fn bear(&self, error: &io::Error) {
         let mut warned = lock(&self.warned);
         if warned.is_none_or(|at| at.elapsed() >= WARNING_INTERVAL) {
             log::warn!("cannot accept a connection: {error}");
             *warned = Some(Instant::now());
         }
+        drop(warned);
+        self.service.connections.evict_longest_idle();
+        thread::sleep(SHORTAGE_PAUSE);
     }
 }

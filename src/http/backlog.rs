@@ -6,30 +6,30 @@
 //! the caller's thread and for slow readers as long as they like. None of that can be set. So it
 //! meets one client that is quick and well-behaved, and one request at a time.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::collect::Scrape;
 use crate::http::connections::{Connection, Phase};
-use crate::http::lock;
-use crate::http::task::Task;
+use crate::http::{lock, survive};
 
-/// How often a waiting thread checks its client.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// How often a waiting thread checks its client, and whether it is evicted.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// A loop that is this late hangs. To read an answer of 10,000 gateways takes a small machine
 /// some seconds, which no deadline cuts.
 const HANG_TIME: Duration = Duration::from_secs(30);
-/// How long the last line of the log may hold up the end.
-const LOG_TIME_MAX: Duration = Duration::from_secs(1);
+/// How long the last line of the log has.
+const LOG_TIME: Duration = Duration::from_secs(1);
 /// Nothing of what clients send reaches tiny_http.
 const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: loop\r\n\r\n";
-pub const ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 
 pub struct Backlog {
     state: Mutex<State>,
+    /// A collection has ended.
+    ended: Condvar,
     /// To tiny_http.
     private: UnixStream,
 }
@@ -40,9 +40,7 @@ struct State {
     current: Option<Scrape>,
     /// What the last collection that ended was for.
     last: Option<Scrape>,
-    /// How many have ended.
-    ended: u64,
-    /// The latest deadline of the tasks that came since the last collection began.
+    /// The latest deadline of those that came since the last collection began.
     next_deadline: Option<Instant>,
 }
 
@@ -50,71 +48,71 @@ impl Backlog {
     pub fn new(private: UnixStream) -> Backlog {
         Backlog {
             state: Mutex::default(),
+            ended: Condvar::new(),
             private,
         }
     }
 
     /// Waits for a collection that begins after this moment, and begins it as soon as the loop is
-    /// free. Returns what it was for, or None where the answer is due before its end.
+    /// free. Returns what it was for, or this moment's scrape where the answer is due before.
+    ///
+    /// `budget` is how long a collection for this connection may take, and `wait` how long its
+    /// client waits.
     ///
     /// # Errors
     /// If the client is gone.
-    pub fn wait(&self, task: &Task, connection: &Connection) -> io::Result<Option<Scrape>> {
+    pub fn wait(
+        &self,
+        connection: &Connection,
+        budget: Duration,
+        wait: Duration,
+    ) -> io::Result<Scrape> {
         connection.enter(Phase::Waiting);
+        let deadline = connection.accepted + budget;
+        let due = connection.accepted + wait;
         let mut state = lock(&self.state);
-        state.next_deadline = state.next_deadline.max(Some(task.deadline));
-        let number = state.ended + 1 + u64::from(state.current.is_some());
-        let mut looked = Instant::now();
-        while state.ended < number {
-            connection.check_client()?;
-            if connection.phase().0 == Phase::Evicted {
-                return Ok(None);
+        state.next_deadline = state.next_deadline.max(Some(deadline));
+        let start = Instant::now();
+        loop {
+            if let Some(scrape) = state.last.filter(|last| last.now >= start) {
+                return Ok(scrape);
             }
+            // Once, if the client has reset the connection. One that only stopped sending still
+            // waits for its answer.
+            connection.stream.take_error()?.map_or(Ok(()), Err)?;
             if state.current.is_none() {
-                self.begin(&mut state, task);
-                connection.enter(Phase::Collecting);
+                self.begin(&mut state, connection);
             }
-            let is_under_way = state.ended + 1 == number;
             let now = Instant::now();
-            // By SIGSTOP or a paused container: then the loop was stopped as well.
-            let was_stopped = now.duration_since(looked) > HANG_TIME / 2;
-            looked = now;
-            let left = task.answer_by(is_under_way).saturating_duration_since(now);
-            if left.is_zero() {
+            if now >= due || connection.phase().0 == Phase::Evicted {
+                // By SIGSTOP or a paused container: then the loop was stopped as well.
+                let was_stopped = now > due + HANG_TIME / 2;
                 if !was_stopped && !state.is_alive(now) {
-                    give_up(&io::ErrorKind::TimedOut.into());
+                    give_up(io::ErrorKind::TimedOut.into());
                 }
-                return Ok(None);
+                return Ok(scrape_of(connection, deadline));
             }
-            drop(state);
-            thread::park_timeout(left.min(LOOK_INTERVAL));
-            state = lock(&self.state);
+            let waited = self.ended.wait_timeout(state, LOOK_INTERVAL.min(due - now));
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        Ok(state.last)
     }
 
-    /// Begins a collection for this task and all others that wait.
-    fn begin(&self, state: &mut State, task: &Task) {
-        let mut scrape = task.scrape();
-        scrape.deadline = state.next_deadline.take().unwrap_or(task.deadline);
-        state.current = Some(scrape);
+    /// Begins a collection for this connection and all others that wait.
+    fn begin(&self, state: &mut State, connection: &Connection) {
+        connection.enter(Phase::Collecting);
+        let deadline = state.next_deadline.take().unwrap_or(connection.accepted);
+        state.current = Some(scrape_of(connection, deadline));
         let sent = (&self.private).write_all(REQUEST);
-        sent.unwrap_or_else(|error| give_up(&error));
+        sent.unwrap_or_else(|error| give_up(error));
     }
 
-    /// What the loop is to collect for.
-    pub fn current(&self) -> Option<Scrape> {
-        lock(&self.state).current
-    }
-
-    /// Called by the loop when it has collected and answered; it then wakes the waiting threads.
-    pub fn end(&self) {
-        // Unread answers would fill the private connection.
-        let read = (&self.private).read(&mut [0; ANSWER.len()]);
-        read.unwrap_or_else(|error| give_up(&error));
+    /// What the loop does for each request over the private connection. Wakes those that wait.
+    pub fn serve(&self, collect: impl FnOnce(&Scrape)) {
+        let current = lock(&self.state).current;
+        current.map(|scrape| survive(|| collect(&scrape)));
         let mut state = lock(&self.state);
         state.last = state.current.take();
-        state.ended += 1;
+        self.ended.notify_all();
     }
 
     /// Whether the loop does what it should: a collection takes up to its deadline.
@@ -130,14 +128,22 @@ impl State {
     }
 }
 
-/// The loop answers by the end of its collection. If not, it hangs, and only a restart helps.
-fn give_up(error: &io::Error) -> ! {
+/// The question to the collector at this moment.
+fn scrape_of(connection: &Connection, deadline: Instant) -> Scrape {
+    Scrape {
+        arrived: connection.accepted,
+        deadline,
+        now: Instant::now(),
+        at: SystemTime::now(),
+    }
+}
+
+/// The loop ends its collection in time. If not, it hangs, and only a restart helps.
+fn give_up(error: io::Error) -> ! {
     // Standard error may be what hangs.
-    let _ = thread::Builder::new().spawn(|| {
-        thread::sleep(LOG_TIME_MAX);
-        std::process::exit(1)
-    });
-    log::error!("the server does not answer ({error}): giving up");
+    let log = move || log::error!("the server does not answer ({error}): giving up");
+    let _ = thread::Builder::new().spawn(log);
+    thread::sleep(LOG_TIME);
     std::process::exit(1)
 }
 

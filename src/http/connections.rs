@@ -4,10 +4,9 @@
 //! bounded by the number of different texts: a connection that still takes a text which is
 //! [`TEXTS_MAX`] texts old is closed. A page is not shared, and has 100 rows at most.
 
-use std::io;
 use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{self, Thread};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::http::lock;
@@ -18,6 +17,8 @@ const IDLE_TIME_MIN: Duration = Duration::from_millis(50);
 /// A slow reader has at least this long, and a scraper may wait at least this long for a
 /// collection.
 const SERVICE_TIME_MIN: Duration = Duration::from_secs(1);
+/// How often a connection beyond the limit looks for a place.
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 /// Different texts of the metrics in memory at once.
 const TEXTS_MAX: u64 = 3;
 
@@ -43,55 +44,41 @@ pub struct Connection {
     pub accepted: Instant,
     /// With its start.
     phase: Mutex<(Phase, Instant)>,
-    /// The thread that serves it.
-    thread: Thread,
 }
 
 pub struct Connections {
     open: Mutex<Vec<Arc<Connection>>>,
-    closed: Condvar,
     limit: usize,
 }
 
 impl Connections {
     pub fn new(limit: usize) -> Connections {
-        Connections {
-            open: Mutex::default(),
-            closed: Condvar::new(),
-            limit,
-        }
+        let open = Mutex::default();
+        Connections { open, limit }
     }
 
     /// Takes a connection in, which this thread will serve and close. Where the limit is
     /// reached, evicts and waits.
     pub fn open(&self, stream: TcpStream) -> Arc<Connection> {
         let accepted = Instant::now();
-        let mut next_eviction = accepted;
         let mut open = lock(&self.open);
         while open.len() >= self.limit {
-            let now = Instant::now();
-            // A waiting one needs a moment to answer and close. Others need not go meanwhile.
-            if now >= next_eviction && evict_longest_idle(&open) {
-                next_eviction = now + IDLE_TIME_MIN;
-            }
-            let waited = self.closed.wait_timeout(open, Duration::from_millis(1));
-            open = waited.unwrap_or_else(PoisonError::into_inner).0;
+            evict_longest_idle(&open);
+            drop(open);
+            thread::sleep(LOOK_INTERVAL);
+            open = lock(&self.open);
         }
         let connection = Arc::new(Connection {
             stream,
             accepted,
             phase: Mutex::new((Phase::Idle, Instant::now())),
-            thread: thread::current(),
         });
         open.push(connection.clone());
         connection
     }
 
-    pub fn close(&self, connection: Arc<Connection>) {
-        let is_other = |other: &Arc<Connection>| !Arc::ptr_eq(other, &connection);
-        lock(&self.open).retain(is_other);
-        drop(connection);
-        self.closed.notify_one();
+    pub fn close(&self, connection: &Arc<Connection>) {
+        lock(&self.open).retain(|other| !Arc::ptr_eq(other, connection));
     }
 
     pub fn evict_longest_idle(&self) {
@@ -100,19 +87,13 @@ impl Connections {
 
     /// Closes the connections that still take an old text, before this one is made.
     pub fn make_room_for_text(&self, number: u64) {
-        for connection in lock(&self.open).iter() {
-            if matches!(connection.phase().0, Phase::Writing(old @ 1..) if old + TEXTS_MAX <= number)
-            {
-                connection.end();
-            }
-        }
-    }
-
-    /// Wakes the threads that wait, since a collection has ended.
-    pub fn wake(&self) {
-        for connection in lock(&self.open).iter() {
-            connection.thread.unpark();
-        }
+        let is_old =
+            |phase| matches!(phase, Phase::Writing(old @ 1..) if old + TEXTS_MAX <= number);
+        let open = lock(&self.open);
+        let old = open
+            .iter()
+            .filter(|connection| is_old(connection.phase().0));
+        old.for_each(|connection| connection.end());
     }
 
     /// Whether any client has sent a request and does not have the whole answer.
@@ -132,10 +113,14 @@ impl Connection {
         *lock(&self.phase)
     }
 
-    /// Fails once, if the client has reset the connection. A client that only stopped sending
-    /// still waits for its answer.
-    pub fn check_client(&self) -> io::Result<()> {
-        self.stream.take_error()?.map_or(Ok(()), Err)
+    /// One that waits for a collection is answered first.
+    fn evict(&self) {
+        // In one step, since its thread may enter the next phase.
+        let mut phase = lock(&self.phase);
+        match phase.0 {
+            Phase::Waiting => phase.0 = Phase::Evicted,
+            _ => self.end(),
+        }
     }
 
     /// Its thread notices and closes it. It may have ended by itself.
@@ -144,23 +129,14 @@ impl Connection {
     }
 }
 
-/// Says whether it was one that waits for a collection: it is answered first.
-fn evict_longest_idle(open: &[Arc<Connection>]) -> bool {
-    let phases = open.iter().map(|connection| connection.phase());
-    let Some(index) = longest_idle(phases, Instant::now()) else {
-        return false;
-    };
-    let connection = &open[index];
-    // In one step, since its thread may enter the next phase.
-    let mut phase = lock(&connection.phase);
-    let is_waiting = phase.0 == Phase::Waiting;
-    if is_waiting {
-        *phase = (Phase::Evicted, Instant::now());
-        connection.thread.unpark();
-    } else {
-        connection.end();
+/// None while another one that was evicted is yet to be answered: it makes room.
+fn evict_longest_idle(open: &[Arc<Connection>]) {
+    let phases = || open.iter().map(|connection| connection.phase());
+    if phases().any(|(phase, _)| phase == Phase::Evicted) {
+        return;
     }
-    is_waiting
+    let longest = longest_idle(phases(), Instant::now()).map(|index| &open[index]);
+    longest.inspect(|connection| connection.evict());
 }
 
 /// Which connection to evict: the one that has been in its phase longest. One that waits for a

@@ -6,8 +6,8 @@ use crate::collect::{Known, Scrape};
 use crate::http::connections::Connections;
 use crate::http::gzip::{Beginning, Compressor};
 use crate::http::lock;
-use crate::http::response::{Body, Response};
-use crate::http::task::{Route, Task};
+use crate::http::request::Route;
+use crate::http::response::Response;
 use crate::model::Snapshot;
 use crate::system::Process;
 use crate::things_stack::KnownHosts;
@@ -19,20 +19,17 @@ pub struct Renderer {
     known: Known,
     hosts: KnownHosts,
     connections: Arc<Connections>,
-    tools: Mutex<Tools>,
-}
-
-#[derive(Default)]
-struct Tools {
     /// The metrics of the current snapshot.
-    text: Option<Text>,
-    /// How many texts there have been.
-    texts: u64,
-    compressor: Compressor,
+    text: Mutex<Text>,
+    compressor: Mutex<Compressor>,
 }
 
+/// What an answer begins with.
+#[derive(Default)]
 struct Text {
-    snapshot: Arc<Snapshot>,
+    /// Of the metrics: what they are rendered from, and how many such texts there have been.
+    snapshot: Option<Arc<Snapshot>>,
+    number: u64,
     plain: Arc<Vec<u8>>,
     /// Made for the first client that accepts it.
     gzip: Option<Beginning>,
@@ -44,72 +41,73 @@ impl Renderer {
             known,
             hosts,
             connections,
-            tools: Mutex::default(),
+            text: Mutex::default(),
+            compressor: Mutex::default(),
         }
     }
 
-    /// The answer to this task from what is known at this moment.
-    pub fn render(&self, task: &Task, scrape: &Scrape) -> Response {
-        let (headers, body) = match &task.route {
-            Route::Metrics => (METRICS_HEADERS, self.metrics(scrape, task.takes_gzip)),
-            Route::Page(query) => (page::HEADERS, self.page(scrape, query, task.takes_gzip)),
-        };
-        let encoding = task.takes_gzip.then_some(("Content-Encoding", "gzip"));
-        let headers: Vec<_> = headers.iter().copied().chain(encoding).collect();
-        Response::new("200 OK", &headers, body)
+    /// The answer from what is known at this moment.
+    pub fn render(&self, route: &Route, scrape: &Scrape, takes_gzip: bool) -> Response {
+        match route {
+            Route::Page(query) => self.page(scrape, query, takes_gzip),
+            Route::Metrics => self.metrics(scrape, takes_gzip),
+        }
     }
 
     /// The part of the snapshot is rendered once for each snapshot, the exporter's own part for
     /// each answer.
-    fn metrics(&self, scrape: &Scrape, takes_gzip: bool) -> Body {
-        let mut tools = lock(&self.tools);
-        let tools = &mut *tools;
+    fn metrics(&self, scrape: &Scrape, takes_gzip: bool) -> Response {
+        let mut text = lock(&self.text);
         // Read now, so that an older snapshot never replaces the text of a newer one.
         let snapshot = self.known.snapshot(scrape);
-        let is_current = |text: &Text| Arc::ptr_eq(&text.snapshot, &snapshot);
-        if !tools.text.as_ref().is_some_and(is_current) {
+        let is_current = |of: &Arc<Snapshot>| Arc::ptr_eq(of, &snapshot);
+        if !text.snapshot.as_ref().is_some_and(is_current) {
             // The old texts make room for the new one.
-            tools.text = None;
-            tools.texts += 1;
-            self.connections.make_room_for_text(tools.texts);
+            *text = Text {
+                number: text.number + 1,
+                ..Text::default()
+            };
+            self.connections.make_room_for_text(text.number);
+            text.plain = Arc::new(metrics::render_gateways(&snapshot));
+            text.snapshot = Some(snapshot);
         }
-        let text = tools.text.get_or_insert_with(|| Text {
-            plain: Arc::new(metrics::render_gateways(&snapshot)),
-            snapshot,
-            gzip: None,
-        });
         let own = metrics::render_exporter(&self.known.counters(), &Process::read());
-        let compressor = &mut tools.compressor;
-        let (shared, own) = match takes_gzip {
-            true => {
-                let begin = || compressor.begin(&text.plain);
-                let beginning = text.gzip.get_or_insert_with(begin);
-                let own = tools.compressor.finish(beginning, &own);
-                (beginning.bytes.clone(), own)
-            }
-            false => (text.plain.clone(), own),
-        };
-        Body {
-            shared,
-            own,
-            text: tools.texts,
-        }
+        self.respond(METRICS_HEADERS, &mut text, own, takes_gzip)
     }
 
-    fn page(&self, scrape: &Scrape, query: &str, takes_gzip: bool) -> Body {
+    fn page(&self, scrape: &Scrape, query: &str, takes_gzip: bool) -> Response {
         let snapshot = self.known.snapshot(scrape);
         // The collection may have taken a while since the clock was read.
         let now = scrape.at + scrape.now.elapsed();
         let page = page::render(&snapshot, &self.known.counters(), &self.hosts, query, now);
-        if !takes_gzip {
-            return Body::new(page);
+        let mut text = Text {
+            plain: Arc::new(page.into()),
+            ..Text::default()
+        };
+        self.respond(page::HEADERS, &mut text, Vec::new(), takes_gzip)
+    }
+
+    fn respond(
+        &self,
+        headers: &[(&str, &str)],
+        text: &mut Text,
+        own: Vec<u8>,
+        takes_gzip: bool,
+    ) -> Response {
+        let mut headers = headers.to_vec();
+        let (mut shared, mut own) = (text.plain.clone(), own);
+        if takes_gzip {
+            headers.push(("Content-Encoding", "gzip"));
+            let mut compressor = lock(&self.compressor);
+            let begin = || compressor.begin(&shared);
+            let beginning = text.gzip.get_or_insert_with(begin);
+            own = compressor.finish(beginning, &own);
+            shared = beginning.bytes.clone();
         }
-        let compressor = &mut lock(&self.tools).compressor;
-        let beginning = compressor.begin(page.as_bytes());
-        Body {
-            own: compressor.finish(&beginning, b""),
-            shared: beginning.bytes,
-            text: 0,
+        let response = Response::new("200 OK", &headers, shared, own);
+        Response {
+            text: text.number,
+            ..response
         }
     }
 }

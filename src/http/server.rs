@@ -4,19 +4,20 @@
 //! Requests come over the private connection alone. The loop may take as long as a collection:
 //! connections wait for its end, and for no longer than their clients do.
 
-use std::io::{self, Write};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
 use std::net::TcpListener;
-use std::panic::{self, AssertUnwindSafe};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::collect::Collector;
 use crate::http::acceptor::Acceptor;
-use crate::http::backlog::{ANSWER, Backlog};
+use crate::http::backlog::Backlog;
 use crate::http::connections::Connections;
-use crate::http::private;
 use crate::http::renderer::Renderer;
 use crate::http::service::Service;
+use crate::http::survive;
 use crate::secret::Secret;
 use crate::things_stack::KnownHosts;
 
@@ -39,7 +40,7 @@ impl Server {
         token: Option<Secret>,
         budget: Duration,
     ) -> io::Result<Server> {
-        let (listener, private) = private::connect()?;
+        let (listener, private) = connect()?;
         let http = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
         let service = Arc::new(Service {
             backlog: Backlog::new(private),
@@ -74,29 +75,53 @@ impl Server {
         loop {
             let wait = self.collector.time_to_key_info(Instant::now());
             // The only error is that of the private listener, which is shut on purpose.
-            match self.http.recv_timeout(wait) {
-                Ok(Some(request)) => self.respond(request),
-                _ => survive(|| self.collector.ask_about_key(Instant::now())),
+            if let Ok(Some(request)) = self.http.recv_timeout(wait) {
+                // A writer that is dropped sends nothing, and nobody would read it.
+                drop(request.into_writer());
+                let collector = &mut self.collector;
+                self.service
+                    .backlog
+                    .serve(|scrape| collector.collect(scrape));
+            } else {
+                survive(|| self.collector.ask_about_key(Instant::now()));
             }
         }
     }
-
-    fn respond(&mut self, request: tiny_http::Request) {
-        if let Some(scrape) = self.service.backlog.current() {
-            survive(|| self.collector.collect(&scrape));
-        }
-        // `Request::respond` adds headers, which takes a tenth of a cached scrape.
-        let mut writer = request.into_writer();
-        if let Err(error) = writer.write_all(ANSWER).and_then(|()| writer.flush()) {
-            log::error!("cannot answer over the private connection: {error}");
-        }
-        self.service.backlog.end();
-        self.service.connections.wake();
-    }
 }
 
-/// A panic ends this collection or question alone, and the hook has logged it. What the collector
-/// remembers is plain data, valid at each step.
-fn survive(act: impl FnOnce()) {
-    let _ = panic::catch_unwind(AssertUnwindSafe(act));
+/// A listener for tiny_http, which takes nothing else, and the one connection that is queued on it.
+///
+/// The listener is an abstract socket, which needs no file system. It is shut microseconds after
+/// it was opened: nobody from outside this machine can reach it, and no local user in practice.
+#[cfg(target_os = "linux")]
+fn connect() -> io::Result<(UnixListener, UnixStream)> {
+    use std::net::Shutdown;
+    use std::os::fd::OwnedFd;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::SocketAddr;
+
+    let address = SocketAddr::from_abstract_name(unique_name())?;
+    let listener = UnixListener::bind_addr(&address)?;
+    let private = UnixStream::connect_addr(&address)?;
+    // On Linux a listener that is shut still hands out what is queued and refuses the rest.
+    let handle = UnixStream::from(OwnedFd::from(listener.try_clone()?));
+    handle.shutdown(Shutdown::Both)?;
+    Ok((listener, private))
+}
+
+/// The same on systems without abstract sockets: a socket that is a file until it is connected,
+/// and that only this user may write to, with the usual umask.
+#[cfg(not(target_os = "linux"))]
+fn connect() -> io::Result<(UnixListener, UnixStream)> {
+    let path = std::env::temp_dir().join(unique_name());
+    let listener = UnixListener::bind(&path)?;
+    let private = UnixStream::connect(&path);
+    std::fs::remove_file(&path)?;
+    Ok((listener, private?))
+}
+
+/// A name that nobody can guess; 104 bytes of path are all that macOS allows.
+fn unique_name() -> String {
+    let random = RandomState::new().build_hasher().finish();
+    format!("ttn-gateway-exporter-{random:016x}")
 }
