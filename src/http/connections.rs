@@ -1,16 +1,33 @@
-//! The open connections: how many there may be, and which one is closed to make room.
+//! Connections: who is let in, how many there may be, and which one is closed to make room.
+//!
+//! A connection is served by the thread that accepted it: to start a thread, and to unmap its
+//! stack from all processors at its end, takes longer than to answer a scraper. A worker that
+//! has accepted a connection makes sure that another worker waits for the next one.
 //!
 //! Memory needs no accounting. The metrics are shared by reference, so what slow readers can hold is
 //! bounded by the number of different texts: a connection that still takes a text which is
 //! [`TEXTS_MAX`] texts old is closed. A page is not shared, and has 100 rows at most.
 
-use std::net::{Shutdown, TcpStream};
+use std::cmp::Reverse;
+use std::io;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::http::lock;
+use crate::http::service::Service;
+use crate::http::{lock, survive};
 
+/// Workers that stay while no connection comes: one for a scraper, one for the next while the
+/// first one closes, and one more, so that none has to be started.
+const IDLE_WORKERS: usize = 3;
+/// Calls are shallow, but miniz_oxide moves its tables over the stack when it makes them.
+const STACK_BYTES: usize = 512 * 1024;
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
+/// A flood fails hundreds of times a second, and a log on an SD card should last for years.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// A head that is on its way arrives within this, also on a busy machine. It bounds what a flood
 /// can turn over: with a limit of 64, 1,280 connections a second.
 const IDLE_TIME_MIN: Duration = Duration::from_millis(50);
@@ -21,6 +38,80 @@ const SERVICE_TIME_MIN: Duration = Duration::from_secs(1);
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 /// Different texts of the metrics in memory at once.
 const TEXTS_MAX: u64 = 3;
+
+/// One public listener and its workers.
+pub struct Acceptor {
+    service: Arc<Service>,
+    listener: TcpListener,
+    idle_workers: AtomicUsize,
+    /// When the last failure was logged.
+    warned: Mutex<Option<Instant>>,
+}
+
+impl Acceptor {
+    /// Accepts connections from now on, for ever.
+    pub fn start(service: Arc<Service>, listener: TcpListener) -> io::Result<()> {
+        let acceptor = Arc::new(Acceptor {
+            service,
+            listener,
+            idle_workers: AtomicUsize::new(0),
+            warned: Mutex::default(),
+        });
+        (0..IDLE_WORKERS).try_for_each(|_| acceptor.start_worker())
+    }
+
+    fn start_worker(self: &Arc<Self>) -> io::Result<()> {
+        let acceptor = self.clone();
+        let builder = thread::Builder::new().name("worker".to_owned());
+        let builder = builder.stack_size(STACK_BYTES);
+        builder.spawn(move || acceptor.work()).map(drop)
+    }
+
+    /// Serves until enough other workers are idle.
+    fn work(self: &Arc<Self>) {
+        while self.becomes_idle() {
+            let connection = self.accept();
+            let was_last = self.idle_workers.fetch_sub(1, SeqCst) == 1;
+            if was_last && let Err(error) = self.start_worker() {
+                self.bear(&error);
+            } else {
+                // An error means that the client is gone.
+                let _ = survive(|| self.service.serve(&connection));
+            }
+            self.service.connections.close(&connection);
+        }
+    }
+
+    /// Counts this worker as idle, unless there are enough idle ones: then false.
+    fn becomes_idle(&self) -> bool {
+        // In one step, so that no worker counts that is about to end.
+        let join = |idle| (idle < IDLE_WORKERS).then_some(idle + 1);
+        self.idle_workers.try_update(SeqCst, SeqCst, join).is_ok()
+    }
+
+    /// The next connection, once it is within the limit.
+    fn accept(&self) -> Arc<Connection> {
+        loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => return self.service.connections.open(stream),
+                Err(error) => self.bear(&error),
+            }
+        }
+    }
+
+    /// No error ends a worker: a lack of descriptors, memory or threads passes, and so does a
+    /// client that is gone already.
+    fn bear(&self, error: &io::Error) {
+        let mut warned = lock(&self.warned);
+        if warned.is_none_or(|at| at.elapsed() >= WARNING_INTERVAL) {
+            log::warn!("cannot accept a connection: {error}");
+            *warned = Some(Instant::now());
+        }
+        drop(warned);
+        self.service.connections.evict_longest_idle();
+        thread::sleep(SHORTAGE_PAUSE);
+    }
+}
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +126,17 @@ pub enum Phase {
     Evicted,
     /// Taking its answer. The number is that of the text it holds; 0 where it holds none.
     Writing(u64),
+}
+
+impl Phase {
+    /// Whether a connection may be evicted that has been in it for this time.
+    fn may_go(self, time: Duration) -> bool {
+        match self {
+            Phase::Idle => time >= IDLE_TIME_MIN,
+            Phase::Writing(_) | Phase::Waiting => time >= SERVICE_TIME_MIN,
+            Phase::Collecting | Phase::Evicted => false,
+        }
+    }
 }
 
 /// One connection that is open.
@@ -63,8 +165,8 @@ impl Connections {
         let accepted = Instant::now();
         let mut open = lock(&self.open);
         while open.len() >= self.limit {
-            evict_longest_idle(&open);
             drop(open);
+            self.evict_longest_idle();
             thread::sleep(LOOK_INTERVAL);
             open = lock(&self.open);
         }
@@ -81,26 +183,27 @@ impl Connections {
         lock(&self.open).retain(|other| !Arc::ptr_eq(other, connection));
     }
 
+    /// None while another one that was evicted is yet to be answered: it makes room.
     pub fn evict_longest_idle(&self) {
-        evict_longest_idle(&lock(&self.open));
+        let open = lock(&self.open);
+        let phases: Vec<_> = open.iter().map(|connection| connection.phase()).collect();
+        if let Some(index) = longest_idle(&phases) {
+            open[index].evict();
+        }
     }
 
     /// Closes the connections that still take an old text, before this one is made.
     pub fn make_room_for_text(&self, number: u64) {
-        let is_old =
-            |phase| matches!(phase, Phase::Writing(old @ 1..) if old + TEXTS_MAX <= number);
+        let is_old = |phase| matches!(phase, Phase::Writing(n @ 1..) if n + TEXTS_MAX <= number);
         let open = lock(&self.open);
-        let old = open
-            .iter()
-            .filter(|connection| is_old(connection.phase().0));
+        let old = open.iter().filter(|other| is_old(other.phase().0));
         old.for_each(|connection| connection.end());
     }
 
     /// Whether any client has sent a request and does not have the whole answer.
     pub fn is_any_in_service(&self) -> bool {
-        let open = lock(&self.open);
-        open.iter()
-            .any(|connection| connection.phase().0 != Phase::Idle)
+        let is_in_service = |connection: &Arc<Connection>| connection.phase().0 != Phase::Idle;
+        lock(&self.open).iter().any(is_in_service)
     }
 }
 
@@ -109,8 +212,10 @@ impl Connection {
         *lock(&self.phase) = (phase, Instant::now());
     }
 
-    pub fn phase(&self) -> (Phase, Instant) {
-        *lock(&self.phase)
+    /// What it is doing, and for how long.
+    pub fn phase(&self) -> (Phase, Duration) {
+        let (phase, since) = *lock(&self.phase);
+        (phase, since.elapsed())
     }
 
     /// One that waits for a collection is answered first.
@@ -119,7 +224,8 @@ impl Connection {
         let mut phase = lock(&self.phase);
         match phase.0 {
             Phase::Waiting => phase.0 = Phase::Evicted,
-            _ => self.end(),
+            Phase::Idle | Phase::Writing(_) => self.end(),
+            Phase::Collecting | Phase::Evicted => {}
         }
     }
 
@@ -129,32 +235,17 @@ impl Connection {
     }
 }
 
-/// None while another one that was evicted is yet to be answered: it makes room.
-fn evict_longest_idle(open: &[Arc<Connection>]) {
-    let phases = || open.iter().map(|connection| connection.phase());
-    if phases().any(|(phase, _)| phase == Phase::Evicted) {
-        return;
-    }
-    let longest = longest_idle(phases(), Instant::now()).map(|index| &open[index]);
-    longest.inspect(|connection| connection.evict());
-}
-
 /// Which connection to evict: the one that has been in its phase longest. One that waits for a
-/// collection is chosen only where there is no other, and still gets an answer.
-fn longest_idle(phases: impl Iterator<Item = (Phase, Instant)>, now: Instant) -> Option<usize> {
-    let may_go = |phase, since: Instant| {
-        let at_least = match phase {
-            Phase::Idle => IDLE_TIME_MIN,
-            Phase::Writing(_) | Phase::Waiting => SERVICE_TIME_MIN,
-            Phase::Collecting | Phase::Evicted => return false,
-        };
-        now.saturating_duration_since(since) >= at_least
-    };
-    let candidates = phases
-        .enumerate()
-        .filter(|(_, (phase, since))| may_go(*phase, *since));
-    let longest = candidates.min_by_key(|(_, (phase, since))| (*phase == Phase::Waiting, *since));
-    longest.map(|(index, _)| index)
+/// collection is chosen only where there is no other, and still gets an answer. Until it begins
+/// to, no other one need go.
+fn longest_idle(phases: &[(Phase, Duration)]) -> Option<usize> {
+    if phases.iter().any(|(phase, _)| *phase == Phase::Evicted) {
+        return None;
+    }
+    let entries = phases.iter().enumerate();
+    let candidates = entries.filter(|(_, (phase, time))| phase.may_go(*time));
+    let rank = |(_, (phase, time)): &(_, &(Phase, _))| (*phase == Phase::Waiting, Reverse(*time));
+    candidates.min_by_key(rank).map(|(index, _)| index)
 }
 
 #[cfg(test)]
@@ -165,10 +256,10 @@ mod tests {
     /// Connections in these phases for so many milliseconds.
     #[track_caller]
     fn check(phases: &[(Phase, u64)], expected: Option<usize>) {
-        let now = Instant::now() + Duration::from_secs(3600);
-        let since = |milliseconds| now - Duration::from_millis(milliseconds);
-        let entries = phases.iter().map(|(phase, ms)| (*phase, since(*ms)));
-        assert_eq!(longest_idle(entries, now), expected, "{phases:?}");
+        let entries = phases.iter();
+        let entries = entries.map(|(phase, ms)| (*phase, Duration::from_millis(*ms)));
+        let entries: Vec<_> = entries.collect();
+        assert_eq!(longest_idle(&entries), expected, "{phases:?}");
     }
 
     #[test]

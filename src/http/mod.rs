@@ -1,16 +1,13 @@
 //! The HTTP server. In: connections from anybody. Out: the metrics, the status page, or a
 //! refusal, each within a time and a size. It knows routes and limits, and no gateway.
 //!
-//! `acceptor` accepts, `service` answers one connection, `backlog` lets it wait for a collection,
-//! which the loop on tiny_http in `server` makes, and `renderer` writes what is known then.
+//! `connections` lets them in, `service` answers one, the loop on tiny_http in `server` makes the
+//! collections that they wait for, and `renderer` writes what is known then.
 
-mod acceptor;
-mod backlog;
 mod connections;
 mod gzip;
 mod renderer;
 mod request;
-mod response;
 mod server;
 mod service;
 

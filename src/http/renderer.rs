@@ -1,4 +1,4 @@
-//! Renders what is known as the metrics or the page.
+//! What goes back: the metrics or the page, rendered from what is known, or a line of text.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,7 +7,6 @@ use crate::http::connections::Connections;
 use crate::http::gzip::{Beginning, Compressor};
 use crate::http::lock;
 use crate::http::request::Route;
-use crate::http::response::Response;
 use crate::model::Snapshot;
 use crate::system::Process;
 use crate::things_stack::KnownHosts;
@@ -50,7 +49,7 @@ impl Renderer {
     pub fn render(&self, route: &Route, scrape: &Scrape, takes_gzip: bool) -> Response {
         match route {
             Route::Page(query) => self.page(scrape, query, takes_gzip),
-            Route::Metrics => self.metrics(scrape, takes_gzip),
+            _ => self.metrics(scrape, takes_gzip),
         }
     }
 
@@ -72,7 +71,8 @@ impl Renderer {
             text.snapshot = Some(snapshot);
         }
         let own = metrics::render_exporter(&self.known.counters(), &Process::read());
-        self.respond(METRICS_HEADERS, &mut text, own, takes_gzip)
+        let response = Response::new("200 OK", METRICS_HEADERS, own);
+        self.begin_with(&mut text, response, takes_gzip)
     }
 
     fn page(&self, scrape: &Scrape, query: &str, takes_gzip: bool) -> Response {
@@ -84,30 +84,70 @@ impl Renderer {
             plain: Arc::new(page.into()),
             ..Text::default()
         };
-        self.respond(page::HEADERS, &mut text, Vec::new(), takes_gzip)
+        let response = Response::new("200 OK", page::HEADERS, Vec::new());
+        self.begin_with(&mut text, response, takes_gzip)
     }
 
-    fn respond(
-        &self,
-        headers: &[(&str, &str)],
-        text: &mut Text,
-        own: Vec<u8>,
-        takes_gzip: bool,
-    ) -> Response {
-        let mut headers = headers.to_vec();
-        let (mut shared, mut own) = (text.plain.clone(), own);
+    /// Puts this text before the body.
+    fn begin_with(&self, text: &mut Text, mut response: Response, takes_gzip: bool) -> Response {
+        response.text = text.number;
+        response.shared = text.plain.clone();
         if takes_gzip {
-            headers.push(("Content-Encoding", "gzip"));
             let mut compressor = lock(&self.compressor);
-            let begin = || compressor.begin(&shared);
+            let begin = || compressor.begin(&text.plain);
             let beginning = text.gzip.get_or_insert_with(begin);
-            own = compressor.finish(beginning, &own);
-            shared = beginning.bytes.clone();
+            response.own = compressor.finish(beginning, &response.own);
+            response.shared = beginning.bytes.clone();
+            response.head += "Content-Encoding: gzip\r\n";
         }
-        let response = Response::new("200 OK", &headers, shared, own);
+        response
+    }
+}
+
+/// An answer as it goes out.
+#[derive(Default)]
+pub struct Response {
+    /// Without the length of the body and the empty line at the end.
+    pub head: String,
+    /// The body begins with what several answers share.
+    pub shared: Arc<Vec<u8>>,
+    /// The rest of the body.
+    pub own: Vec<u8>,
+    /// Which of the different texts of the metrics it shares, from 1; 0 where it shares none.
+    pub text: u64,
+}
+
+impl Response {
+    /// Every answer closes its connection: to keep it would save a scraper a millisecond a
+    /// minute and take a connection from the limit.
+    fn new(status: &str, headers: &[(&str, &str)], own: Vec<u8>) -> Response {
+        let mut head = format!(
+            "HTTP/1.1 {status}\r\nConnection: close\r\n\
+             Allow: GET, HEAD\r\nVary: Accept, Accept-Encoding\r\n"
+        );
+        for (name, value) in headers {
+            head += &format!("{name}: {value}\r\n");
+        }
         Response {
-            text: text.number,
-            ..response
+            head,
+            own,
+            ..Response::default()
         }
+    }
+
+    /// A line of plain text.
+    pub fn text(status: &str, text: &str) -> Response {
+        let headers = [("Content-Type", "text/plain; charset=utf-8")];
+        Response::new(status, &headers, text.into())
+    }
+
+    /// Offers Basic first: a browser takes the first scheme that it knows.
+    pub fn unauthorized() -> Response {
+        let text = "a token is needed: Authorization: Bearer …, or Basic with any user and the \
+                    token as password\n";
+        let mut response = Response::text("401 Unauthorized", text);
+        response.head += "WWW-Authenticate: Basic realm=\"ttn-gateway-exporter\", \
+                          charset=\"UTF-8\"\r\nWWW-Authenticate: Bearer\r\n";
+        response
     }
 }

@@ -33,6 +33,7 @@ const HEADERS_MAX: usize = 100;
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Route<'a> {
+    Health,
     Metrics,
     /// The status page, with the query as it was sent, without its question mark.
     Page(&'a str),
@@ -52,23 +53,16 @@ pub struct Request {
 }
 
 impl Request {
-    /// Where its answer comes from a collection; None for any other path.
+    /// None where nothing is at its target.
     pub fn route(&self) -> Option<Route<'_>> {
-        let (path, query) = self.path_and_query();
+        let target = self.target.split('#').next().unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
         match path {
+            "/-/healthy" => Some(Route::Health),
             "/" if accepts(self.accept.as_deref(), "text/html") => Some(Route::Page(query)),
             "/" | "/metrics" => Some(Route::Metrics),
             _ => None,
         }
-    }
-
-    pub fn is_for_health(&self) -> bool {
-        self.path_and_query().0 == "/-/healthy"
-    }
-
-    fn path_and_query(&self) -> (&str, &str) {
-        let target = self.target.split('#').next().unwrap_or_default();
-        target.split_once('?').unwrap_or((target, ""))
     }
 
     pub fn takes_gzip(&self) -> bool {
@@ -82,7 +76,7 @@ impl Request {
         let (budget, wait) = match route {
             // The collection goes on, so that the next request finds more.
             Route::Page(_) => (budget, budget.min(PAGE_WAIT_MAX)),
-            Route::Metrics => (named.unwrap_or(budget), named.unwrap_or(budget)),
+            _ => (named.unwrap_or(budget), named.unwrap_or(budget)),
         };
         (budget, wait + GRACE.min(wait / 2))
     }
@@ -139,8 +133,10 @@ fn check(head: &httparse::Request) -> Result<Request, &'static str> {
 /// None of the headers that are used has a meaning with other than printable ASCII.
 fn printable(bytes: &[u8]) -> Option<String> {
     let text = String::from_utf8(bytes.to_vec()).ok()?;
-    let is_printable = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
-    is_printable.then_some(text)
+    let mut bytes = text.bytes();
+    bytes
+        .all(|byte| matches!(byte, b' '..=b'~'))
+        .then_some(text)
 }
 
 /// The path of a target, also of the absolute form that a client sends to a proxy.

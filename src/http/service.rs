@@ -6,11 +6,10 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::http::backlog::Backlog;
 use crate::http::connections::{Connection, Connections, Phase};
-use crate::http::renderer::Renderer;
-use crate::http::request::{self, HEAD_BYTES_MAX, Request, TIMEOUT, is_authorized};
-use crate::http::response::Response;
+use crate::http::renderer::{Renderer, Response};
+use crate::http::request::{self, HEAD_BYTES_MAX, Request, Route, TIMEOUT, is_authorized};
+use crate::http::server::Backlog;
 use crate::http::survive;
 use crate::secret::Secret;
 
@@ -40,41 +39,38 @@ impl Service {
     /// If the client is gone, which needs no answer.
     pub fn serve(&self, connection: &Connection) -> io::Result<()> {
         let stream = &connection.stream;
-        let request = read_head(stream, Instant::now() + HEAD_TIME_MAX)?;
+        let request = read_head(stream)?;
         let response = or_defect(|| match &request {
             Ok(request) => self.respond(request, connection),
             Err(status) => Ok(Response::text(status, &format!("{status}\n"))),
         })?;
         connection.enter(Phase::Writing(response.text));
-        let pieces = [&response.head, &*response.shared, &response.own];
-        let mut pieces = pieces.map(|piece| IoSlice::new(piece));
+        let length = response.shared.len() + response.own.len();
+        let head = format!("{}Content-Length: {length}\r\n\r\n", response.head);
+        let pieces = [head.as_bytes(), &response.shared, &response.own];
+        let mut pieces = pieces.map(IoSlice::new);
         let is_head = request.is_ok_and(|request| request.is_head);
         let count = if is_head { 1 } else { pieces.len() };
-        write_by(
-            stream,
-            &mut pieces[..count],
-            Instant::now() + WRITE_TIME_MAX,
-        )?;
+        write_all(stream, &mut pieces[..count])?;
         connection.enter(Phase::Idle);
         linger(stream)
     }
 
     fn respond(&self, request: &Request, connection: &Connection) -> io::Result<Response> {
-        if request.is_for_health() {
-            return Ok(Response::text("200 OK", "ok\n"));
-        }
         let authorization = request.authorization.as_deref();
-        if let Some(token) = &self.token
-            && !is_authorized(token, authorization)
-        {
-            return Ok(Response::unauthorized());
+        match (request.route(), &self.token) {
+            (Some(Route::Health), _) => Ok(Response::text("200 OK", "ok\n")),
+            (_, Some(token)) if !is_authorized(token, authorization) => {
+                Ok(Response::unauthorized())
+            }
+            (None, _) => Ok(Response::text("404 Not Found", "not here: /metrics or /\n")),
+            (Some(route), _) => {
+                let times = request.times(&route, self.budget);
+                let scrape = self.backlog.wait(connection, times)?;
+                let takes_gzip = request.takes_gzip();
+                Ok(self.renderer.render(&route, &scrape, takes_gzip))
+            }
         }
-        let Some(route) = request.route() else {
-            return Ok(Response::text("404 Not Found", "not here: /metrics or /\n"));
-        };
-        let (budget, wait) = request.times(&route, self.budget);
-        let scrape = self.backlog.wait(connection, budget, wait)?;
-        Ok(self.renderer.render(&route, &scrape, request.takes_gzip()))
     }
 }
 
@@ -87,19 +83,17 @@ fn or_defect(answer: impl FnOnce() -> io::Result<Response>) -> io::Result<Respon
 }
 
 /// Reads until the head is complete, or until it must be refused: then the inner error is the status.
-///
-/// # Errors
-/// If the client is gone, which needs no answer.
-fn read_head(stream: &TcpStream, deadline: Instant) -> io::Result<Result<Request, &'static str>> {
+fn read_head(stream: &TcpStream) -> io::Result<Result<Request, &'static str>> {
+    let deadline = Instant::now() + HEAD_TIME_MAX;
     let mut buffer = [0; HEAD_BYTES_MAX];
     let mut length = 0;
     loop {
-        match read_by(stream, &mut buffer[length..], deadline) {
+        match try_by(deadline, stream, |stream| {
+            stream.read(&mut buffer[length..])
+        }) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
             Ok(count) => length += count,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                return Ok(Err(TIMEOUT));
-            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Err(TIMEOUT)),
             Err(error) => return Err(error),
         }
         if let Some(result) = request::parse(&buffer[..length]) {
@@ -108,47 +102,13 @@ fn read_head(stream: &TcpStream, deadline: Instant) -> io::Result<Result<Request
     }
 }
 
-/// Reads once, and waits for input until the deadline.
-fn read_by(mut stream: &TcpStream, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
-    try_by(deadline, |left| {
-        stream.set_read_timeout(Some(left))?;
-        stream.read(buffer)
-    })
-}
-
-/// Writes all pieces by the deadline.
-fn write_by(
-    mut stream: &TcpStream,
-    mut pieces: &mut [IoSlice<'_>],
-    deadline: Instant,
-) -> io::Result<()> {
+fn write_all(stream: &TcpStream, mut pieces: &mut [IoSlice]) -> io::Result<()> {
+    let deadline = Instant::now() + WRITE_TIME_MAX;
     while pieces.iter().any(|piece| !piece.is_empty()) {
-        let count = try_by(deadline, |left| {
-            stream.set_write_timeout(Some(left))?;
-            stream.write_vectored(pieces)
-        })?;
+        let count = try_by(deadline, stream, |stream| stream.write_vectored(pieces))?;
         IoSlice::advance_slices(&mut pieces, count);
     }
     Ok(())
-}
-
-/// Gives the attempt the time that is left.
-fn try_by(
-    deadline: Instant,
-    mut attempt: impl FnMut(Duration) -> io::Result<usize>,
-) -> io::Result<usize> {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        match attempt(left) {
-            // A process that was stopped and goes on gets EINTR from a socket with a time limit
-            // (signal(7)), which is no reason to end anything.
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
 }
 
 /// Ends the answer, and reads what the client still sends, within bounds: closing a socket with
@@ -158,11 +118,33 @@ fn linger(stream: &TcpStream) -> io::Result<()> {
     let deadline = Instant::now() + LINGER_TIME_MAX;
     let mut buffer = [0; 4096];
     for _ in 0..LINGER_READS_MAX {
-        if read_by(stream, &mut buffer, deadline)? == 0 {
+        if try_by(deadline, stream, |stream| stream.read(&mut buffer))? == 0 {
             break;
         }
     }
     Ok(())
+}
+
+/// Reads or writes once. By the deadline, or it fails as one that [`ErrorKind::WouldBlock`].
+fn try_by(
+    deadline: Instant,
+    mut stream: &TcpStream,
+    mut attempt: impl FnMut(&mut &TcpStream) -> io::Result<usize>,
+) -> io::Result<usize> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        stream.set_write_timeout(Some(left))?;
+        match attempt(&mut stream) {
+            // A process that was stopped and goes on gets EINTR from a socket with a time limit
+            // (signal(7)), which is no reason to end anything.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -172,9 +154,9 @@ mod tests {
     #[test]
     fn a_panic_costs_one_answer_and_tells_nothing() {
         let response = or_defect(|| panic!("inner workings")).expect("an answer");
-        assert!(response.head.starts_with(b"HTTP/1.1 500 "));
+        assert!(response.head.starts_with("HTTP/1.1 500 "));
         assert!(!String::from_utf8_lossy(&response.own).contains("inner"));
         let response = or_defect(|| Ok(Response::text("200 OK", "ok\n"))).expect("an answer");
-        assert!(response.head.starts_with(b"HTTP/1.1 200 "));
+        assert!(response.head.starts_with("HTTP/1.1 200 "));
     }
 }
