@@ -8,7 +8,6 @@
 //! bounded by the number of different texts: a connection that still takes a text which is
 //! [`TEXTS_MAX`] texts old is closed. A page is not shared, and has 100 rows at most.
 
-use std::cmp::Reverse;
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::AtomicUsize;
@@ -73,7 +72,7 @@ impl Acceptor {
             let connection = self.accept();
             let was_last = self.idle_workers.fetch_sub(1, SeqCst) == 1;
             if was_last && let Err(error) = self.start_worker() {
-                self.bear(&error);
+                self.pause_after(&error);
             } else {
                 // An error means that the client is gone.
                 let _ = survive(|| self.service.serve(&connection));
@@ -94,14 +93,14 @@ impl Acceptor {
         loop {
             match self.listener.accept() {
                 Ok((stream, _)) => return self.service.connections.open(stream),
-                Err(error) => self.bear(&error),
+                Err(error) => self.pause_after(&error),
             }
         }
     }
 
     /// No error ends a worker: a lack of descriptors, memory or threads passes, and so does a
     /// client that is gone already.
-    fn bear(&self, error: &io::Error) {
+    fn pause_after(&self, error: &io::Error) {
         let mut warned = lock(&self.warned);
         if warned.is_none_or(|at| at.elapsed() >= WARNING_INTERVAL) {
             log::warn!("cannot accept a connection: {error}");
@@ -183,12 +182,20 @@ impl Connections {
         lock(&self.open).retain(|other| !Arc::ptr_eq(other, connection));
     }
 
-    /// None while another one that was evicted is yet to be answered: it makes room.
+    /// Closes the connection that has been idle longest, if there is one. One that waits for a
+    /// collection is answered before.
     pub fn evict_longest_idle(&self) {
         let open = lock(&self.open);
         let phases: Vec<_> = open.iter().map(|connection| connection.phase()).collect();
-        if let Some(index) = longest_idle(&phases) {
-            open[index].evict();
+        let Some(index) = longest_idle(&phases) else {
+            return;
+        };
+        // In one step, since its thread may enter the next phase.
+        let mut phase = lock(&open[index].phase);
+        match phase.0 {
+            Phase::Waiting => phase.0 = Phase::Evicted,
+            Phase::Idle | Phase::Writing(_) => open[index].end(),
+            Phase::Collecting | Phase::Evicted => {}
         }
     }
 
@@ -218,17 +225,6 @@ impl Connection {
         (phase, since.elapsed())
     }
 
-    /// One that waits for a collection is answered first.
-    fn evict(&self) {
-        // In one step, since its thread may enter the next phase.
-        let mut phase = lock(&self.phase);
-        match phase.0 {
-            Phase::Waiting => phase.0 = Phase::Evicted,
-            Phase::Idle | Phase::Writing(_) => self.end(),
-            Phase::Collecting | Phase::Evicted => {}
-        }
-    }
-
     /// Its thread notices and closes it. It may have ended by itself.
     fn end(&self) {
         let _ = self.stream.shutdown(Shutdown::Both);
@@ -236,16 +232,16 @@ impl Connection {
 }
 
 /// Which connection to evict: the one that has been in its phase longest. One that waits for a
-/// collection is chosen only where there is no other, and still gets an answer. Until it begins
-/// to, no other one need go.
+/// collection is chosen only where there is no other. None while another one that was evicted is
+/// yet to be answered, since it makes room.
 fn longest_idle(phases: &[(Phase, Duration)]) -> Option<usize> {
     if phases.iter().any(|(phase, _)| *phase == Phase::Evicted) {
         return None;
     }
     let entries = phases.iter().enumerate();
     let candidates = entries.filter(|(_, (phase, time))| phase.may_go(*time));
-    let rank = |(_, (phase, time)): &(_, &(Phase, _))| (*phase == Phase::Waiting, Reverse(*time));
-    candidates.min_by_key(rank).map(|(index, _)| index)
+    let longest = candidates.max_by_key(|(_, (phase, time))| (*phase != Phase::Waiting, *time));
+    longest.map(|(index, _)| index)
 }
 
 #[cfg(test)]

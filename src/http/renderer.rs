@@ -12,8 +12,6 @@ use crate::system::Process;
 use crate::things_stack::KnownHosts;
 use crate::{metrics, page};
 
-const METRICS_HEADERS: &[(&str, &str)] = &[("Content-Type", metrics::CONTENT_TYPE)];
-
 pub struct Renderer {
     known: Known,
     hosts: KnownHosts,
@@ -71,7 +69,8 @@ impl Renderer {
             text.snapshot = Some(snapshot);
         }
         let own = metrics::render_exporter(&self.known.counters(), &Process::read());
-        let response = Response::new("200 OK", METRICS_HEADERS, own);
+        let headers = [("Content-Type", metrics::CONTENT_TYPE)];
+        let response = Response::new("200 OK", &headers, own);
         self.begin_with(&mut text, response, takes_gzip)
     }
 

@@ -71,14 +71,14 @@ impl Request {
 
     /// How long a collection for it may take, and how long its client waits for an answer.
     /// `budget` is the time of a scrape that names no timeout.
-    pub fn times(&self, route: &Route, budget: Duration) -> (Duration, Duration) {
+    pub fn times(&self, route: &Route, budget: Duration) -> [Duration; 2] {
         let named = self.scrape_timeout.as_deref().and_then(budget_of);
         let (budget, wait) = match route {
             // The collection goes on, so that the next request finds more.
             Route::Page(_) => (budget, budget.min(PAGE_WAIT_MAX)),
             _ => (named.unwrap_or(budget), named.unwrap_or(budget)),
         };
-        (budget, wait + GRACE.min(wait / 2))
+        [budget, wait + GRACE.min(wait / 2)]
     }
 }
 
@@ -432,8 +432,8 @@ mod tests {
             format!("Accept: text/html\r\nX-Prometheus-Scrape-Timeout-Seconds: {timeout}");
         let request = request(target, &headers);
         let route = request.route().expect("a route");
-        let (budget, wait) = request.times(&route, Duration::from_secs(10));
-        let actual = [budget, wait].map(|time| time.as_secs_f64());
+        let times = request.times(&route, Duration::from_secs(10));
+        let actual = times.map(|time| time.as_secs_f64());
         assert_eq!(actual, expected, "{target} {timeout}");
     }
 

@@ -135,10 +135,9 @@ impl Backlog {
     ///
     /// # Errors
     /// If the client is gone.
-    pub fn wait(&self, connection: &Connection, times: (Duration, Duration)) -> io::Result<Scrape> {
+    pub fn wait(&self, connection: &Connection, times: [Duration; 2]) -> io::Result<Scrape> {
         connection.enter(Phase::Waiting);
-        let (budget, wait) = times;
-        let (deadline, due) = (connection.accepted + budget, connection.accepted + wait);
+        let [deadline, due] = times.map(|time| connection.accepted + time);
         let mut state = lock(&self.state);
         state.next_deadline = state.next_deadline.max(Some(deadline));
         let start = Instant::now();

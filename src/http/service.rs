@@ -58,19 +58,16 @@ impl Service {
 
     fn respond(&self, request: &Request, connection: &Connection) -> io::Result<Response> {
         let authorization = request.authorization.as_deref();
-        match (request.route(), &self.token) {
-            (Some(Route::Health), _) => Ok(Response::text("200 OK", "ok\n")),
-            (_, Some(token)) if !is_authorized(token, authorization) => {
-                Ok(Response::unauthorized())
-            }
-            (None, _) => Ok(Response::text("404 Not Found", "not here: /metrics or /\n")),
+        Ok(match (request.route(), &self.token) {
+            (Some(Route::Health), _) => Response::text("200 OK", "ok\n"),
+            (_, Some(token)) if !is_authorized(token, authorization) => Response::unauthorized(),
+            (None, _) => Response::text("404 Not Found", "not here: /metrics or /\n"),
             (Some(route), _) => {
                 let times = request.times(&route, self.budget);
                 let scrape = self.backlog.wait(connection, times)?;
-                let takes_gzip = request.takes_gzip();
-                Ok(self.renderer.render(&route, &scrape, takes_gzip))
+                self.renderer.render(&route, &scrape, request.takes_gzip())
             }
-        }
+        })
     }
 }
 
@@ -88,9 +85,8 @@ fn read_head(stream: &TcpStream) -> io::Result<Result<Request, &'static str>> {
     let mut buffer = [0; HEAD_BYTES_MAX];
     let mut length = 0;
     loop {
-        match try_by(deadline, stream, |stream| {
-            stream.read(&mut buffer[length..])
-        }) {
+        let room = &mut buffer[length..];
+        match try_by(deadline, stream, |stream| stream.read(room)) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
             Ok(count) => length += count,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Err(TIMEOUT)),
