@@ -132,11 +132,8 @@ fn check(head: &httparse::Request) -> Result<Request, &'static str> {
 
 /// None of the headers that are used has a meaning with other than printable ASCII.
 fn printable(bytes: &[u8]) -> Option<String> {
-    let text = String::from_utf8(bytes.to_vec()).ok()?;
-    let mut bytes = text.bytes();
-    bytes
-        .all(|byte| matches!(byte, b' '..=b'~'))
-        .then_some(text)
+    let is_printable = bytes.iter().all(|byte| matches!(byte, b' '..=b'~'));
+    is_printable.then(|| String::from_utf8_lossy(bytes).into_owned())
 }
 
 /// The path of a target, also of the absolute form that a client sends to a proxy.

@@ -130,7 +130,6 @@ impl Backlog {
 
     /// Waits for a collection that begins after this moment, and begins it as soon as the loop is
     /// free. Returns what it was for, or this moment's scrape where the answer is due before.
-    ///
     /// `times` are those of the request.
     ///
     /// # Errors
