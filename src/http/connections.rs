@@ -11,7 +11,7 @@
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -148,13 +148,17 @@ pub struct Connection {
 
 pub struct Connections {
     open: Mutex<Vec<Arc<Connection>>>,
+    closed: Condvar,
     limit: usize,
 }
 
 impl Connections {
     pub fn new(limit: usize) -> Connections {
-        let open = Mutex::default();
-        Connections { open, limit }
+        Connections {
+            open: Mutex::default(),
+            closed: Condvar::new(),
+            limit,
+        }
     }
 
     /// Takes a connection in, which this thread will serve and close. Where the limit is
@@ -163,10 +167,9 @@ impl Connections {
         let accepted = Instant::now();
         let mut open = lock(&self.open);
         while open.len() >= self.limit {
-            drop(open);
-            self.evict_longest_idle();
-            thread::sleep(LOOK_INTERVAL);
-            open = lock(&self.open);
+            evict_longest_idle(&open);
+            let waited = self.closed.wait_timeout(open, LOOK_INTERVAL);
+            open = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         let connection = Arc::new(Connection {
             stream,
@@ -179,23 +182,11 @@ impl Connections {
 
     pub fn close(&self, connection: &Arc<Connection>) {
         lock(&self.open).retain(|other| !Arc::ptr_eq(other, connection));
+        self.closed.notify_one();
     }
 
-    /// Closes the connection that has been idle longest, if there is one. One that waits for a
-    /// collection is answered before.
     pub fn evict_longest_idle(&self) {
-        let open = lock(&self.open);
-        let phases: Vec<_> = open.iter().map(|connection| connection.phase()).collect();
-        let Some(index) = longest_idle(&phases) else {
-            return;
-        };
-        // In one step, since its thread may enter the next phase.
-        let mut phase = lock(&open[index].phase);
-        match phase.0 {
-            Phase::Waiting => phase.0 = Phase::Evicted,
-            Phase::Idle | Phase::Writing(_) => open[index].end(),
-            Phase::Collecting | Phase::Evicted => {}
-        }
+        evict_longest_idle(&lock(&self.open));
     }
 
     /// Closes the connections that still take an old text, before this one is made.
@@ -227,6 +218,22 @@ impl Connection {
     /// Its thread notices and closes it. It may have ended by itself.
     fn end(&self) {
         let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// Closes the connection that has been idle longest, if there is one. One that waits for a
+/// collection is answered before.
+fn evict_longest_idle(open: &[Arc<Connection>]) {
+    let phases: Vec<_> = open.iter().map(|connection| connection.phase()).collect();
+    let Some(index) = longest_idle(&phases) else {
+        return;
+    };
+    // In one step, since its thread may enter the next phase.
+    let mut phase = lock(&open[index].phase);
+    match phase.0 {
+        Phase::Waiting => phase.0 = Phase::Evicted,
+        Phase::Idle | Phase::Writing(_) => open[index].end(),
+        Phase::Collecting | Phase::Evicted => {}
     }
 }
 

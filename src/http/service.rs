@@ -82,17 +82,17 @@ fn or_defect(answer: impl FnOnce() -> io::Result<Response>) -> io::Result<Respon
 /// Reads until the head is complete, or until it must be refused: then the inner error is the status.
 fn read_head(stream: &TcpStream) -> io::Result<Result<Request, &'static str>> {
     let deadline = Instant::now() + HEAD_TIME_MAX;
-    let mut buffer = [0; HEAD_BYTES_MAX];
-    let mut length = 0;
+    let mut received = Vec::new();
+    let mut buffer = [0; 1024];
     loop {
-        let room = &mut buffer[length..];
-        match try_by(deadline, stream, |stream| stream.read(room)) {
+        let room = buffer.len().min(HEAD_BYTES_MAX - received.len());
+        match try_by(deadline, stream, |stream| stream.read(&mut buffer[..room])) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(count) => length += count,
+            Ok(count) => received.extend_from_slice(&buffer[..count]),
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Err(TIMEOUT)),
             Err(error) => return Err(error),
         }
-        if let Some(result) = request::parse(&buffer[..length]) {
+        if let Some(result) = request::parse(&received) {
             return Ok(result);
         }
     }
