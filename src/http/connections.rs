@@ -58,16 +58,21 @@ impl Acceptor {
         (0..IDLE_WORKERS).try_for_each(|_| acceptor.start_worker())
     }
 
+    /// It counts as idle at once, or else a flood would start more of them than are needed.
     fn start_worker(self: &Arc<Self>) -> io::Result<()> {
         let acceptor = self.clone();
         let builder = thread::Builder::new().name("worker".to_owned());
         let builder = builder.stack_size(STACK_BYTES);
-        builder.spawn(move || acceptor.work()).map(drop)
+        self.idle_workers.fetch_add(1, SeqCst);
+        let started = builder.spawn(move || acceptor.work()).map(drop);
+        started.inspect_err(|_| {
+            self.idle_workers.fetch_sub(1, SeqCst);
+        })
     }
 
     /// Serves until enough other workers are idle.
     fn work(self: &Arc<Self>) {
-        while self.becomes_idle() {
+        loop {
             let connection = self.accept();
             let was_last = self.idle_workers.fetch_sub(1, SeqCst) == 1;
             if was_last && let Err(error) = self.start_worker() {
@@ -77,6 +82,9 @@ impl Acceptor {
                 let _ = survive(|| self.service.serve(&connection));
             }
             self.service.connections.close(&connection);
+            if !self.becomes_idle() {
+                return;
+            }
         }
     }
 
