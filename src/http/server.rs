@@ -24,8 +24,8 @@ use crate::http::{lock, survive};
 use crate::secret::Secret;
 use crate::things_stack::KnownHosts;
 
-/// How often a waiting thread checks its client, and whether it is evicted.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// How often a waiting thread checks its client, and whether it is evicted, one at a time.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// A loop that is this late hangs. To read an answer of 10,000 gateways takes a small machine
 /// some seconds, which no deadline cuts.
 const HANG_TIME: Duration = Duration::from_secs(30);
