@@ -1,25 +1,123 @@
-//! The open connections: how many there may be, and which one is closed to make room.
+//! Connections: who is let in, how many there may be, and which one is closed to make room.
+//!
+//! A connection is served by the thread that accepted it: to start a thread, and to unmap its
+//! stack from all processors at its end, takes longer than to answer a scraper. A worker that
+//! has accepted a connection makes sure that another worker waits for the next one.
 //!
 //! Memory needs no accounting. The metrics are shared by reference, so what slow readers can hold is
 //! bounded by the number of different texts: a connection that still takes a text which is
 //! [`TEXTS_MAX`] texts old is closed. A page is not shared, and has 100 rows at most.
 
 use std::io;
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{self, Thread};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::http::lock;
+use crate::http::service::Service;
+use crate::http::{lock, survive};
 
+/// Workers that stay while no connection comes: one for a scraper, one for the next while the
+/// first one closes, and one more, so that none has to be started.
+const IDLE_WORKERS: usize = 3;
+/// Calls are shallow, but miniz_oxide moves its tables over the stack when it makes them.
+const STACK_BYTES: usize = 512 * 1024;
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
+/// A flood fails hundreds of times a second, and a log on an SD card should last for years.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// A head that is on its way arrives within this, also on a busy machine. It bounds what a flood
 /// can turn over: with a limit of 64, 1,280 connections a second.
 const IDLE_TIME_MIN: Duration = Duration::from_millis(50);
 /// A slow reader has at least this long, and a scraper may wait at least this long for a
 /// collection.
 const SERVICE_TIME_MIN: Duration = Duration::from_secs(1);
+/// How often a connection beyond the limit looks for a place.
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 /// Different texts of the metrics in memory at once.
 const TEXTS_MAX: u64 = 3;
+
+/// One public listener and its workers.
+pub struct Acceptor {
+    service: Arc<Service>,
+    listener: TcpListener,
+    idle_workers: AtomicUsize,
+    /// When the last failure was logged.
+    warned: Mutex<Option<Instant>>,
+}
+
+impl Acceptor {
+    /// Accepts connections from now on, for ever.
+    pub fn start(service: Arc<Service>, listener: TcpListener) -> io::Result<()> {
+        let acceptor = Arc::new(Acceptor {
+            service,
+            listener,
+            idle_workers: AtomicUsize::new(0),
+            warned: Mutex::default(),
+        });
+        (0..IDLE_WORKERS).try_for_each(|_| acceptor.start_worker())
+    }
+
+    /// It counts as idle at once, or else a flood would start more of them than are needed.
+    fn start_worker(self: &Arc<Self>) -> io::Result<()> {
+        let acceptor = self.clone();
+        let builder = thread::Builder::new().name("worker".to_owned());
+        let builder = builder.stack_size(STACK_BYTES);
+        self.idle_workers.fetch_add(1, SeqCst);
+        let started = builder.spawn(move || acceptor.work()).map(drop);
+        started.inspect_err(|_| {
+            self.idle_workers.fetch_sub(1, SeqCst);
+        })
+    }
+
+    /// Serves until enough other workers are idle.
+    fn work(self: &Arc<Self>) {
+        loop {
+            let connection = self.accept();
+            let was_last = self.idle_workers.fetch_sub(1, SeqCst) == 1;
+            if was_last && let Err(error) = self.start_worker() {
+                self.pause_after(&error);
+            } else {
+                // An error means that the client is gone.
+                let _ = survive(|| self.service.serve(&connection));
+            }
+            self.service.connections.close(&connection);
+            if !self.becomes_idle() {
+                return;
+            }
+        }
+    }
+
+    /// Counts this worker as idle, unless there are enough idle ones: then false.
+    fn becomes_idle(&self) -> bool {
+        // In one step, so that no worker counts that is about to end.
+        let join = |idle| (idle < IDLE_WORKERS).then_some(idle + 1);
+        self.idle_workers.try_update(SeqCst, SeqCst, join).is_ok()
+    }
+
+    /// The next connection, once it is within the limit.
+    fn accept(&self) -> Arc<Connection> {
+        loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => return self.service.connections.open(stream),
+                Err(error) => self.pause_after(&error),
+            }
+        }
+    }
+
+    /// No error ends a worker: a lack of descriptors, memory or threads passes, and so does a
+    /// client that is gone already.
+    fn pause_after(&self, error: &io::Error) {
+        let mut warned = lock(&self.warned);
+        if warned.is_none_or(|at| at.elapsed() >= WARNING_INTERVAL) {
+            log::warn!("cannot accept a connection: {error}");
+            *warned = Some(Instant::now());
+        }
+        drop(warned);
+        self.service.connections.evict_longest_idle();
+        thread::sleep(SHORTAGE_PAUSE);
+    }
+}
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +134,17 @@ pub enum Phase {
     Writing(u64),
 }
 
+impl Phase {
+    /// Whether a connection may be evicted that has been in it for this time.
+    fn may_go(self, time: Duration) -> bool {
+        match self {
+            Phase::Idle => time >= IDLE_TIME_MIN,
+            Phase::Writing(_) | Phase::Waiting => time >= SERVICE_TIME_MIN,
+            Phase::Collecting | Phase::Evicted => false,
+        }
+    }
+}
+
 /// One connection that is open.
 pub struct Connection {
     pub stream: TcpStream,
@@ -43,8 +152,6 @@ pub struct Connection {
     pub accepted: Instant,
     /// With its start.
     phase: Mutex<(Phase, Instant)>,
-    /// The thread that serves it.
-    thread: Thread,
 }
 
 pub struct Connections {
@@ -66,31 +173,23 @@ impl Connections {
     /// reached, evicts and waits.
     pub fn open(&self, stream: TcpStream) -> Arc<Connection> {
         let accepted = Instant::now();
-        let mut next_eviction = accepted;
         let mut open = lock(&self.open);
         while open.len() >= self.limit {
-            let now = Instant::now();
-            // A waiting one needs a moment to answer and close. Others need not go meanwhile.
-            if now >= next_eviction && evict_longest_idle(&open) {
-                next_eviction = now + IDLE_TIME_MIN;
-            }
-            let waited = self.closed.wait_timeout(open, Duration::from_millis(1));
+            evict_longest_idle(&open);
+            let waited = self.closed.wait_timeout(open, LOOK_INTERVAL);
             open = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         let connection = Arc::new(Connection {
             stream,
             accepted,
             phase: Mutex::new((Phase::Idle, Instant::now())),
-            thread: thread::current(),
         });
         open.push(connection.clone());
         connection
     }
 
-    pub fn close(&self, connection: Arc<Connection>) {
-        let is_other = |other: &Arc<Connection>| !Arc::ptr_eq(other, &connection);
-        lock(&self.open).retain(is_other);
-        drop(connection);
+    pub fn close(&self, connection: &Arc<Connection>) {
+        lock(&self.open).retain(|other| !Arc::ptr_eq(other, connection));
         self.closed.notify_one();
     }
 
@@ -100,26 +199,16 @@ impl Connections {
 
     /// Closes the connections that still take an old text, before this one is made.
     pub fn make_room_for_text(&self, number: u64) {
-        for connection in lock(&self.open).iter() {
-            if matches!(connection.phase().0, Phase::Writing(old @ 1..) if old + TEXTS_MAX <= number)
-            {
-                connection.end();
-            }
-        }
-    }
-
-    /// Wakes the threads that wait, since a collection has ended.
-    pub fn wake(&self) {
-        for connection in lock(&self.open).iter() {
-            connection.thread.unpark();
-        }
+        let is_old = |phase| matches!(phase, Phase::Writing(n @ 1..) if n + TEXTS_MAX <= number);
+        let open = lock(&self.open);
+        let old = open.iter().filter(|other| is_old(other.phase().0));
+        old.for_each(|connection| connection.end());
     }
 
     /// Whether any client has sent a request and does not have the whole answer.
     pub fn is_any_in_service(&self) -> bool {
-        let open = lock(&self.open);
-        open.iter()
-            .any(|connection| connection.phase().0 != Phase::Idle)
+        let is_in_service = |connection: &Arc<Connection>| connection.phase().0 != Phase::Idle;
+        lock(&self.open).iter().any(is_in_service)
     }
 }
 
@@ -128,14 +217,10 @@ impl Connection {
         *lock(&self.phase) = (phase, Instant::now());
     }
 
-    pub fn phase(&self) -> (Phase, Instant) {
-        *lock(&self.phase)
-    }
-
-    /// Fails once, if the client has reset the connection. A client that only stopped sending
-    /// still waits for its answer.
-    pub fn check_client(&self) -> io::Result<()> {
-        self.stream.take_error()?.map_or(Ok(()), Err)
+    /// What it is doing, and for how long.
+    pub fn phase(&self) -> (Phase, Duration) {
+        let (phase, since) = *lock(&self.phase);
+        (phase, since.elapsed())
     }
 
     /// Its thread notices and closes it. It may have ended by itself.
@@ -144,40 +229,32 @@ impl Connection {
     }
 }
 
-/// Says whether it was one that waits for a collection: it is answered first.
-fn evict_longest_idle(open: &[Arc<Connection>]) -> bool {
-    let phases = open.iter().map(|connection| connection.phase());
-    let Some(index) = longest_idle(phases, Instant::now()) else {
-        return false;
+/// Closes the connection that has been idle longest, if there is one. One that waits for a
+/// collection is answered before.
+fn evict_longest_idle(open: &[Arc<Connection>]) {
+    let phases: Vec<_> = open.iter().map(|connection| connection.phase()).collect();
+    let Some(index) = longest_idle(&phases) else {
+        return;
     };
-    let connection = &open[index];
     // In one step, since its thread may enter the next phase.
-    let mut phase = lock(&connection.phase);
-    let is_waiting = phase.0 == Phase::Waiting;
-    if is_waiting {
-        *phase = (Phase::Evicted, Instant::now());
-        connection.thread.unpark();
-    } else {
-        connection.end();
+    let mut phase = lock(&open[index].phase);
+    match phase.0 {
+        Phase::Waiting => phase.0 = Phase::Evicted,
+        Phase::Idle | Phase::Writing(_) => open[index].end(),
+        Phase::Collecting | Phase::Evicted => {}
     }
-    is_waiting
 }
 
 /// Which connection to evict: the one that has been in its phase longest. One that waits for a
-/// collection is chosen only where there is no other, and still gets an answer.
-fn longest_idle(phases: impl Iterator<Item = (Phase, Instant)>, now: Instant) -> Option<usize> {
-    let may_go = |phase, since: Instant| {
-        let at_least = match phase {
-            Phase::Idle => IDLE_TIME_MIN,
-            Phase::Writing(_) | Phase::Waiting => SERVICE_TIME_MIN,
-            Phase::Collecting | Phase::Evicted => return false,
-        };
-        now.saturating_duration_since(since) >= at_least
-    };
-    let candidates = phases
-        .enumerate()
-        .filter(|(_, (phase, since))| may_go(*phase, *since));
-    let longest = candidates.min_by_key(|(_, (phase, since))| (*phase == Phase::Waiting, *since));
+/// collection is chosen only where there is no other. None while another one that was evicted is
+/// yet to be answered, since it makes room.
+fn longest_idle(phases: &[(Phase, Duration)]) -> Option<usize> {
+    if phases.iter().any(|(phase, _)| *phase == Phase::Evicted) {
+        return None;
+    }
+    let entries = phases.iter().enumerate();
+    let candidates = entries.filter(|(_, (phase, time))| phase.may_go(*time));
+    let longest = candidates.max_by_key(|(_, (phase, time))| (*phase != Phase::Waiting, *time));
     longest.map(|(index, _)| index)
 }
 
@@ -189,10 +266,10 @@ mod tests {
     /// Connections in these phases for so many milliseconds.
     #[track_caller]
     fn check(phases: &[(Phase, u64)], expected: Option<usize>) {
-        let now = Instant::now() + Duration::from_secs(3600);
-        let since = |milliseconds| now - Duration::from_millis(milliseconds);
-        let entries = phases.iter().map(|(phase, ms)| (*phase, since(*ms)));
-        assert_eq!(longest_idle(entries, now), expected, "{phases:?}");
+        let entries = phases.iter();
+        let entries = entries.map(|(phase, ms)| (*phase, Duration::from_millis(*ms)));
+        let entries: Vec<_> = entries.collect();
+        assert_eq!(longest_idle(&entries), expected, "{phases:?}");
     }
 
     #[test]

@@ -1,30 +1,30 @@
 //! The HTTP server. In: connections from anybody. Out: the metrics, the status page, or a
 //! refusal, each within a time and a size. It knows routes and limits, and no gateway.
 //!
-//! `acceptor` accepts, `service` answers one connection, `backlog` lets it wait for a collection,
-//! which the loop on tiny_http in `server` makes, and `renderer` writes what is known then.
+//! `connections` lets them in, `service` answers one, the loop on tiny_http in `server` makes the
+//! collections that they wait for, and `renderer` writes what is known then.
 
-mod acceptor;
-mod authorization;
-mod backlog;
 mod connections;
 mod gzip;
-mod private;
 mod renderer;
 mod request;
-mod response;
 mod server;
 mod service;
-mod stream;
-mod task;
 
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use connections::Connections;
+pub use request::BUDGET_MAX;
 pub use server::Server;
-pub use task::BUDGET_MAX;
 
 /// Each change to what is locked in this room is one step, so it is valid even after a panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A panic ends this act alone: None. The hook has logged it, and what is remembered is plain
+/// data, valid at each step.
+fn survive<T>(act: impl FnOnce() -> T) -> Option<T> {
+    panic::catch_unwind(AssertUnwindSafe(act)).ok()
 }

@@ -1,4 +1,4 @@
-//! Renders what is known as the metrics or the page.
+//! What goes back: the metrics or the page, rendered from what is known, or a line of text.
 
 use std::sync::{Arc, Mutex};
 
@@ -6,33 +6,27 @@ use crate::collect::{Known, Scrape};
 use crate::http::connections::Connections;
 use crate::http::gzip::{Beginning, Compressor};
 use crate::http::lock;
-use crate::http::response::{Body, Response};
-use crate::http::task::{Route, Task};
+use crate::http::request::Route;
 use crate::model::Snapshot;
 use crate::system::Process;
 use crate::things_stack::KnownHosts;
 use crate::{metrics, page};
 
-const METRICS_HEADERS: &[(&str, &str)] = &[("Content-Type", metrics::CONTENT_TYPE)];
-
 pub struct Renderer {
     known: Known,
     hosts: KnownHosts,
     connections: Arc<Connections>,
-    tools: Mutex<Tools>,
-}
-
-#[derive(Default)]
-struct Tools {
     /// The metrics of the current snapshot.
-    text: Option<Text>,
-    /// How many texts there have been.
-    texts: u64,
-    compressor: Compressor,
+    text: Mutex<Text>,
+    compressor: Mutex<Compressor>,
 }
 
+/// What an answer begins with.
+#[derive(Default)]
 struct Text {
-    snapshot: Arc<Snapshot>,
+    /// Of the metrics: what they are rendered from, and how many such texts there have been.
+    snapshot: Option<Arc<Snapshot>>,
+    number: u64,
     plain: Arc<Vec<u8>>,
     /// Made for the first client that accepts it.
     gzip: Option<Beginning>,
@@ -44,72 +38,115 @@ impl Renderer {
             known,
             hosts,
             connections,
-            tools: Mutex::default(),
+            text: Mutex::default(),
+            compressor: Mutex::default(),
         }
     }
 
-    /// The answer to this task from what is known at this moment.
-    pub fn render(&self, task: &Task, scrape: &Scrape) -> Response {
-        let (headers, body) = match &task.route {
-            Route::Metrics => (METRICS_HEADERS, self.metrics(scrape, task.takes_gzip)),
-            Route::Page(query) => (page::HEADERS, self.page(scrape, query, task.takes_gzip)),
-        };
-        let encoding = task.takes_gzip.then_some(("Content-Encoding", "gzip"));
-        let headers: Vec<_> = headers.iter().copied().chain(encoding).collect();
-        Response::new("200 OK", &headers, body)
+    /// The answer from what is known at this moment.
+    pub fn render(&self, route: &Route, scrape: &Scrape, takes_gzip: bool) -> Response {
+        match route {
+            Route::Page(query) => self.page(scrape, query, takes_gzip),
+            _ => self.metrics(scrape, takes_gzip),
+        }
     }
 
     /// The part of the snapshot is rendered once for each snapshot, the exporter's own part for
     /// each answer.
-    fn metrics(&self, scrape: &Scrape, takes_gzip: bool) -> Body {
-        let mut tools = lock(&self.tools);
-        let tools = &mut *tools;
+    fn metrics(&self, scrape: &Scrape, takes_gzip: bool) -> Response {
+        let mut text = lock(&self.text);
         // Read now, so that an older snapshot never replaces the text of a newer one.
         let snapshot = self.known.snapshot(scrape);
-        let is_current = |text: &Text| Arc::ptr_eq(&text.snapshot, &snapshot);
-        if !tools.text.as_ref().is_some_and(is_current) {
+        let is_current = |of: &Arc<Snapshot>| Arc::ptr_eq(of, &snapshot);
+        if !text.snapshot.as_ref().is_some_and(is_current) {
             // The old texts make room for the new one.
-            tools.text = None;
-            tools.texts += 1;
-            self.connections.make_room_for_text(tools.texts);
+            *text = Text {
+                number: text.number + 1,
+                ..Text::default()
+            };
+            self.connections.make_room_for_text(text.number);
+            text.plain = Arc::new(metrics::render_gateways(&snapshot));
+            text.snapshot = Some(snapshot);
         }
-        let text = tools.text.get_or_insert_with(|| Text {
-            plain: Arc::new(metrics::render_gateways(&snapshot)),
-            snapshot,
-            gzip: None,
-        });
         let own = metrics::render_exporter(&self.known.counters(), &Process::read());
-        let compressor = &mut tools.compressor;
-        let (shared, own) = match takes_gzip {
-            true => {
-                let begin = || compressor.begin(&text.plain);
-                let beginning = text.gzip.get_or_insert_with(begin);
-                let own = tools.compressor.finish(beginning, &own);
-                (beginning.bytes.clone(), own)
-            }
-            false => (text.plain.clone(), own),
-        };
-        Body {
-            shared,
-            own,
-            text: tools.texts,
-        }
+        let headers = [("Content-Type", metrics::CONTENT_TYPE)];
+        let response = Response::new("200 OK", &headers, own);
+        self.begin_with(&mut text, response, takes_gzip)
     }
 
-    fn page(&self, scrape: &Scrape, query: &str, takes_gzip: bool) -> Body {
+    fn page(&self, scrape: &Scrape, query: &str, takes_gzip: bool) -> Response {
         let snapshot = self.known.snapshot(scrape);
         // The collection may have taken a while since the clock was read.
         let now = scrape.at + scrape.now.elapsed();
         let page = page::render(&snapshot, &self.known.counters(), &self.hosts, query, now);
-        if !takes_gzip {
-            return Body::new(page);
+        let mut text = Text {
+            plain: Arc::new(page.into()),
+            ..Text::default()
+        };
+        let response = Response::new("200 OK", page::HEADERS, Vec::new());
+        self.begin_with(&mut text, response, takes_gzip)
+    }
+
+    /// Puts this text before the body.
+    fn begin_with(&self, text: &mut Text, mut response: Response, takes_gzip: bool) -> Response {
+        response.text = text.number;
+        response.shared = text.plain.clone();
+        if takes_gzip {
+            let mut compressor = lock(&self.compressor);
+            let begin = || compressor.begin(&text.plain);
+            let beginning = text.gzip.get_or_insert_with(begin);
+            response.own = compressor.finish(beginning, &response.own);
+            response.shared = beginning.bytes.clone();
+            response.head += "Content-Encoding: gzip\r\n";
         }
-        let compressor = &mut lock(&self.tools).compressor;
-        let beginning = compressor.begin(page.as_bytes());
-        Body {
-            own: compressor.finish(&beginning, b""),
-            shared: beginning.bytes,
-            text: 0,
+        response
+    }
+}
+
+/// An answer as it goes out.
+#[derive(Default)]
+pub struct Response {
+    /// Without the length of the body and the empty line at the end.
+    pub head: String,
+    /// The body begins with what several answers share.
+    pub shared: Arc<Vec<u8>>,
+    /// The rest of the body.
+    pub own: Vec<u8>,
+    /// Which of the different texts of the metrics it shares, from 1; 0 where it shares none.
+    pub text: u64,
+}
+
+impl Response {
+    /// Every answer closes its connection: to keep it would save a scraper a millisecond a
+    /// minute and take a connection from the limit.
+    fn new(status: &str, headers: &[(&str, &str)], own: Vec<u8>) -> Response {
+        let mut head = format!(
+            "HTTP/1.1 {status}\r\nConnection: close\r\n\
+             Allow: GET, HEAD\r\nVary: Accept, Accept-Encoding\r\n"
+        );
+        for (name, value) in headers {
+            head += &format!("{name}: {value}\r\n");
         }
+        Response {
+            head,
+            own,
+            ..Response::default()
+        }
+    }
+
+    /// A line of plain text.
+    pub fn text(status: &str, text: &str) -> Response {
+        let headers = [("Content-Type", "text/plain; charset=utf-8")];
+        Response::new(status, &headers, text.into())
+    }
+
+    /// Offers Basic first: a browser takes the first scheme that it knows.
+    pub fn unauthorized() -> Response {
+        let text = "a token is needed: Authorization: Bearer …, or Basic with any user and the \
+                    token as password\n";
+        let mut response = Response::text("401 Unauthorized", text);
+        response.head += "WWW-Authenticate: Basic realm=\"ttn-gateway-exporter\", \
+                          charset=\"UTF-8\"\r\nWWW-Authenticate: Bearer\r\n";
+        response
     }
 }

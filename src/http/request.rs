@@ -1,105 +1,189 @@
-//! Parses the head of a request. Pure.
+//! The head of a request, and what it asks for. Pure.
 //!
 //! Strict on purpose: only a complete GET or HEAD of HTTP/1.x without a body is answered
 //! (RFC 9112), and only the headers that the server uses are kept.
 
-use crate::http::response::{
-    BAD_REQUEST, HEAD_TOO_LARGE, METHOD_NOT_ALLOWED, VERSION_NOT_SUPPORTED,
-};
+use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use httparse::Status;
+
+use crate::secret::Secret;
+
+// The statuses with which a request is refused (RFC 9110, RFC 6585).
+const BAD_REQUEST: &str = "400 Bad Request";
+const METHOD_NOT_ALLOWED: &str = "405 Method Not Allowed";
+pub const TIMEOUT: &str = "408 Request Timeout";
+const HEAD_TOO_LARGE: &str = "431 Request Header Fields Too Large";
+const VERSION_NOT_SUPPORTED: &str = "505 HTTP Version Not Supported";
+
+/// The longest time for one collection, whatever the client allows.
+pub const BUDGET_MAX: Duration = Duration::from_secs(300);
+/// This much of Prometheus's timeout is left for the way back.
+const BUDGET_RESERVE: Duration = Duration::from_millis(500);
+/// How long a request waits beyond the end of its own collection; a part of the reserve.
+const GRACE: Duration = Duration::from_millis(250);
+/// How long a person waits for new data before the page shows what is known.
+const PAGE_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Browsers and scrapers send less than 2 KiB.
 pub const HEAD_BYTES_MAX: usize = 8 * 1024;
 /// Browsers send some twenty, and a proxy adds its own.
 const HEADERS_MAX: usize = 100;
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Route<'a> {
+    Health,
+    Metrics,
+    /// The status page, with the query as it was sent, without its question mark.
+    Page(&'a str),
+}
 
 /// A request that can be answered. Of a header that is sent more than once the first one counts.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Request {
     pub is_head: bool,
     /// Begins with a slash; any query is still there.
-    pub target: String,
+    target: String,
     pub authorization: Option<String>,
-    pub accept: Option<String>,
-    pub accept_encoding: Option<String>,
+    accept: Option<String>,
+    accept_encoding: Option<String>,
     /// X-Prometheus-Scrape-Timeout-Seconds.
-    pub scrape_timeout: Option<String>,
+    scrape_timeout: Option<String>,
+}
+
+impl Request {
+    /// None where nothing is at its target.
+    pub fn route(&self) -> Option<Route<'_>> {
+        let target = self.target.split('#').next().unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        match path {
+            "/-/healthy" => Some(Route::Health),
+            "/" if accepts(self.accept.as_deref(), "text/html") => Some(Route::Page(query)),
+            "/" | "/metrics" => Some(Route::Metrics),
+            _ => None,
+        }
+    }
+
+    pub fn takes_gzip(&self) -> bool {
+        accepts(self.accept_encoding.as_deref(), "gzip")
+    }
+
+    /// How long a collection for it may take, and how long its client waits for an answer.
+    /// `budget` is the time of a scrape that names no timeout.
+    pub fn times(&self, route: &Route, budget: Duration) -> [Duration; 2] {
+        let named = self.scrape_timeout.as_deref().and_then(budget_of);
+        let (budget, wait) = match route {
+            // The collection goes on, so that the next request finds more.
+            Route::Page(_) => (budget, budget.min(PAGE_WAIT_MAX)),
+            _ => (named.unwrap_or(budget), named.unwrap_or(budget)),
+        };
+        [budget, wait + GRACE.min(wait / 2)]
+    }
 }
 
 /// Parses what has arrived so far. None while the head is not complete; an error is the status
 /// with which to refuse the request at once, instead of waiting for more.
 pub fn parse(received: &[u8]) -> Option<Result<Request, &'static str>> {
-    let begins_like_http = received.first().is_none_or(u8::is_ascii_alphabetic);
     let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut head = httparse::Request::new(&mut fields);
     match head.parse(received) {
-        _ if !begins_like_http => Some(Err(BAD_REQUEST)),
-        Ok(httparse::Status::Complete(length)) => Some(check(&head, &received[..length])),
+        Ok(Status::Complete(length)) if is_strict(&received[..length]) => Some(check(&head)),
+        Ok(Status::Partial) if is_strict(received) => {
+            (received.len() >= HEAD_BYTES_MAX).then_some(Err(HEAD_TOO_LARGE))
+        }
         Err(httparse::Error::Version) => Some(Err(VERSION_NOT_SUPPORTED)),
         Err(httparse::Error::TooManyHeaders) => Some(Err(HEAD_TOO_LARGE)),
-        Err(_) => Some(Err(BAD_REQUEST)),
-        Ok(_) if has_bare_line_feed(received) => Some(Err(BAD_REQUEST)),
-        Ok(_) if received.len() >= HEAD_BYTES_MAX => Some(Err(HEAD_TOO_LARGE)),
-        Ok(_) => None,
+        _ => Some(Err(BAD_REQUEST)),
     }
 }
 
-fn check(head: &httparse::Request, received: &[u8]) -> Result<Request, &'static str> {
-    if has_bare_line_feed(received) {
-        return Err(BAD_REQUEST);
-    }
+/// httparse skips empty lines at the beginning, and takes a bare line feed for the end of a line,
+/// as RFC 9112 allows; a proxy may not.
+fn is_strict(bytes: &[u8]) -> bool {
+    let mut lines = bytes.split(|byte| *byte == b'\n').rev().skip(1);
+    bytes.first().is_none_or(u8::is_ascii_alphabetic) && lines.all(|line| line.ends_with(b"\r"))
+}
+
+fn check(head: &httparse::Request) -> Result<Request, &'static str> {
     let is_head = match head.method {
         Some("GET") => false,
         Some("HEAD") => true,
         _ => return Err(METHOD_NOT_ALLOWED),
     };
-    let mut request = Request {
-        is_head,
-        target: head.path.and_then(path_of).ok_or(BAD_REQUEST)?.to_owned(),
-        ..Request::default()
+    let fields = |name| {
+        let fields = head.headers.iter();
+        fields.filter(move |field| field.name.eq_ignore_ascii_case(name))
     };
-    for field in head.headers.iter() {
-        let header = match field.name.to_ascii_lowercase().as_str() {
-            "authorization" => &mut request.authorization,
-            "accept" => &mut request.accept,
-            "accept-encoding" => &mut request.accept_encoding,
-            "x-prometheus-scrape-timeout-seconds" => &mut request.scrape_timeout,
-            "content-length" if field.value == b"0" => continue,
-            // They announce a body.
-            "content-length" | "transfer-encoding" | "expect" => return Err(BAD_REQUEST),
-            _ => continue,
-        };
-        // None of these headers has a meaning with other than printable ASCII.
-        if header.is_none() {
-            *header = printable(field.value);
-        }
-    }
-    Ok(request)
+    let mut lengths = fields("content-length");
+    let has_body = lengths.any(|field| field.value != b"0")
+        || fields("transfer-encoding").chain(fields("expect")).count() > 0;
+    let target = head.path.and_then(path_of).filter(|_| !has_body);
+    let value = |name| fields(name).find_map(|field| printable(field.value));
+    Ok(Request {
+        is_head,
+        target: target.ok_or(BAD_REQUEST)?.to_owned(),
+        authorization: value("authorization"),
+        accept: value("accept"),
+        accept_encoding: value("accept-encoding"),
+        scrape_timeout: value("x-prometheus-scrape-timeout-seconds"),
+    })
 }
 
-/// httparse takes a bare line feed for the end of a line, as RFC 9112 allows; a proxy may not.
-fn has_bare_line_feed(bytes: &[u8]) -> bool {
-    let mut lines = bytes.split(|byte| *byte == b'\n').rev().skip(1);
-    lines.any(|line| !line.ends_with(b"\r"))
+/// None of the headers that are used has a meaning with other than printable ASCII.
+fn printable(bytes: &[u8]) -> Option<String> {
+    let is_printable = bytes.iter().all(|byte| matches!(byte, b' '..=b'~'));
+    is_printable.then(|| String::from_utf8_lossy(bytes).into_owned())
 }
 
 /// The path of a target, also of the absolute form that a client sends to a proxy.
 fn path_of(target: &str) -> Option<&str> {
     let path = match target.split_at_checked(7) {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http://") => {
-            let slash = rest
-                .find(['/', '?'])
-                .filter(|at| rest[*at..].starts_with('/'));
-            slash.map_or("/", |slash| &rest[slash..])
+            let host_length = rest.find(['/', '?']).unwrap_or(rest.len());
+            let path = &rest[host_length..];
+            if path.starts_with('/') { path } else { "/" }
         }
         _ => target,
     };
     (path.starts_with('/') && path.is_ascii()).then_some(path)
 }
 
-fn printable(bytes: &[u8]) -> Option<String> {
-    let is_printable = |byte: &u8| matches!(byte, b' '..=b'~');
-    let text = bytes.iter().all(is_printable).then_some(bytes)?;
-    String::from_utf8(text.to_vec()).ok()
+/// The time for a scrape that Prometheus gives this many seconds.
+fn budget_of(seconds: &str) -> Option<Duration> {
+    let seconds: f64 = seconds.trim().parse().ok()?;
+    let timeout = Duration::try_from_secs_f64(seconds).ok()?;
+    let budget = timeout.saturating_sub(BUDGET_RESERVE).max(timeout / 2);
+    (!budget.is_zero()).then_some(budget.min(BUDGET_MAX))
+}
+
+/// Whether an `Accept` or `Accept-Encoding` header names this, and not with a weight of 0
+/// (RFC 9110, 12.4.2).
+fn accepts(header: Option<&str>, what: &str) -> bool {
+    let header = header.unwrap_or_default().to_ascii_lowercase();
+    header.replace(' ', "").split(',').any(|element| {
+        let (name, parameters) = element.split_once(';').unwrap_or((element, ""));
+        let mut parameters = parameters.split(';');
+        let weight = parameters.find_map(|parameter| parameter.strip_prefix("q="));
+        name == what && weight.is_none_or(|weight| weight.parse::<f32>().is_ok_and(|q| q > 0.0))
+    })
+}
+
+/// The token is taken as `Bearer TOKEN` (RFC 6750) or as the password of any user (Basic,
+/// RFC 7617), which browsers can ask for. `header` is the value of `Authorization`. The
+/// comparison takes the same time wherever the texts differ.
+pub fn is_authorized(token: &Secret, header: Option<&str>) -> bool {
+    let Some((scheme, credentials)) = header.and_then(|value| value.split_once(' ')) else {
+        return false;
+    };
+    let credentials = credentials.trim();
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return token.matches(credentials.as_bytes());
+    }
+    let decoded = STANDARD.decode(credentials).unwrap_or_default();
+    // What follows the first colon: a user's name has none.
+    let password = decoded.splitn(2, |byte| *byte == b':').nth(1);
+    scheme.eq_ignore_ascii_case("basic") && password.is_some_and(|text| token.matches(text))
 }
 
 #[cfg(test)]
@@ -273,5 +357,120 @@ mod tests {
                 assert!(!has(b"\ntransfer-encoding:") && !has(b"\nexpect:"));
             }
         });
+    }
+
+    #[track_caller]
+    fn check_budget(seconds: &str, expected: Option<u64>) {
+        let actual = budget_of(seconds).map(|budget| budget.as_millis() as u64);
+        assert_eq!(actual, expected, "{seconds}");
+    }
+
+    #[test]
+    fn the_budget_is_prometheus_timeout_less_a_reserve() {
+        check_budget("10", Some(9_500));
+        check_budget("10.000000", Some(9_500));
+        check_budget("0.4", Some(200));
+        check_budget("120", Some(119_500));
+        check_budget("3600", Some(300_000));
+        for nonsense in ["", "0", "-1", "NaN", "inf", "1e400", "ten"] {
+            check_budget(nonsense, None);
+        }
+    }
+
+    #[track_caller]
+    fn check_accepts(expected: bool, header: &str, what: &str) {
+        assert_eq!(accepts(Some(header), what), expected, "{header}");
+    }
+
+    #[test]
+    fn a_header_accepts_what_it_names_with_a_weight_above_nothing() {
+        check_accepts(true, "gzip", "gzip");
+        check_accepts(true, "deflate, GZIP;q=0.5", "gzip");
+        check_accepts(false, "gzip;q=0", "gzip");
+        check_accepts(false, "gzip; q=0.000, br", "gzip");
+        check_accepts(false, "gzip;Q=0", "gzip");
+        check_accepts(false, "", "gzip");
+        check_accepts(false, "xgzip, gzipx", "gzip");
+        let prometheus = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5,*/*;q=0.1";
+        check_accepts(false, prometheus, "text/html");
+        check_accepts(
+            true,
+            "text/html,application/xhtml+xml,*/*;q=0.8",
+            "text/html",
+        );
+    }
+
+    fn request(target: &str, headers: &str) -> Request {
+        let head = format!("GET {target} HTTP/1.1\r\n{headers}\r\n\r\n");
+        let request = parse(head.as_bytes());
+        request.expect("a whole head").expect("a good one")
+    }
+
+    #[track_caller]
+    fn check_route(target: &str, accept: &str, expected: Option<Route>) {
+        let request = request(target, &format!("Accept: {accept}"));
+        assert_eq!(request.route(), expected, "{target}");
+    }
+
+    #[test]
+    fn the_root_is_a_page_for_who_accepts_html_and_the_query_is_the_pages() {
+        check_route("/metrics?x#y", "text/html", Some(Route::Metrics));
+        check_route("/?state=unknown#t", "*/*", Some(Route::Metrics));
+        let page = Route::Page("state=unknown&q=a?b");
+        check_route("/?state=unknown&q=a?b#t?", "text/html", Some(page));
+        check_route("/", "text/html", Some(Route::Page("")));
+        check_route("/metrics/", "text/html", None);
+    }
+
+    /// Seconds until the end of the collection, and until the answer.
+    #[track_caller]
+    fn check_times(target: &str, timeout: &str, expected: [f64; 2]) {
+        let headers =
+            format!("Accept: text/html\r\nX-Prometheus-Scrape-Timeout-Seconds: {timeout}");
+        let request = request(target, &headers);
+        let route = request.route().expect("a route");
+        let times = request.times(&route, Duration::from_secs(10));
+        let actual = times.map(|time| time.as_secs_f64());
+        assert_eq!(actual, expected, "{target} {timeout}");
+    }
+
+    #[test]
+    fn a_page_waits_less_than_its_collection_takes_and_a_scrape_a_little_longer() {
+        check_times("/", "60", [10.0, 2.25]);
+        check_times("/metrics", "none", [10.0, 10.25]);
+        check_times("/metrics", "3", [2.5, 2.75]);
+        check_times("/metrics", "0.2", [0.1, 0.15]);
+    }
+
+    #[track_caller]
+    fn check_token(expected: bool, header: &str) {
+        let token = Secret::new("to:ken").expect("a token");
+        assert_eq!(is_authorized(&token, Some(header)), expected, "{header}");
+    }
+
+    #[test]
+    fn the_token_is_a_bearer_token_or_the_password_of_any_user() {
+        let basic = |text: &str| format!("Basic {}", STANDARD.encode(text));
+        check_token(true, "Bearer to:ken");
+        check_token(true, "bearer  to:ken ");
+        check_token(true, &basic("prometheus:to:ken"));
+        check_token(true, &basic(":to:ken"));
+        check_token(true, &basic("ü:to:ken").replace("Basic", "BASIC"));
+        check_token(false, &basic("to:ken"));
+        check_token(false, &basic("to:ken:"));
+        check_token(false, &basic("user:to:ken2"));
+        for header in [
+            "",
+            "to:ken",
+            "Bearer",
+            "Bearer ",
+            "Basic",
+            "Basic ?",
+            "Basic dG86a2Vu",
+        ] {
+            check_token(false, header);
+        }
+        let token = Secret::new("to:ken").expect("a token");
+        assert!(!is_authorized(&token, None));
     }
 }

@@ -79,7 +79,7 @@ fn a_short_scrape_behind_a_long_one_is_answered_by_its_own_deadline() {
     let short = exporter.scrape_within(SOON, &[(SCRAPE_TIMEOUT, "3")]);
     short.assert_value("ttn_up", 0.0);
     assert!(!long.is_finished(), "{exporter}");
-    // The private connection is in step: each gets what it asked for.
+    // Each gets what it asked for.
     let head = exporter.request("HEAD", "/metrics", &[(SCRAPE_TIMEOUT, "0.5")]);
     assert_eq!(head.status, 200, "{head}");
     assert!(head.body.is_empty() && head.header("Content-Length") != Some("0"));

@@ -300,7 +300,7 @@ fn nothing_but_what_people_read_depends_on_the_time_of_day() {
     users.sort();
     assert_eq!(
         users,
-        ["http/task.rs", "main.rs"],
+        ["http/server.rs", "main.rs"],
         "where Scrape::at is set"
     );
 }
