@@ -32,7 +32,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use crate::cli::{Command, Config, KeySource};
@@ -50,24 +50,18 @@ const DESCRIPTORS_RESERVED: u64 = 24;
 const STOP_TIME_MAX: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    let command = match cli::parse(env::args_os().skip(1), |name| env::var_os(name)) {
-        Ok(command) => command,
+    let config = match cli::parse(env::args_os().skip(1), |name| env::var_os(name)) {
+        Ok(Command::Run(config)) => config,
+        Ok(Command::Print(text)) => {
+            let printed = print(text.as_bytes());
+            return printed.map_or_else(|problem| fail(1, problem), |()| ExitCode::SUCCESS);
+        }
         Err(problem) => return fail(2, problem),
     };
-    let text = match command {
-        Command::Help => cli::help(),
-        Command::Version => {
-            concat!("ttn-gateway-exporter ", env!("CARGO_PKG_VERSION"), "\n").to_owned()
-        }
-        Command::Print(what) => assets::text(what),
-        Command::Run(config) => {
-            return match ProxyRule::from_environment(|name| env::var_os(name)) {
-                Ok(proxy) => run(*config, proxy).unwrap_or_else(|problem| fail(1, problem)),
-                Err(problem) => fail(2, problem),
-            };
-        }
-    };
-    print(text.as_bytes()).map_or_else(|problem| fail(1, problem), |()| ExitCode::SUCCESS)
+    match ProxyRule::from_environment(|name| env::var_os(name)) {
+        Ok(proxy) => run(*config, proxy).unwrap_or_else(|problem| fail(1, problem)),
+        Err(problem) => fail(2, problem),
+    }
 }
 
 fn run(mut config: Config, proxy: Option<ProxyRule>) -> Result<ExitCode, String> {
@@ -129,12 +123,7 @@ fn collector(config: &mut Config, transport: Transport) -> Collector {
 /// Prints one collection. The log has the reasons where it is not complete.
 fn once(mut collector: Collector) -> Result<ExitCode, String> {
     let now = Instant::now();
-    let scrape = Scrape {
-        arrived: now,
-        deadline: now + BUDGET_MAX,
-        now,
-        at: SystemTime::now(),
-    };
+    let scrape = Scrape::new(now, now + BUDGET_MAX);
     collector.collect(&scrape);
     let known = collector.known();
     let snapshot = known.snapshot(&scrape);

@@ -6,7 +6,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::cli::flags::{Given, KEY_PREFIX, Value, without_key};
+use crate::assets;
+use crate::cli::flags::{Given, KEY_PREFIX, Value, help, without_key};
 use crate::collect::Scope;
 use crate::secret::Secret;
 use crate::things_stack::{AllowedHost, BaseUrl, KnownHosts};
@@ -14,10 +15,8 @@ use crate::things_stack::{AllowedHost, BaseUrl, KnownHosts};
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Command {
-    Help,
-    Version,
-    /// Write one of the built-in files to standard output.
-    Print(&'static str),
+    /// Write this to standard output.
+    Print(String),
     Run(Box<Config>),
 }
 
@@ -56,9 +55,6 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
-/// What `--print` can write; the texts live in `assets`.
-pub const PRINTABLE: [&str; 4] = ["dashboard", "alerts", "scrape-config", "unit"];
-
 /// Reads the command line (without the program's name) and the environment.
 ///
 /// # Errors
@@ -74,15 +70,17 @@ pub fn parse(
 
 fn command(given: Given, variable: impl Fn(&str) -> Option<OsString>) -> Result<Command, String> {
     if given.is_on("help")? {
-        return Ok(Command::Help);
+        return Ok(Command::Print(help()));
     }
     if given.is_on("version")? {
-        return Ok(Command::Version);
+        let version = concat!("ttn-gateway-exporter ", env!("CARGO_PKG_VERSION"), "\n");
+        return Ok(Command::Print(version.to_owned()));
     }
     if let Some(value) = given.last("print") {
-        let known = PRINTABLE.into_iter().find(|known| value.text == *known);
-        let problem = || value.problem(&format!("is none of {}", PRINTABLE.join(", ")));
-        return known.map(Command::Print).ok_or_else(problem);
+        let problem = || value.problem(&format!("is none of {}", assets::NAMES.join(", ")));
+        return assets::text(&value.text)
+            .map(Command::Print)
+            .ok_or_else(problem);
     }
     let config = given.or_from_environment(variable)?.into_config()?;
     Ok(Command::Run(Box::new(config)))

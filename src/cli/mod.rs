@@ -4,7 +4,5 @@
 mod config;
 mod flags;
 
-#[cfg(test)]
-pub use config::PRINTABLE;
 pub use config::{Command, Config, KeySource, parse};
-pub use flags::{help, without_key};
+pub use flags::without_key;

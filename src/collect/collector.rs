@@ -43,6 +43,16 @@ pub struct Scrape {
 }
 
 impl Scrape {
+    /// At this moment.
+    pub fn new(arrived: Instant, deadline: Instant) -> Scrape {
+        Scrape {
+            arrived,
+            deadline,
+            now: Instant::now(),
+            at: SystemTime::now(),
+        }
+    }
+
     /// Whether it can use what was obtained then: it is fresh, or newer than the scrape.
     pub fn is_served(&self, ended: Instant, expiry: Instant) -> bool {
         self.now < expiry || ended >= self.arrived

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::collect::Scrape;
 use crate::error::{FetchError, Reason};
 use crate::model::{Endpoint, Gateway};
-use crate::things_stack::{BaseUrl, CallError, Client, ListPage};
+use crate::things_stack::{BaseUrl, Client, ListPage};
 
 /// A hundred thousand gateways: a longer list is taken for one that never ends.
 const PAGES_MAX: usize = 100;
@@ -257,7 +257,7 @@ impl GatewayList {
             page.gateways
                 .push(match client.gateway(server, id, deadline) {
                     Ok(gateway) if gateway.gateway_id == *id => gateway,
-                    Err(refused) if !is_final(&refused) => return Err(refused.error),
+                    Err(refused) if !refused.is_final() => return Err(refused.error),
                     _ => Gateway::clone(at_hand),
                 });
         }
@@ -309,14 +309,5 @@ impl ListPages {
             ..ListPages::default()
         };
         Ok(false)
-    }
-}
-
-/// Whether the next request for this registration will be refused as well: the key has no right to
-/// it, or the server keeps no registrations.
-fn is_final(refused: &CallError) -> bool {
-    match refused.status {
-        Some(401 | 429) | None => false,
-        Some(status) => refused.is_of_api && matches!(status, 400..=499 | 501),
     }
 }

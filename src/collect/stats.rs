@@ -154,17 +154,19 @@ impl StatsReader<'_> {
         let progress = &mut self.progress;
         progress.oversized += usize::from(refused.error.reason == Reason::TooLarge);
         let is_hopeless = progress.oversized > OVERSIZED_MAX && !progress.is_any_readable;
-        let (status, is_of_api) = (refused.status, refused.is_of_api);
-        let has_no_batches = is_of_api && matches!(status, Some(404 | 405 | 501));
+        let has_no_batches = refused.is_unknown_call();
         // A page of a proxy may be a stray one, and so may a sign that there are no batches.
-        let may_be_stray = has_no_batches || (!is_of_api && matches!(status, Some(400..=499)));
-        match status {
-            _ if is_of_gateway(&refused) && !is_hopeless => return self.halve(batch),
-            _ if may_be_stray && !progress.has_repeated => progress.has_repeated = true,
-            _ if has_no_batches => self.limit_batches(1),
-            Some(413) => self.limit_batches(batch.len() / 2),
-            Some(400) if is_of_api => self.limit_batches(batch.len() / 2),
-            _ => progress.halted = Some(Arc::new(refused.error)),
+        let may_be_stray = has_no_batches || refused.is_of_proxy();
+        if refused.is_of_gateway() && !is_hopeless {
+            return self.halve(batch);
+        } else if may_be_stray && !progress.has_repeated {
+            progress.has_repeated = true;
+        } else if has_no_batches {
+            self.limit_batches(1);
+        } else if refused.may_be_of_size() {
+            self.limit_batches(batch.len() / 2);
+        } else {
+            progress.halted = Some(Arc::new(refused.error));
         }
         self.read_batches(batch);
     }
@@ -198,8 +200,8 @@ impl StatsReader<'_> {
     fn single_call(&mut self, target: &mut Target) -> Outcome {
         let deadline = self.request_deadline();
         match self.client.stats(self.cluster, target.id(), deadline) {
-            Err(refused) if !is_not_connected(&refused) => Err(self.refuse(target, refused)),
-            stats => {
+            Err(refused) => Err(self.refuse(target, refused)),
+            Ok(stats) => {
                 self.progress.is_any_readable = true;
                 self.progress.alone += 1;
                 stats.map_or(Ok(None), outcome_of)
@@ -210,7 +212,7 @@ impl StatsReader<'_> {
     /// The error of one gateway. Where the key lacks the right to read any gateway, or something
     /// else fails, the others get the same error without a request.
     fn refuse(&mut self, target: &mut Target, refused: CallError) -> Arc<FetchError> {
-        if !is_of_gateway(&refused) {
+        if !refused.is_of_gateway() {
             let error = Arc::new(refused.error);
             self.progress.halted = Some(error.clone());
             return error;
@@ -269,19 +271,4 @@ fn outcome_of(stats: ConnectionStats) -> Outcome {
 /// Whether the key may not read the gateway, or it was deleted.
 pub fn is_refusal(error: &FetchError) -> bool {
     error.is_of_gateway && matches!(error.reason, Reason::Forbidden | Reason::NotFound)
-}
-
-/// Whether the cluster says of one gateway that it is not connected there.
-fn is_not_connected(refused: &CallError) -> bool {
-    refused.status == Some(404) && refused.name == "not_connected"
-}
-
-/// Whether a single gateway is the cause: a right on it, its deletion (a 404 that names it and
-/// not the path: `gateway_not_found`), or the length of what it says about itself.
-fn is_of_gateway(refused: &CallError) -> bool {
-    match refused.status {
-        Some(403) => refused.is_of_api,
-        Some(404) => refused.is_of_api && refused.name.contains("gateway"),
-        _ => refused.error.reason == Reason::TooLarge,
-    }
 }

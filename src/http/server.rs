@@ -14,7 +14,7 @@ use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crate::collect::{Collector, Scrape};
 use crate::http::connections::{Acceptor, Connection, Connections, Phase};
@@ -157,7 +157,7 @@ impl Backlog {
                 if !was_stopped && !state.is_alive(now) {
                     give_up(io::ErrorKind::TimedOut.into());
                 }
-                return Ok(scrape_of(connection, deadline));
+                return Ok(Scrape::new(connection.accepted, deadline));
             }
             let waited = self.ended.wait_timeout(state, LOOK_INTERVAL.min(due - now));
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -168,7 +168,7 @@ impl Backlog {
     fn begin(&self, state: &mut State, connection: &Connection) {
         connection.enter(Phase::Collecting);
         let deadline = state.next_deadline.take().unwrap_or(connection.accepted);
-        state.current = Some(scrape_of(connection, deadline));
+        state.current = Some(Scrape::new(connection.accepted, deadline));
         let sent = (&self.private).write_all(REQUEST);
         sent.unwrap_or_else(|error| give_up(error));
     }
@@ -188,16 +188,6 @@ impl State {
     fn is_alive(&self, now: Instant) -> bool {
         let is_in_time = |scrape: Scrape| now <= scrape.deadline.max(scrape.now) + HANG_TIME;
         self.current.is_none_or(is_in_time)
-    }
-}
-
-/// The question to the collector at this moment.
-fn scrape_of(connection: &Connection, deadline: Instant) -> Scrape {
-    Scrape {
-        arrived: connection.accepted,
-        deadline,
-        now: Instant::now(),
-        at: SystemTime::now(),
     }
 }
 

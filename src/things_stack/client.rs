@@ -168,20 +168,23 @@ impl Client {
         Ok(batch)
     }
 
-    /// The stats of one gateway. A gateway that is not connected is the error `not_connected`.
+    /// The stats of one gateway; none if it is not connected.
     pub fn stats(
         &mut self,
         base: &BaseUrl,
         gateway_id: &str,
         deadline: Instant,
-    ) -> Result<ConnectionStats, CallError> {
+    ) -> Result<Option<ConnectionStats>, CallError> {
         // Without a mask everything comes, so that no server refuses it.
         let path = format!("/gs/gateways/{gateway_id}/connection/stats");
-        let answer = self.call(base, Endpoint::Stats, path, None, deadline)?;
+        let answer = match self.call(base, Endpoint::Stats, path, None, deadline) {
+            Err(refused) if refused.is_not_connected() => return Ok(None),
+            result => result?,
+        };
         let stats = messages::stats(gateway_id, answer.body(), &mut self.field_errors);
         let mut stats = at(base, stats)?;
         self.drop_reported_locations(&mut stats);
-        Ok(stats)
+        Ok(Some(stats))
     }
 
     /// What the Identity Server tells about the API key.
@@ -241,7 +244,7 @@ impl Client {
         };
         let mut result = self.call_once(&request);
         if let Err(refused) = &result
-            && refused.status == Some(401)
+            && refused.error.reason == Reason::Unauthorized
             && self.reload_key()
         {
             result = self.call_once(&request);

@@ -30,14 +30,51 @@ const WAIT_SECONDS_DEFAULT: u64 = 10;
 pub struct CallError {
     pub error: FetchError,
     /// The HTTP status, if there was an answer.
-    pub status: Option<u16>,
+    status: Option<u16>,
     /// The name of The Things Stack's error, such as `not_connected`; empty if there is none.
-    pub name: String,
+    name: String,
     /// Whether the API itself refused, with its error body, and no proxy in front of it.
-    pub is_of_api: bool,
+    is_of_api: bool,
 }
 
 impl CallError {
+    /// Whether the cluster says that the gateway is not connected there.
+    pub fn is_not_connected(&self) -> bool {
+        self.status == Some(404) && self.name == "not_connected"
+    }
+
+    /// Whether a single gateway is the cause: a right on it, its deletion (a 404 that names it and
+    /// not the path: `gateway_not_found`), or the length of what it says about itself.
+    pub fn is_of_gateway(&self) -> bool {
+        match self.status {
+            Some(403) => self.is_of_api,
+            Some(404) => self.is_of_api && self.name.contains("gateway"),
+            _ => self.error.reason == Reason::TooLarge,
+        }
+    }
+
+    /// Whether the server is too old for this kind of call, by its own words.
+    pub fn is_unknown_call(&self) -> bool {
+        self.is_of_api && matches!(self.status, Some(404 | 405 | 501))
+    }
+
+    /// Whether it is the page of a proxy.
+    pub fn is_of_proxy(&self) -> bool {
+        !self.is_of_api && matches!(self.status, Some(400..=499))
+    }
+
+    /// Whether a smaller batch may be answered.
+    pub fn may_be_of_size(&self) -> bool {
+        self.status == Some(413) || (self.is_of_api && self.status == Some(400))
+    }
+
+    /// Whether the next request for this registration will be refused as well: the key has no right
+    /// to it, or the server keeps no registrations.
+    pub fn is_final(&self) -> bool {
+        let is_passing = matches!(self.status, Some(401 | 429));
+        self.is_of_api && !is_passing && matches!(self.status, Some(400..=499 | 501))
+    }
+
     /// Whether a server refused fields that it does not know yet.
     pub fn is_about_field_mask(&self) -> bool {
         let texts = [&self.name, &self.error.context];

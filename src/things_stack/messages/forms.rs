@@ -11,6 +11,8 @@ use crate::things_stack::messages::json::Value;
 
 /// Longer text is cut: the API's own bounds are shorter, a gateway's words have none.
 const MAX_TEXT_BYTES: usize = 256;
+/// How an API key begins before its secret part: its kind, its id of 39 letters, and two dots.
+const KEY_PUBLIC_BYTES: usize = 46;
 /// Protobuf's own limit of a duration, about 10,000 years, has as many.
 const MAX_DIGITS: usize = 12;
 
@@ -30,7 +32,11 @@ pub fn text(value: Value<'_>) -> Option<String> {
 
 /// At most 256 bytes, whole characters, and no API key.
 pub fn cut(text: &str) -> String {
-    without_keys(text[..text.floor_char_boundary(MAX_TEXT_BYTES)].to_owned())
+    let text = text[..text.floor_char_boundary(MAX_TEXT_BYTES)].to_owned();
+    match text.len() {
+        0..KEY_PUBLIC_BYTES => text,
+        _ => without_keys(text),
+    }
 }
 
 pub fn gateway_id(value: Value<'_>) -> Option<String> {
