@@ -68,11 +68,15 @@ impl StateReader {
     }
 
     /// Where a gateway may be, whatever its registration says. Collaborators can name any cluster:
-    /// one that has never answered, and cannot, is none where the others may be.
+    /// those that have answered come first, and one that never did, and cannot, is none.
     fn candidates(&self) -> Vec<Cluster> {
         let (own, named) = self.clusters.split_at(self.own_clusters);
-        let is_possible = |cluster: &&Cluster| self.is_of_key.get(*cluster) != Some(&false);
-        let named = named.iter().filter(is_possible).take(NAMED_CANDIDATES_MAX);
+        let of = |is_of_key: Option<bool>| {
+            let is_such =
+                move |cluster: &&Cluster| self.is_of_key.get(*cluster) == is_of_key.as_ref();
+            named.iter().filter(is_such)
+        };
+        let named = of(Some(true)).chain(of(None)).take(NAMED_CANDIDATES_MAX);
         own.iter().chain(named).cloned().collect()
     }
 
@@ -236,7 +240,8 @@ mod tests {
     }
 
     /// The clusters that there are if gateways name these regions, and the candidates among them.
-    fn clusters(regions: &[&str]) -> [Vec<String>; 2] {
+    /// `answers` says of some whether they are of this key.
+    fn clusters(regions: &[&str], answers: &[(&str, bool)]) -> [Vec<String>; 2] {
         let server = BaseUrl::parse(&host("eu1")).expect("the test's own URL");
         let hosts = KnownHosts::new(server.clone(), Vec::new());
         let known = Known::new(Duration::ZERO, Arc::default());
@@ -252,6 +257,13 @@ mod tests {
             list.gateways.insert(id, Arc::new(gateway));
         }
         reader.set_gateways(&list);
+        reader.is_of_key = answers
+            .iter()
+            .map(|(region, is_of_key)| {
+                let base = BaseUrl::parse(&host(region)).expect("the test's own URL");
+                (Arc::new(base), *is_of_key)
+            })
+            .collect();
         let hosts = |clusters: &[Cluster]| clusters.iter().map(|c| c.host.clone()).collect();
         [hosts(&reader.clusters), hosts(&reader.candidates())]
     }
@@ -260,15 +272,24 @@ mod tests {
     fn registrations_add_a_few_candidates_and_no_more() {
         let named: Vec<_> = (0..50).map(|n| format!("c{n}")).collect();
         let named: Vec<_> = named.iter().map(String::as_str).chain(["eu1"]).collect();
-        let [all, candidates] = clusters(&named);
+        let [all, candidates] = clusters(&named, &[]);
         assert_eq!(candidates.len(), 1 + NAMED_CANDIDATES_MAX);
         assert_eq!(all.len(), 1 + 50);
     }
 
     #[test]
     fn clusters_are_found_once_each() {
-        let [all, candidates] = clusters(&["eu1", "b", "c", "b"]);
+        let [all, candidates] = clusters(&["eu1", "b", "c", "b"], &[]);
         assert_eq!(all, ["eu1", "b", "c"].map(host));
         assert_eq!(candidates, all);
+    }
+
+    #[test]
+    fn clusters_that_have_answered_come_before_those_that_a_registration_alone_names() {
+        let named: Vec<_> = (0..50).map(|n| format!("c{n}")).collect();
+        let named: Vec<_> = named.iter().map(String::as_str).collect();
+        let [_, candidates] = clusters(&named, &[("c49", true), ("c0", false)]);
+        let expected = ["eu1", "c49", "c1", "c2", "c3", "c4", "c5", "c6", "c7"];
+        assert_eq!(candidates, expected.map(host));
     }
 }
