@@ -47,10 +47,12 @@ fn bind_all(addresses: &[SocketAddr], mut port: u16) -> io::Result<Vec<TcpListen
             Ok(listener) => {
                 lengthen_queue(&listener);
                 port = listener.local_addr()?.port();
+                let is_all = address.ip() == Ipv6Addr::UNSPECIFIED && takes_ipv4(&listener);
                 listeners.push(listener);
+                if is_all {
+                    break;
+                }
             }
-            // The listener of [::] takes IPv4 too, unless the machine is set up otherwise (ipv6(7)).
-            Err(_) if address.ip() == Ipv4Addr::UNSPECIFIED && !listeners.is_empty() => {}
             // To serve the other addresses alone would look right from some machines only.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
             Err(error) => {
@@ -63,6 +65,26 @@ fn bind_all(addresses: &[SocketAddr], mut port: u16) -> io::Result<Vec<TcpListen
         true => Err(problem),
         false => Ok(listeners),
     }
+}
+
+/// Whether this listener of IPv6 takes connections over IPv4 too (ipv6(7)), as it does unless
+/// the machine is set up otherwise.
+#[allow(unsafe_code)]
+fn takes_ipv4(listener: &TcpListener) -> bool {
+    let mut is_ipv6_only: libc::c_int = 1;
+    let mut size = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: getsockopt(2) writes at most `size` bytes to the number, and the size that it
+    // wrote. Both outlive the call. Where it fails, the number stays 1.
+    unsafe {
+        libc::getsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_IPV6,
+            libc::IPV6_V6ONLY,
+            (&raw mut is_ipv6_only).cast(),
+            &mut size,
+        )
+    };
+    is_ipv6_only == 0
 }
 
 /// Where this fails, the queue stays as it was.
