@@ -112,7 +112,7 @@ impl Reason {
         REASONS[self as usize].2
     }
 
-    /// What the operator can do about it: one sentence for the status page and the README.
+    /// What the operator can do about it: one sentence for the status page and the log.
     pub fn advice(self) -> &'static str {
         REASONS[self as usize].3
     }

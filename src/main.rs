@@ -79,10 +79,15 @@ fn run(mut config: Config, proxy: Option<ProxyRule>) -> Result<ExitCode, String>
     }
     let key = match &config.key {
         KeySource::Given(key) => key.clone(),
-        KeySource::File(path) => read_secret("API key", path)?,
+        KeySource::File(path) => Secret::from_file(path).map_err(|error| {
+            let path = path.display();
+            cli::without_key(format!("cannot use the API key of {path}: {error}"))
+        })?,
     };
-    let token = config.web_token_file.as_deref();
-    let token = token.map(|path| read_secret("token", path)).transpose()?;
+    let token = config.web_token_file.as_deref().map(Secret::from_file);
+    // The token itself may stand there instead of a file.
+    let token = token.transpose();
+    let token = token.map_err(|error| format!("cannot use --web-token-file: {error}"))?;
     let transport = Transport::new(key, config.ca_file.as_deref(), proxy);
     let transport = transport.map_err(|error| match &config.ca_file {
         Some(path) => {
@@ -194,13 +199,6 @@ fn stop_on_signal(signals: Signals, of_server: Option<Arc<Connections>>) -> ! {
 
 fn cannot_start(error: impl Display) -> String {
     format!("cannot start the server: {error}")
-}
-
-fn read_secret(what: &str, path: &std::path::Path) -> Result<Secret, String> {
-    Secret::from_file(path).map_err(|error| {
-        let path = path.display();
-        cli::without_key(format!("cannot use the {what} of {path}: {error}"))
-    })
 }
 
 /// The key is in memory, and a core dump is a file. No kind of mapping goes into one

@@ -65,8 +65,8 @@ pub struct ConnectionStats {
     pub last_uplink_received_at: Option<Timestamp>,
     pub last_downlink_received_at: Option<Timestamp>,
     pub last_tx_acknowledgment_received_at: Option<Timestamp>,
-    /// Messages since the current connection began, like the two below. Absent where the server does
-    /// not tell, or not in a form that can be read.
+    /// Messages since the current connection began, like the two below. None where it was not asked
+    /// for, or cannot be read; zero where the server says nothing (protojson leaves zeros out).
     pub uplink_count: Option<u64>,
     pub downlink_count: Option<u64>,
     pub tx_acknowledgment_count: Option<u64>,

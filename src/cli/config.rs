@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::assets;
-use crate::cli::flags::{Given, KEY_PREFIX, Value, help, without_key};
+use crate::cli::flags::{FLAGS, Given, KEY_PREFIX, Value, help, without_key};
 use crate::collect::Scope;
 use crate::secret::Secret;
 use crate::things_stack::{AllowedHost, BaseUrl, KnownHosts};
@@ -69,6 +69,9 @@ pub fn parse(
 }
 
 fn command(given: Given, variable: impl Fn(&str) -> Option<OsString>) -> Result<Command, String> {
+    for flag in FLAGS.iter().filter(|flag| flag.value.is_none()) {
+        given.is_on(flag.name)?;
+    }
     if given.is_on("help")? {
         return Ok(Command::Print(help()));
     }
@@ -149,6 +152,7 @@ impl Given {
         let (address, port) = text.rsplit_once(':').ok_or_else(problem)?;
         let port = port.parse().map_err(|_| problem())?;
         let bare = address.strip_prefix('[').and_then(|a| a.strip_suffix(']'));
+        let bare = bare.filter(|bare| !bare.is_empty());
         if bare.is_none() && address.contains([':', '[', ']']) {
             return Err(problem());
         }
@@ -378,6 +382,10 @@ mod tests {
             r#"--listen "::1:9714": is not ADDRESS:PORT, such as :9714 or 127.0.0.1:9714"#,
         );
         check_refused(
+            "--key k --listen []:9714",
+            r#"--listen "[]:9714": is not ADDRESS:PORT, such as :9714 or 127.0.0.1:9714"#,
+        );
+        check_refused(
             "--key k --ttl soon",
             r#"--ttl "soon": is no number of seconds from 0 to 86400"#,
         );
@@ -417,6 +425,9 @@ mod tests {
             "--key k --once=maybe",
             r#"--once "maybe": is neither true nor false"#,
         );
+        for line in ["--once=maybe --print unit", "--once=maybe --once --help"] {
+            check_refused(line, r#"--once "maybe": is neither true nor false"#);
+        }
         check_refused(
             "--print nothing",
             r#"--print "nothing": is none of dashboard, alerts, scrape-config, unit"#,

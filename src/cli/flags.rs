@@ -186,16 +186,14 @@ impl Given {
         self.has(flag.name) || others.any(|name| self.has(name))
     }
 
-    /// Whether the switch is on. It takes what absl takes for true and false.
+    /// Whether the switch is on: its last value counts, and each has to be one. It takes what absl takes for true and false.
     pub fn is_on(&self, name: &str) -> Result<bool, String> {
-        let Some(value) = self.last(name) else {
-            return Ok(false);
-        };
-        match &*value.text.to_ascii_lowercase() {
+        let mut values = self.all(name).iter();
+        values.try_fold(false, |_, value| match &*value.text.to_ascii_lowercase() {
             "true" | "t" | "1" => Ok(true),
             "false" | "f" | "0" => Ok(false),
             _ => Err(value.problem("is neither true nor false")),
-        }
+        })
     }
 
     /// Whether the flag was given.
@@ -229,7 +227,7 @@ impl Value {
         }
     }
 
-    /// The value as a path, which may be anything but empty.
+    /// The value as a path, which may not be empty.
     pub fn path(&self) -> Result<PathBuf, String> {
         match self.text.is_empty() {
             true => Err(self.problem("names no file")),

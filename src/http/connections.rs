@@ -6,7 +6,8 @@
 //!
 //! Memory needs no accounting. The metrics are shared by reference, so what slow readers can hold is
 //! bounded by the number of different texts: a connection that still takes a text which is
-//! [`TEXTS_MAX`] texts old is closed. A page is not shared, and has 100 rows at most.
+//! [`TEXTS_MAX`] texts old is closed, or any older one if it is long. A page is not shared, and has
+//! 100 rows at most.
 
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -33,9 +34,10 @@ const IDLE_TIME_MIN: Duration = Duration::from_millis(50);
 /// collection.
 const SERVICE_TIME_MIN: Duration = Duration::from_secs(1);
 /// How often a connection beyond the limit looks for a place.
-const LOOK_INTERVAL: Duration = Duration::from_millis(1);
-/// Different texts of the metrics in memory at once.
+const PLACE_INTERVAL: Duration = Duration::from_millis(1);
+/// Different texts of the metrics in memory at once; of long ones the newest alone.
 const TEXTS_MAX: u64 = 3;
+const LONG_TEXT_BYTES: usize = 8 << 20;
 
 /// One public listener and its workers.
 pub struct Acceptor {
@@ -148,9 +150,9 @@ impl Phase {
 /// One connection that is open.
 pub struct Connection {
     pub stream: TcpStream,
-    /// Before it waited for its place.
+    /// When it was accepted, before it waited for its place.
     pub accepted: Instant,
-    /// With its start.
+    /// And when it began.
     phase: Mutex<(Phase, Instant)>,
 }
 
@@ -176,7 +178,7 @@ impl Connections {
         let mut open = lock(&self.open);
         while open.len() >= self.limit {
             evict_longest_idle(&open);
-            let waited = self.closed.wait_timeout(open, LOOK_INTERVAL);
+            let waited = self.closed.wait_timeout(open, PLACE_INTERVAL);
             open = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         let connection = Arc::new(Connection {
@@ -197,9 +199,15 @@ impl Connections {
         evict_longest_idle(&lock(&self.open));
     }
 
-    /// Closes the connections that still take an old text, before this one is made.
-    pub fn make_room_for_text(&self, number: u64) {
-        let is_old = |phase| matches!(phase, Phase::Writing(n @ 1..) if n + TEXTS_MAX <= number);
+    /// Closes the connections that still take an old text, before this one is made. The last one had
+    /// so many bytes.
+    pub fn make_room_for_text(&self, number: u64, bytes: usize) {
+        let most = if bytes < LONG_TEXT_BYTES {
+            TEXTS_MAX
+        } else {
+            1
+        };
+        let is_old = |phase| matches!(phase, Phase::Writing(n @ 1..) if n + most <= number);
         let open = lock(&self.open);
         let old = open.iter().filter(|other| is_old(other.phase().0));
         old.for_each(|connection| connection.end());
@@ -246,14 +254,15 @@ fn evict_longest_idle(open: &[Arc<Connection>]) {
 }
 
 /// Which connection to evict: the one that has been in its phase longest. One that waits for a
-/// collection is chosen only where there is no other. None while another one that was evicted is
-/// yet to be answered, since it makes room.
+/// collection is chosen only where there is no other, and not while another one that was evicted is
+/// yet to be answered, since that makes room.
 fn longest_idle(phases: &[(Phase, Duration)]) -> Option<usize> {
-    if phases.iter().any(|(phase, _)| *phase == Phase::Evicted) {
-        return None;
-    }
+    let is_any_evicted = phases.iter().any(|(phase, _)| *phase == Phase::Evicted);
     let entries = phases.iter().enumerate();
-    let candidates = entries.filter(|(_, (phase, time))| phase.may_go(*time));
+    let candidates = entries.filter(|(_, (phase, time))| {
+        let is_held_back = is_any_evicted && *phase == Phase::Waiting;
+        phase.may_go(*time) && !is_held_back
+    });
     let longest = candidates.max_by_key(|(_, (phase, time))| (*phase != Phase::Waiting, *time));
     longest.map(|(index, _)| index)
 }
@@ -277,6 +286,8 @@ mod tests {
         check(&[(Idle, 49), (Idle, 0)], None);
         check(&[(Idle, 56), (Idle, 59), (Idle, 58)], Some(1));
         check(&[(Evicted, 9_000), (Collecting, 9_000)], None);
+        check(&[(Evicted, 9_000), (Waiting, 9_000), (Idle, 50)], Some(2));
+        check(&[(Evicted, 9_000), (Waiting, 9_000), (Idle, 49)], None);
         check(&[(Writing(1), 999), (Idle, 3)], None);
         check(&[(Writing(0), 1_000), (Idle, 700)], Some(0));
     }
@@ -298,16 +309,17 @@ mod tests {
         let mut client = TcpStream::connect(address).expect("a connection");
         let connections = Connections::new(1);
         let connection = connections.open(listener.accept().expect("a connection").0);
-        let mut is_closed = |text| {
-            connections.make_room_for_text(text);
+        let mut is_closed = |text, bytes| {
+            connections.make_room_for_text(text, bytes);
             client.set_nonblocking(true).expect("a flag");
             matches!(std::io::Read::read(&mut client, &mut [0]), Ok(0))
         };
         connection.enter(Writing(2));
-        assert!(!is_closed(4));
+        assert!(!is_closed(4, 1));
         connection.enter(Writing(0));
-        assert!(!is_closed(5));
-        connection.enter(Writing(2));
-        assert!(is_closed(5));
+        assert!(!is_closed(5, LONG_TEXT_BYTES));
+        connection.enter(Writing(4));
+        assert!(!is_closed(5, LONG_TEXT_BYTES - 1));
+        assert!(is_closed(5, LONG_TEXT_BYTES));
     }
 }

@@ -23,8 +23,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A panic ends this act alone: None. The hook has logged it, and what is remembered is plain
-/// data, valid at each step.
+/// None if the act panics. The hook has logged it, and what is remembered is plain data, valid at
+/// each step.
 fn survive<T>(act: impl FnOnce() -> T) -> Option<T> {
     panic::catch_unwind(AssertUnwindSafe(act)).ok()
 }

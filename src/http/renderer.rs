@@ -24,8 +24,9 @@ pub struct Renderer {
 /// What an answer begins with.
 #[derive(Default)]
 struct Text {
-    /// Of the metrics: what they are rendered from, and how many such texts there have been.
+    /// What the metrics are rendered from; none for a page.
     snapshot: Option<Arc<Snapshot>>,
+    /// How many texts of the metrics there have been; 0 for a page.
     number: u64,
     plain: Arc<Vec<u8>>,
     /// Made for the first client that accepts it.
@@ -60,11 +61,12 @@ impl Renderer {
         let is_current = |of: &Arc<Snapshot>| Arc::ptr_eq(of, &snapshot);
         if !text.snapshot.as_ref().is_some_and(is_current) {
             // The old texts make room for the new one.
+            let (number, bytes) = (text.number + 1, text.plain.len());
             *text = Text {
-                number: text.number + 1,
+                number,
                 ..Text::default()
             };
-            self.connections.make_room_for_text(text.number);
+            self.connections.make_room_for_text(number, bytes);
             text.plain = Arc::new(metrics::render_gateways(&snapshot));
             text.snapshot = Some(snapshot);
         }
@@ -87,7 +89,7 @@ impl Renderer {
         self.begin_with(&mut text, response, takes_gzip)
     }
 
-    /// Puts this text before the body.
+    /// Puts this text before the body, and compresses both for a client that accepts it.
     fn begin_with(&self, text: &mut Text, mut response: Response, takes_gzip: bool) -> Response {
         response.text = text.number;
         response.shared = text.plain.clone();

@@ -22,7 +22,7 @@ const VERSION_NOT_SUPPORTED: &str = "505 HTTP Version Not Supported";
 pub const BUDGET_MAX: Duration = Duration::from_secs(300);
 /// This much of Prometheus's timeout is left for the way back.
 const BUDGET_RESERVE: Duration = Duration::from_millis(500);
-/// How long a request waits beyond the end of its own collection; a part of the reserve.
+/// How long a request waits beyond the deadline of its collection; a part of the reserve.
 const GRACE: Duration = Duration::from_millis(250);
 /// How long a person waits for new data before the page shows what is known.
 const PAGE_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -39,7 +39,8 @@ pub enum Route<'a> {
     Page(&'a str),
 }
 
-/// A request that can be answered. Of a header that is sent more than once the first one counts.
+/// A request that can be answered. Of a header that is sent more than once the first one counts that
+/// is printable ASCII.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Request {
     pub is_head: bool,

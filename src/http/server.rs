@@ -3,10 +3,10 @@
 //!
 //! tiny_http 0.12 reads heads and queues without a bound, spawns a thread for each connection,
 //! ends its accept thread on the first error, panics on a reset, waits for announced bodies in
-//! the caller's thread and for slow readers as long as they like. None of that can be set. So it
-//! meets one client that is quick and well-behaved: the private connection, over which one of the
-//! connections that wait asks for a collection, one at a time. They wait for its end, and for no
-//! longer than their clients do.
+//! the caller's thread and for slow readers as long as they like. None of that can be set. So its
+//! one client is quick and well-behaved: over a private connection, a thread that waits asks for the
+//! next collection when the last one has ended. Each waits until the end of a collection, and for no
+//! longer than its client does.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
@@ -24,13 +24,16 @@ use crate::http::{lock, survive};
 use crate::secret::Secret;
 use crate::things_stack::KnownHosts;
 
-/// How often a waiting thread checks its client, and whether it is evicted, one at a time.
+/// How often a waiting thread checks its client, and whether it is evicted. That is one thread at a
+/// time, so this bounds how quickly they make room.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// A thread that looks this late was stopped, by SIGSTOP or a paused container, and so was the loop.
+const STOP_TIME_MIN: Duration = Duration::from_secs(1);
 /// A loop that is this late hangs. To read an answer of 10,000 gateways takes a small machine
 /// some seconds, which no deadline cuts.
 const HANG_TIME: Duration = Duration::from_secs(30);
-/// How long the last line of the log has.
-const LOG_TIME: Duration = Duration::from_secs(1);
+/// How long the last line of the log may hold up the end.
+const LOG_TIME_MAX: Duration = Duration::from_secs(1);
 /// Nothing of what clients send reaches tiny_http.
 const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: loop\r\n\r\n";
 
@@ -80,7 +83,7 @@ impl Server {
     /// A function that tells whether the loop works, for systemd's watchdog.
     pub fn watch(&self) -> impl Fn() -> bool + use<> {
         let service = self.service.clone();
-        move || lock(&service.backlog.state).is_alive(Instant::now())
+        move || !lock(&service.backlog.state).hangs(Instant::now())
     }
 
     /// Makes collections for ever, and asks for the key's own state when no request waits.
@@ -89,7 +92,7 @@ impl Server {
             let wait = self.collector.time_to_key_info(Instant::now());
             // The only error is that of the private listener, which is shut on purpose.
             if let Ok(Some(request)) = self.http.recv_timeout(wait) {
-                // A writer that is dropped sends nothing, and nobody would read it.
+                // A writer that is dropped sends nothing: nobody would read the answer.
                 drop(request.into_writer());
                 let backlog = &self.service.backlog;
                 backlog.serve(|scrape| self.collector.collect(scrape));
@@ -115,6 +118,8 @@ struct State {
     current: Option<Scrape>,
     /// What the last collection that ended was for.
     last: Option<Scrape>,
+    /// From when on the loop hangs, if it is not done with its collection.
+    hang_at: Option<Instant>,
     /// The latest deadline of those that came since the last collection began.
     next_deadline: Option<Instant>,
 }
@@ -140,6 +145,7 @@ impl Backlog {
         let mut state = lock(&self.state);
         state.next_deadline = state.next_deadline.max(Some(deadline));
         let start = Instant::now();
+        let mut looked = start;
         loop {
             if let Some(scrape) = state.last.filter(|last| last.now >= start) {
                 return Ok(scrape);
@@ -147,17 +153,19 @@ impl Backlog {
             // Once, if the client has reset the connection. One that only stopped sending still
             // waits for its answer.
             connection.stream.take_error()?.map_or(Ok(()), Err)?;
-            if state.current.is_none() {
-                self.begin(&mut state, connection);
-            }
             let now = Instant::now();
+            if now - looked > STOP_TIME_MIN {
+                state.hang_at = state.hang_at.max(Some(now + HANG_TIME));
+            }
+            looked = now;
             if now >= due || connection.phase().0 == Phase::Evicted {
-                // By SIGSTOP or a paused container: then the loop was stopped as well.
-                let was_stopped = now > due + HANG_TIME / 2;
-                if !was_stopped && !state.is_alive(now) {
-                    give_up(io::ErrorKind::TimedOut.into());
+                if state.hangs(now) {
+                    give_up(&io::ErrorKind::TimedOut.into());
                 }
                 return Ok(Scrape::new(connection.accepted, deadline));
+            }
+            if state.current.is_none() {
+                self.begin(&mut state, connection);
             }
             let waited = self.ended.wait_timeout(state, LOOK_INTERVAL.min(due - now));
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -168,9 +176,9 @@ impl Backlog {
     fn begin(&self, state: &mut State, connection: &Connection) {
         connection.enter(Phase::Collecting);
         let deadline = state.next_deadline.take().unwrap_or(connection.accepted);
-        state.current = Some(Scrape::new(connection.accepted, deadline));
+        state.start(Scrape::new(connection.accepted, deadline));
         let sent = (&self.private).write_all(REQUEST);
-        sent.unwrap_or_else(|error| give_up(error));
+        sent.unwrap_or_else(|error| give_up(&error));
     }
 
     /// What the loop does for each request over the private connection. Wakes those that wait.
@@ -184,19 +192,25 @@ impl Backlog {
 }
 
 impl State {
-    /// Whether the loop does what it should: a collection takes up to its deadline.
-    fn is_alive(&self, now: Instant) -> bool {
-        let is_in_time = |scrape: Scrape| now <= scrape.deadline.max(scrape.now) + HANG_TIME;
-        self.current.is_none_or(is_in_time)
+    fn start(&mut self, scrape: Scrape) {
+        self.current = Some(scrape);
+        self.hang_at = Some(scrape.deadline.max(scrape.now) + HANG_TIME);
+    }
+
+    /// Whether the loop is later with its collection than it can be.
+    fn hangs(&self, now: Instant) -> bool {
+        self.current.is_some() && self.hang_at.is_some_and(|at| now > at)
     }
 }
 
 /// The loop ends its collection in time. If not, it hangs, and only a restart helps.
-fn give_up(error: io::Error) -> ! {
+fn give_up(error: &io::Error) -> ! {
     // Standard error may be what hangs.
-    let log = move || log::error!("the server does not answer ({error}): giving up");
-    let _ = thread::Builder::new().spawn(log);
-    thread::sleep(LOG_TIME);
+    let _ = thread::Builder::new().spawn(|| {
+        thread::sleep(LOG_TIME_MAX);
+        std::process::exit(1)
+    });
+    log::error!("the server does not answer ({error}): giving up");
     std::process::exit(1)
 }
 
@@ -248,17 +262,44 @@ mod tests {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let backlog = Backlog::new(UnixStream::pair().expect("two sockets").0);
-        assert!(lock(&backlog.state).is_alive(after(9_000)));
+        assert!(!lock(&backlog.state).hangs(after(9_000)));
         let scrape = |deadline| Scrape {
             arrived: start,
             deadline,
             now: start,
             at: SystemTime::UNIX_EPOCH,
         };
-        lock(&backlog.state).current = Some(scrape(after(300)));
-        assert!(lock(&backlog.state).is_alive(after(329)));
-        assert!(!lock(&backlog.state).is_alive(after(331)));
-        lock(&backlog.state).current = Some(scrape(start));
-        assert!(lock(&backlog.state).is_alive(after(29)));
+        lock(&backlog.state).start(scrape(after(300)));
+        assert!(!lock(&backlog.state).hangs(after(329)));
+        assert!(lock(&backlog.state).hangs(after(331)));
+        lock(&backlog.state).start(scrape(start));
+        assert!(!lock(&backlog.state).hangs(after(29)));
+    }
+
+    #[test]
+    fn a_connection_that_is_evicted_is_answered_and_begins_no_collection() {
+        let (private, mut loop_end) = UnixStream::pair().expect("two sockets");
+        let backlog = Backlog::new(private);
+        let connections = Connections::new(1);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let _client = std::net::TcpStream::connect(address).expect("a connection");
+        let connection = connections.open(listener.accept().expect("a connection").0);
+        let now = Instant::now();
+        lock(&backlog.state).start(Scrape::new(now, now + Duration::from_secs(60)));
+        thread::scope(|scope| {
+            let times = [Duration::from_secs(60); 2];
+            let (backlog, connection) = (&backlog, &connection);
+            let waiting = scope.spawn(move || backlog.wait(connection, times));
+            while !connection.phase().1.gt(&Duration::from_millis(1_100)) {
+                thread::sleep(Duration::from_millis(10));
+            }
+            connections.evict_longest_idle();
+            backlog.serve(|_| ());
+            assert!(waiting.join().expect("no panic").is_ok());
+        });
+        assert!(lock(&backlog.state).current.is_none());
+        loop_end.set_nonblocking(true).expect("a flag");
+        assert!(io::Read::read(&mut loop_end, &mut [0; 9]).is_err());
     }
 }

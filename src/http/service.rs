@@ -13,7 +13,7 @@ use crate::http::server::Backlog;
 use crate::http::survive;
 use crate::secret::Secret;
 
-/// From the connection to the end of the head. A scraper needs a round trip, or another
+/// Until the end of the head. A scraper needs a round trip, or another
 /// second where a packet is lost.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(2);
 /// From the first byte of the answer to the last: megabytes over a slow link. A slow reader is

@@ -16,7 +16,7 @@ const COLUMNS: [(&str, &str); 7] = [
     ("State", "state"),
     ("Gateway", "name"),
     ("Last seen", "seen"),
-    ("Uplinks per hour", "number rate"),
+    ("Uplinks per hour", "number"),
     ("Round trip", "number"),
     ("Busiest sub-band", "band"),
     ("Protocol, server", "cluster"),
