@@ -129,14 +129,14 @@ impl Collector {
             deadline,
             ..*scrape
         };
-        if is_list_due {
-            self.client.reload_key();
-        }
-        // The list comes last, so that a slow one costs no scrape. Where it was cut off before, the
-        // stats leave it half of the time.
+        let has_new_key = is_list_due && self.client.reload_key();
+        // The list at hand comes first, so that a slow new one costs no scrape. Where that was cut off
+        // before, the stats leave it half of the time. A new key may list other gateways.
         let half = start + (deadline - start) / 2;
         let is_list_short = is_list_due && self.list.is_cut();
-        self.read_stats(&by(if is_list_short { half } else { deadline }));
+        if !has_new_key {
+            self.read_stats(&by(if is_list_short { half } else { deadline }));
+        }
         if is_list_due {
             self.read_list(&by(deadline));
             self.read_stats(&by(deadline));

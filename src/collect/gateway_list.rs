@@ -18,6 +18,8 @@ use crate::things_stack::{BaseUrl, Client, ListPage};
 
 /// A hundred thousand gateways: a longer list is taken for one that never ends.
 const PAGES_MAX: usize = 100;
+/// A reading that began longer ago than this is begun anew.
+const AGE_MAX: Duration = Duration::from_secs(900);
 /// How often a list that changes between two pages is begun anew.
 const RESTARTS_MAX: usize = 3;
 /// A try that ends so shortly before its deadline was cut off by it.
@@ -70,9 +72,11 @@ pub struct GatewayList {
     pages: ListPages,
 }
 
-/// What has been read of a list that is not whole yet.
+/// The pages of a list that is not whole yet; of gateways named on the command line each registration
+/// is a page.
 #[derive(Default)]
 struct ListPages {
+    started: Option<Instant>,
     found: Gateways,
     /// How many pages were read.
     count: usize,
@@ -165,15 +169,16 @@ impl GatewayList {
                 self.tried = Some((ended, start + self.ttl));
             }
             Err(error) => {
-                // Of a first list there is something to show.
-                if self.obtained_at.is_none() {
+                // Of a first list there is something to show, and a registration is one by itself.
+                if self.obtained_at.is_none() || !self.is_listed() {
                     self.gateways.extend(self.pages.found.clone());
                 }
-                // The next try continues, unless the pages are of no use. It begins with another
-                // registration: one that can never be read must not keep the others from being so.
+                // The next try continues, unless the pages are of no use.
                 if self.is_listed() && matches!(error.reason, Reason::Shape | Reason::TooLarge) {
                     self.pages = ListPages::default();
                 }
+                // It begins with another registration: one that can never be read must not keep the
+                // others from being so.
                 self.pages.failures += 1;
                 let is_cut = scrape.time_left() < CUT_MARGIN;
                 self.tried = (!is_cut).then_some((ended, ended + self.retry_after));
@@ -199,6 +204,13 @@ impl GatewayList {
         server: &BaseUrl,
         deadline: Instant,
     ) -> Result<Gateways, FetchError> {
+        if self.pages.started.is_none_or(|at| at.elapsed() > AGE_MAX) {
+            self.pages = ListPages {
+                started: Some(Instant::now()),
+                failures: self.pages.failures,
+                ..ListPages::default()
+            };
+        }
         loop {
             let (page, total) = self.next_page(client, server, deadline)?;
             if self.pages.add(page, total, &self.gateways, &server.host)? {
@@ -304,6 +316,7 @@ impl ListPages {
             return Err(FetchError::new(Reason::Shape, context));
         }
         *self = ListPages {
+            started: Some(Instant::now()),
             restarts: self.restarts + 1,
             is_second: self.is_second || (does_fit && has_slipped),
             ..ListPages::default()

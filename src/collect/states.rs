@@ -25,8 +25,8 @@ pub struct StateReader {
     clusters: Vec<Cluster>,
     /// How many of them are of the first kind.
     own_clusters: usize,
-    /// Whether a cluster has gateways of this key: it has answered, or there is no such host, or it
-    /// does not take the key.
+    /// Whether a cluster has gateways of this key: it answered for one, or else there is no such host,
+    /// or it does not know the key.
     is_of_key: BTreeMap<Cluster, bool>,
     limits: BatchLimits,
     /// Those of earlier collections that have learnt something, by gateway id.
@@ -68,7 +68,7 @@ impl StateReader {
     }
 
     /// Where a gateway may be, whatever its registration says. Collaborators can name any cluster:
-    /// those that have answered come first, and one that never did, and cannot, is none.
+    /// those that have answered come first, and what turned out to be no cluster of this key is none.
     fn candidates(&self) -> Vec<Cluster> {
         let (own, named) = self.clusters.split_at(self.own_clusters);
         let of = |is_of_key: Option<bool>| {
@@ -110,6 +110,7 @@ impl StateReader {
     /// What the old key was refused says nothing about a new one.
     pub fn forget_refusals(&mut self) {
         self.limits.clear();
+        self.is_of_key.retain(|_, is_of_key| *is_of_key);
         self.targets.values_mut().for_each(Target::forget_refusals);
     }
 
@@ -165,14 +166,19 @@ impl StateReader {
 
     /// Looks for those that are not connected where they should be.
     fn search(&mut self, mut targets: Vec<&mut Target>, client: &mut Client, scrape: &Scrape) {
-        let candidates = self.candidates();
-        let mut shares = candidates.len();
-        for cluster in self.clusters.clone() {
-            let is_candidate = candidates.contains(&cluster);
+        let mut clusters = self.candidates();
+        let candidates = clusters.len();
+        // The registration of one that was found elsewhere may name a cluster that is no candidate.
+        for home in targets.iter().filter_map(|target| target.second()) {
+            if !clusters.contains(home) {
+                clusters.push(home.clone());
+            }
+        }
+        for (index, cluster) in clusters.iter().enumerate() {
             let wanted = targets.iter_mut().map(|target| &mut **target);
-            let wanted = wanted.filter(|t| t.is_wanted_at(&cluster, is_candidate));
-            self.ask(&cluster, wanted.collect(), shares.max(1), client, scrape);
-            shares = shares.saturating_sub(usize::from(is_candidate));
+            let wanted = wanted.filter(|t| t.is_wanted_at(cluster, index < candidates));
+            let shares = candidates.saturating_sub(index).max(1);
+            self.ask(cluster, wanted.collect(), shares, client, scrape);
         }
     }
 

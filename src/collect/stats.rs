@@ -19,8 +19,10 @@ use crate::things_stack::{BaseUrl, CallError, Client};
 
 /// The most gateways in one batch (BatchGetGatewayConnectionStatsRequest).
 const BATCH_GATEWAYS_MAX: usize = 100;
-/// How long a server that takes only small batches, or none, gets no larger ones.
-const BATCH_LIMIT_TTL: Duration = Duration::from_secs(30);
+/// How long a server that takes only small batches gets no larger ones.
+const BATCH_SIZE_TTL: Duration = Duration::from_secs(600);
+/// How long a server that knows no batches is asked gateway by gateway: it may be a stray answer.
+const BATCH_REFUSAL_TTL: Duration = Duration::from_secs(30);
 /// How long a gateway that was refused in a batch of one is asked alone.
 const ALONE_TTL: Duration = Duration::from_secs(3600);
 /// After so many answers that are too long, and none that can be read, nothing more is asked.
@@ -60,14 +62,16 @@ pub struct Progress {
     /// Gateways that were refused, and answers to batches that were too long.
     refused: usize,
     oversized: usize,
+    /// Whether there is no such host, or it does not know the key.
+    is_no_cluster: bool,
     /// Whether a batch was sent again after a refusal that may have been a stray one.
     has_repeated: bool,
 }
 
 impl StatsReader<'_> {
     /// Reads the state of each of these gateways. Those that were refused lately stay so. Returns
-    /// whether the cluster has gateways of this key, if that can be told: it answers, or there is no
-    /// such host, or it does not take the key.
+    /// whether it is a cluster with gateways of this key, if that can be told: it answers, or there is
+    /// no such host, or it does not know the key.
     pub fn read(&mut self, wanted: Vec<&mut Target>) -> Option<bool> {
         let [mut together, mut alone] = [Vec::new(), Vec::new()];
         for target in wanted {
@@ -92,12 +96,7 @@ impl StatsReader<'_> {
             return Some(true);
         }
         self.limits.remove(self.cluster);
-        let halted = self.progress.halted.as_ref().map(|error| error.reason);
-        let is_none = matches!(
-            halted,
-            Some(Reason::Dns | Reason::Tls | Reason::Unauthorized)
-        );
-        (is_none || self.progress.refused > 0).then_some(false)
+        self.progress.is_no_cluster.then_some(false)
     }
 
     fn read_batches(&mut self, mut targets: &mut [&mut Target]) {
@@ -121,8 +120,12 @@ impl StatsReader<'_> {
     }
 
     fn limit_batches(&mut self, limit: usize) {
-        let until = self.scrape.now + BATCH_LIMIT_TTL;
-        let limit = (limit.max(1), until);
+        let ttl = if limit > 1 {
+            BATCH_SIZE_TTL
+        } else {
+            BATCH_REFUSAL_TTL
+        };
+        let limit = (limit.max(1), self.scrape.now + ttl);
         self.limits.insert(self.cluster.clone(), limit);
     }
 
@@ -152,6 +155,7 @@ impl StatsReader<'_> {
     /// the batches smaller or ends all requests, and one alone is repeated as it is.
     fn after_refusal(&mut self, batch: &mut [&mut Target], refused: CallError) {
         let progress = &mut self.progress;
+        progress.is_no_cluster |= refused.is_no_cluster();
         progress.oversized += usize::from(refused.error.reason == Reason::TooLarge);
         let is_hopeless = progress.oversized > OVERSIZED_MAX && !progress.is_any_readable;
         let has_no_batches = refused.is_unknown_call();
@@ -212,6 +216,7 @@ impl StatsReader<'_> {
     /// The error of one gateway. Where the key lacks the right to read any gateway, or something
     /// else fails, the others get the same error without a request.
     fn refuse(&mut self, target: &mut Target, refused: CallError) -> Arc<FetchError> {
+        self.progress.is_no_cluster |= refused.is_no_cluster();
         if !refused.is_of_gateway() {
             let error = Arc::new(refused.error);
             self.progress.halted = Some(error.clone());
@@ -251,8 +256,11 @@ impl StatsReader<'_> {
                 target.answers_mut(self.cluster).said = Some((self.scrape.now, said));
                 target.fail(&self.host, error);
             }
-            // What the scrape cut off says nothing to those who have more time.
-            Err(error) if error.reason == Reason::Timeout && self.scrape.time_left().is_zero() => {}
+            // Cut off by the scrape: those who have more time may get an answer.
+            Err(error) if error.reason == Reason::Timeout && self.scrape.time_left().is_zero() => {
+                let cut = FetchError::new(Reason::Budget, error.context.as_str());
+                target.fail(&self.host, Arc::new(cut));
+            }
             Err(error) => target.fail(&self.host, error),
         }
     }

@@ -131,6 +131,12 @@ impl Target {
         &self.gateway.gateway_id
     }
 
+    /// The cluster of the registration, where another one was asked before.
+    pub fn second(&self) -> Option<&Cluster> {
+        let home = &self.home.cluster;
+        (self.first != *home && !self.is_connected).then_some(home)
+    }
+
     /// Whether the last collection had time to ask where it should be, and no more.
     pub fn is_unsettled(&self) -> bool {
         !self.is_settled && self.is_denied(&self.first)

@@ -21,6 +21,7 @@ const LOST: [ErrorKind; 5] = [
     ErrorKind::Interrupted,
     ErrorKind::UnexpectedEof,
 ];
+const NO_ADDRESS: &str = "the host name has no address";
 const WAIT_SECONDS_MAX: u64 = 3600;
 /// Where the server names no time.
 const WAIT_SECONDS_DEFAULT: u64 = 10;
@@ -61,6 +62,12 @@ impl CallError {
     /// Whether it is the page of a proxy.
     pub fn is_of_proxy(&self) -> bool {
         !self.is_of_api && matches!(self.status, Some(400..=499))
+    }
+
+    /// Whether there is no such host, or it does not know the key.
+    pub fn is_no_cluster(&self) -> bool {
+        let has_no_address = self.error.context.ends_with(NO_ADDRESS);
+        self.error.reason == Reason::Unauthorized || has_no_address
     }
 
     /// Whether a smaller batch may be answered.
@@ -108,7 +115,7 @@ pub fn classify(error: &Error) -> FetchError {
         return FetchError::new(Reason::Tls, describe_tls(error));
     }
     let (reason, what) = match error {
-        Error::HostNotFound => (Reason::Dns, "the host name has no address".into()),
+        Error::HostNotFound => (Reason::Dns, NO_ADDRESS.into()),
         Error::Timeout(ureq::Timeout::Resolve) => (
             Reason::Dns,
             "the name servers did not answer in time".into(),

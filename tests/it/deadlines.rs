@@ -264,3 +264,22 @@ fn the_token_is_taken_as_bearer_and_as_the_password_of_any_user() {
     assert_eq!(offers, [basic, "Bearer"], "{refused}");
     assert_eq!(exporter.get("/-/healthy").status, 200);
 }
+
+/// The cluster gave no answer: what it said in an earlier collection is no answer of this one.
+#[test]
+fn a_request_that_the_scrape_cut_off_makes_no_gateway_disconnected() {
+    let fake = Fake::start(Fleet::of([Gateway::new("gw-1")]));
+    let setup = Setup::against(&fake).args(["--ttl", "4", "--timeout", TIMEOUT]);
+    let exporter = setup.start();
+    let scrape = exporter.scrape();
+    scrape.assert_of("ttn_gateway_connected", "gw-1", Some(0.0));
+    let back = Gateway::new("gw-1").connected("udp");
+    fake.change(|fleet| *fleet.gateway_mut("gw-1") = back);
+    fake.script_all(Misbehaviour::HangBeforeHead);
+    thread::sleep(Duration::from_millis(4_100));
+    for _ in 0..2 {
+        let scrape = exporter.scrape_with_headers(&[(SCRAPE_TIMEOUT, "3")]);
+        scrape.assert_of("ttn_gateway_connected", "gw-1", None);
+        scrape.assert_value("ttn_up", 0.0);
+    }
+}

@@ -187,7 +187,7 @@ fn a_nat_before_a_proxy_costs_no_scrape() {
 
 /// Of a tenant, a collaborator of one gateway can name any region.
 #[test]
-fn a_region_that_does_not_take_the_key_hides_no_gateway_that_is_down() {
+fn a_region_that_does_not_know_the_key_hides_no_gateway_that_is_down() {
     let [eu1, eu9] = ["eu1", "eu9"].map(|r| format!("club.{r}.cloud.thethings.industries"));
     let authority = Authority::new();
     let home = Fake::start_tls(
@@ -200,24 +200,22 @@ fn a_region_that_does_not_take_the_key_hides_no_gateway_that_is_down() {
     );
     let region = home.sibling("127.0.0.1:0", Some(authority.server(&[&eu9])));
     let region = region.expect("a free port");
-    for status in [401, 403] {
-        region.script_all(Misbehaviour::status(status));
-        let (home, region, eu9) = (home.address(), region.address(), eu9.clone());
-        let (proxy, _tunnels) = start_proxy_to(move |target| match target.starts_with(&eu9) {
-            true => region.to_string(),
-            false => home.to_string(),
-        });
-        let exporter = Setup::bare()
-            .args(["--server", &eu1])
-            .variable("TTN_API_KEY", &Key::user().token)
-            .args_with_file("--ca-file", &authority.pem())
-            .variable("https_proxy", &proxy)
-            .start();
-        let scrape = exporter.scrape();
-        scrape.assert_of("ttn_gateway_connected", "gw-1", Some(1.0));
-        scrape.assert_of("ttn_gateway_connected", "gw-2", Some(0.0));
-        scrape.assert_of("ttn_gateway_connected", "gw-3", None);
-    }
+    region.script_all(Misbehaviour::status(401));
+    let (home, region) = (home.address(), region.address());
+    let (proxy, _tunnels) = start_proxy_to(move |target| match target.starts_with(&eu9) {
+        true => region.to_string(),
+        false => home.to_string(),
+    });
+    let exporter = Setup::bare()
+        .args(["--server", &eu1])
+        .variable("TTN_API_KEY", &Key::user().token)
+        .args_with_file("--ca-file", &authority.pem())
+        .variable("https_proxy", &proxy)
+        .start();
+    let scrape = exporter.scrape();
+    scrape.assert_of("ttn_gateway_connected", "gw-1", Some(1.0));
+    scrape.assert_of("ttn_gateway_connected", "gw-2", Some(0.0));
+    scrape.assert_of("ttn_gateway_connected", "gw-3", None);
 }
 
 #[test]
