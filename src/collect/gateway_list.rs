@@ -68,7 +68,7 @@ pub struct GatewayList {
     /// When the last try ended, and when the next one is due; none before the first one, and where
     /// it was cut off and is to be continued.
     tried: Option<(Instant, Instant)>,
-    /// What was read of a list that is not whole yet.
+    /// What was read so far of the next list.
     pages: ListPages,
 }
 
@@ -130,7 +130,7 @@ impl GatewayList {
             .filter(|_| !self.is_listed() && !is_known)
     }
 
-    /// Whether the deadline of a scrape ended the last try.
+    /// Whether the last try had too little time, and is to be continued.
     pub fn is_cut(&self) -> bool {
         self.tried.is_none() && self.error.is_some()
     }

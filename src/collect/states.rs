@@ -214,7 +214,7 @@ impl StateReader {
     /// Keeps what is certain of a gateway that was not found connected.
     fn conclude(&mut self, mut target: Target, candidates: &[Cluster], now: Instant) {
         let verdict = target.verdict(candidates);
-        target.is_settled = target.is_connected || verdict.is_some();
+        target.is_settled |= target.is_connected || verdict.is_some();
         if let Some((host, outcome)) = verdict {
             self.known.insert(target.id(), host, outcome, now);
         }

@@ -260,6 +260,7 @@ impl StatsReader<'_> {
             Err(error) if error.reason == Reason::Timeout && self.scrape.time_left().is_zero() => {
                 let cut = FetchError::new(Reason::Budget, error.context.as_str());
                 target.fail(&self.host, Arc::new(cut));
+                target.is_settled = true;
             }
             Err(error) => target.fail(&self.host, error),
         }

@@ -40,7 +40,8 @@ pub struct Target {
     found_at: Option<Cluster>,
     /// Each cluster once.
     answers: Vec<Answers>,
-    /// Whether the last collection could say for certain how it is.
+    /// Whether the last collection, and this one, found out how it is, or met a cluster that hangs.
+    was_settled: bool,
     pub is_settled: bool,
     /// In this collection.
     pub is_connected: bool,
@@ -48,7 +49,7 @@ pub struct Target {
     failure: Option<(Arc<str>, Arc<FetchError>)>,
 }
 
-/// What a cluster said last of a gateway.
+/// What one cluster said last of a gateway.
 pub struct Answers {
     cluster: Cluster,
     /// That it is not connected there, with what it still has of an earlier connection; or why the
@@ -62,7 +63,7 @@ impl Target {
     /// With what an earlier collection learnt, as far as it still holds.
     pub fn new((gateway, home): Located, earlier: Option<Target>, now: Instant) -> Target {
         let learnt = earlier.map(|target| (target.found_at, target.answers, target.is_settled));
-        let (found_at, mut answers, is_settled) = learnt.unwrap_or_default();
+        let (found_at, mut answers, was_settled) = learnt.unwrap_or_default();
         answers.retain_mut(|answers| {
             let said = &mut answers.said;
             said.take_if(|(at, _)| now.saturating_duration_since(*at) >= ANSWER_TTL);
@@ -75,7 +76,8 @@ impl Target {
             home,
             found_at,
             answers,
-            is_settled,
+            was_settled,
+            is_settled: false,
             is_connected: false,
             failure: None,
         };
@@ -139,7 +141,7 @@ impl Target {
 
     /// Whether the last collection had time to ask where it should be, and no more.
     pub fn is_unsettled(&self) -> bool {
-        !self.is_settled && self.is_denied(&self.first)
+        !self.was_settled && self.is_denied(&self.first)
     }
 
     /// Whether it has to be looked for at this cluster after the first one. A failure of one

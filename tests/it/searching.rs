@@ -341,6 +341,27 @@ fn gateways_that_are_nowhere_are_known_even_if_no_scrape_has_time_to_search_for_
     assert_eq!(known, 400, "{exporter}");
 }
 
+#[test]
+fn a_cluster_that_hangs_is_asked_once_a_scrape_for_those_that_are_nowhere() {
+    let Some((home, cluster, authority, far)) =
+        pair(|_| Fleet::of([Gateway::new("gw-1"), Gateway::new("gw-2").connected("udp")]))
+    else {
+        return;
+    };
+    cluster.script_all(Misbehaviour::HangBeforeHead);
+    let exporter = Setup::against(&home)
+        .args(["--ttl", "0.3", "--allow-host", &far])
+        .args_with_file("--ca-file", &authority.pem())
+        .start();
+    for _ in 0..3 {
+        let scrape =
+            exporter.scrape_with_headers(&[("X-Prometheus-Scrape-Timeout-Seconds", "2.5")]);
+        scrape.assert_of("ttn_gateway_connected", "gw-1", None);
+        scrape.assert_of("ttn_gateway_connected", "gw-2", Some(1.0));
+    }
+    assert_eq!(cluster.count(Endpoint::Stats), 3, "{exporter}");
+}
+
 /// The other cluster said before that the gateway is not there, and is asked again.
 #[test]
 fn a_gateway_that_moved_while_its_cluster_failed_is_never_called_down() {
