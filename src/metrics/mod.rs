@@ -130,15 +130,9 @@ mod tests {
     }
 
     fn report(gateway_id: &str, outcome: Outcome) -> GatewayReport {
-        let gateway = Gateway {
-            gateway_id: gateway_id.into(),
-            ..Gateway::default()
-        };
         GatewayReport {
-            uplinks_per_hour: None,
-            gateway: Arc::new(gateway),
             cluster: "eu1.cloud.thethings.network".into(),
-            outcome,
+            ..examples::report(gateway_id, outcome)
         }
     }
 

@@ -354,10 +354,9 @@ mod tests {
                 ..Gateway::default()
             };
             GatewayReport {
-                uplinks_per_hour: None,
                 gateway: Arc::new(gateway),
                 cluster: "eu1.cloud.thethings.network".into(),
-                outcome,
+                ..crate::examples::report(id, outcome)
             }
         }
 
