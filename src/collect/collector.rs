@@ -116,13 +116,13 @@ impl Collector {
     /// Fetches what this scrape needs and is not known, by its deadline, but for at least two
     /// seconds.
     pub fn collect(&mut self, scrape: &Scrape) {
-        let is_list_due = self.list.is_due(scrape);
-        let (missing, at_hand) = self.known.missing(scrape);
-        self.known
-            .count(|counters| counters.cache_hits += at_hand as u64);
-        if !is_list_due && missing.is_empty() {
+        if self.known.serves(scrape) {
             return;
         }
+        let is_list_due = self.list.is_due(scrape);
+        let at_hand = self.known.at_hand(scrape);
+        self.known
+            .count(|counters| counters.cache_hits += at_hand as u64);
         let start = Instant::now();
         let deadline = scrape.deadline.max(start + TIME_MIN);
         let by = |deadline| Scrape {
@@ -204,6 +204,7 @@ impl Collector {
         let server = self.states.server.clone();
         self.list.read(&mut self.client, &server, scrape);
         self.states.set_gateways(&self.list);
+        self.known.set_list_read(self.list.tried);
         if let Some(error) = &self.list.error {
             self.known
                 .count(|counters| counters.count_error(error.reason));

@@ -67,7 +67,7 @@ pub struct GatewayList {
     pub error: Option<Arc<FetchError>>,
     /// When the last try ended, and when the next one is due; none before the first one, and where
     /// it was cut off and is to be continued.
-    tried: Option<(Instant, Instant)>,
+    pub tried: Option<(Instant, Instant)>,
     /// What was read so far of the next list.
     pages: ListPages,
 }

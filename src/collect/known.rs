@@ -9,7 +9,7 @@ use crate::collect::stats::is_refusal;
 use crate::collect::target::Located;
 use crate::collect::{FAILURE_TTL_MAX, Scrape};
 use crate::error::{FetchError, Reason};
-use crate::model::{ConnectionStats, Counters, GatewayReport, Outcome, Snapshot};
+use crate::model::{Counters, GatewayReport, Outcome, Snapshot, Timestamp};
 
 /// Two readings of a counter that are closer than this tell no rate.
 const INTERVAL_MIN: Duration = Duration::from_secs(5);
@@ -25,6 +25,8 @@ pub struct Known {
 struct State {
     /// Sorted by id.
     gateways: Vec<Watched>,
+    /// When the list was last read, and until when it need not be read again.
+    list_read: Option<(Instant, Instant)>,
     /// What is known beside them: a snapshot without gateways.
     about: Snapshot,
     /// The last snapshot, until something changes.
@@ -51,9 +53,15 @@ struct Fetched {
 /// one connection.
 #[derive(Default)]
 pub struct UplinkRate {
-    /// The last stats that have the counter.
-    last: Option<(Arc<ConnectionStats>, Instant)>,
+    last: Option<Reading>,
     pub per_hour: Option<f64>,
+}
+
+/// What the stats of a connected gateway say of its uplinks.
+struct Reading {
+    connected_at: Option<Timestamp>,
+    uplink_count: u64,
+    at: Instant,
 }
 
 /// A snapshot, and for how long it need not be made anew.
@@ -99,6 +107,20 @@ impl Known {
         state.last.insert(made).snapshot.clone()
     }
 
+    /// Whether this scrape needs no request: the list and the stats of all gateways are fresh. Then
+    /// the gateways are counted as served from memory.
+    pub fn serves(&self, scrape: &Scrape) -> bool {
+        let state = self.state();
+        let list_read = state.list_read;
+        let is_list_fresh = list_read.is_some_and(|(ended, next)| scrape.is_served(ended, next));
+        let at_hand = state.fetched_for(scrape).count();
+        let serves = is_list_fresh && at_hand == state.gateways.len();
+        if serves {
+            self.count(|counters| counters.cache_hits += at_hand as u64);
+        }
+        serves
+    }
+
     /// What the exporter has counted of itself until now.
     pub fn counters(&self) -> Counters {
         self.count(|counters| counters.clone())
@@ -117,6 +139,11 @@ impl Known {
             Watched { located, fetched }
         });
         state.gateways = watched.collect();
+    }
+
+    /// Takes over when the list was last read, and until when it need not be read again.
+    pub(super) fn set_list_read(&self, list_read: Option<(Instant, Instant)>) {
+        self.changed().list_read = list_read;
     }
 
     pub(super) fn change_about<T>(&self, change: impl FnOnce(&mut Snapshot) -> T) -> T {
@@ -151,19 +178,23 @@ impl Known {
         });
     }
 
-    /// The gateways to ask for in this scrape, and how many need not be asked for. A scrape may have
-    /// no time for all of them, so it begins with the first one that was never asked for, or else of
-    /// which nothing was heard for longest, and goes around from there.
-    pub(super) fn missing(&self, scrape: &Scrape) -> (Vec<Located>, usize) {
+    /// The gateways to ask for in this scrape. It may have no time for all of them, so it begins with
+    /// the first one that was never asked for, or else of which nothing was heard for longest, and
+    /// goes around from there.
+    pub(super) fn missing(&self, scrape: &Scrape) -> Vec<Located> {
         let state = self.state();
         let all = state.gateways.iter();
         let mut missing: Vec<&Watched> = all.filter(|w| w.fetched_for(scrape).is_none()).collect();
         let heard = |at: &usize| missing[*at].fetched.as_ref().map(|fetched| fetched.ended);
         let oldest = (0..missing.len()).min_by_key(heard).unwrap_or(0);
         missing.rotate_left(oldest);
-        let at_hand = state.gateways.len() - missing.len();
         let missing = missing.into_iter().map(|watched| watched.located.clone());
-        (missing.collect(), at_hand)
+        missing.collect()
+    }
+
+    /// How many gateways this scrape need not ask for.
+    pub(super) fn at_hand(&self, scrape: &Scrape) -> usize {
+        self.state().fetched_for(scrape).count()
     }
 
     /// For a change: the last snapshot is no longer true.
@@ -204,11 +235,17 @@ impl State {
         Some(&mut self.gateways[at])
     }
 
+    /// What this scrape can use.
+    fn fetched_for(&self, scrape: &Scrape) -> impl Iterator<Item = &Fetched> {
+        let gateways = self.gateways.iter();
+        gateways.filter_map(|watched| watched.fetched_for(scrape))
+    }
+
     fn make(&self, scrape: &Scrape) -> Made {
         let unknown = budget("it could not be asked for within the time of the scrape");
         let reports = self.gateways.iter().map(|w| w.report(scrape, &unknown));
         let gateways: Vec<GatewayReport> = reports.collect();
-        let fetched = self.gateways.iter().filter_map(|w| w.fetched_for(scrape));
+        let fetched = self.fetched_for(scrape);
         let fresh_until = fetched.map(|fetched| fetched.expiry).min();
         let snapshot = Arc::new(Snapshot {
             is_api_up: self.about.list_error.is_none() && is_api_up(&gateways),
@@ -227,25 +264,33 @@ impl UplinkRate {
     /// The rate after this outcome, which was obtained at this moment. An outcome without a
     /// counter has no rate, and leaves the last reading for the next one.
     pub fn after(self, outcome: &Outcome, at: Instant) -> UplinkRate {
-        let stats = outcome.as_ref().ok().and_then(Option::as_ref);
-        let counted = stats.filter(|s| s.is_connected() && s.uplink_count.is_some());
-        let per_hour = match (counted, &self.last) {
-            (Some(_), Some((_, then))) if at - *then < INTERVAL_MIN => return self,
-            (Some(stats), Some((earlier, then))) => rate(earlier, stats, at - *then),
+        let reading = Reading::of(outcome, at);
+        let per_hour = match (&reading, &self.last) {
+            (Some(_), Some(last)) if at - last.at < INTERVAL_MIN => return self,
+            (Some(reading), Some(last)) => reading.per_hour_since(last),
             _ => None,
         };
-        let last = counted.map(|stats| (stats.clone(), at)).or(self.last);
+        let last = reading.or(self.last);
         UplinkRate { last, per_hour }
     }
 }
 
-/// Messages an hour between two readings; none if they are of two connections.
-fn rate(earlier: &ConnectionStats, later: &ConnectionStats, time: Duration) -> Option<f64> {
-    if later.connected_at != earlier.connected_at {
-        return None;
+impl Reading {
+    fn of(outcome: &Outcome, at: Instant) -> Option<Reading> {
+        let stats = outcome.as_ref().ok()?.as_ref()?;
+        stats.is_connected().then_some(Reading {
+            connected_at: stats.connected_at,
+            uplink_count: stats.uplink_count?,
+            at,
+        })
     }
-    let count = later.uplink_count?.checked_sub(earlier.uplink_count?)?;
-    Some(count as f64 / (time.as_secs_f64() / 3600.0))
+
+    /// None if they are of two connections.
+    fn per_hour_since(&self, earlier: &Reading) -> Option<f64> {
+        let count = self.uplink_count.checked_sub(earlier.uplink_count)?;
+        let hours = (self.at - earlier.at).as_secs_f64() / 3600.0;
+        (self.connected_at == earlier.connected_at).then_some(count as f64 / hours)
+    }
 }
 
 fn budget(what: &str) -> Arc<FetchError> {
@@ -324,8 +369,32 @@ mod tests {
         let states = |arrived| known.snapshot(&scrape(arrived)).gateways[0].state();
         assert_eq!(states(asked), GatewayState::Connected);
         assert_eq!(states(asked + TTL), GatewayState::Unknown);
-        assert_eq!(known.missing(&scrape(asked + TTL)).0.len(), 1);
-        assert!(known.missing(&scrape(asked)).0.is_empty());
+        assert_eq!(known.missing(&scrape(asked + TTL)).len(), 1);
+        assert!(known.missing(&scrape(asked)).is_empty());
+    }
+
+    #[test]
+    fn a_scrape_needs_no_request_while_the_list_and_all_gateways_are_fresh() {
+        let (known, now) = (known(&["a", "b"]), Instant::now());
+        let serves = |time| known.serves(&scrape(now + time));
+        known.insert("a", "eu1".into(), connected(1), now);
+        known.set_list_read(Some((now, now + 2 * TTL)));
+        assert!(!serves(TTL / 2));
+        known.insert("b", "eu1".into(), failed(Reason::Timeout), now);
+        assert!(serves(TTL / 2) && !serves(TTL));
+        known.set_list_read(Some((now, now + TTL / 2)));
+        assert!(!serves(TTL / 2));
+        known.set_list_read(None);
+        assert!(!serves(Duration::ZERO));
+        assert_eq!(known.counters().cache_hits, 2);
+    }
+
+    #[test]
+    fn a_list_without_gateways_is_fresh_too() {
+        let (known, now) = (known(&[]), Instant::now());
+        assert!(!known.serves(&scrape(now)));
+        known.set_list_read(Some((now, now + TTL)));
+        assert!(known.serves(&scrape(now)));
     }
 
     #[test]

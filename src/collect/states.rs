@@ -116,7 +116,7 @@ impl StateReader {
 
     /// Asks for the gateways that this scrape misses. What is certain is known at once.
     pub fn read(&mut self, client: &mut Client, scrape: &Scrape) {
-        let (missing, _) = self.known.missing(scrape);
+        let missing = self.known.missing(scrape);
         let targets = missing.into_iter().map(|located| {
             let earlier = self.targets.remove(&located.0.gateway_id);
             Target::new(located, earlier, scrape.now)

@@ -23,11 +23,15 @@ pub struct Beginning {
 pub struct Compressor(Option<Compress>);
 
 impl Compressor {
-    pub fn begin(&mut self, plain: &[u8]) -> Beginning {
+    /// `write` makes the text, and hands it over piece by piece.
+    pub fn begin(&mut self, write: impl FnOnce(&mut dyn FnMut(&[u8]))) -> Beginning {
         let mut output = HEADER.to_vec();
-        self.compress(plain, &mut output);
         let mut sum = Crc::new();
-        sum.update(plain);
+        write(&mut |piece| {
+            self.compress(piece, &mut output, FlushCompress::None);
+            sum.update(piece);
+        });
+        self.compress(b"", &mut output, FlushCompress::Full);
         let bytes = Arc::new(output);
         Beginning { bytes, sum }
     }
@@ -35,7 +39,7 @@ impl Compressor {
     /// What follows the beginning in an answer that goes on with this.
     pub fn finish(&mut self, beginning: &Beginning, rest: &[u8]) -> Vec<u8> {
         let mut output = Vec::new();
-        self.compress(rest, &mut output);
+        self.compress(rest, &mut output, FlushCompress::Full);
         output.extend_from_slice(&LAST_BLOCK);
         let mut sum = Crc::new();
         sum.combine(&beginning.sum);
@@ -49,14 +53,14 @@ impl Compressor {
     /// any piece can follow any other.
     ///
     /// The fastest level: the text shrinks to a tenth with any, and a Pi has better things to do.
-    fn compress(&mut self, mut plain: &[u8], output: &mut Vec<u8>) {
+    fn compress(&mut self, mut plain: &[u8], output: &mut Vec<u8>, flush: FlushCompress) {
         let new = || Compress::new(Compression::fast(), false);
         let stream = self.0.get_or_insert_with(new);
         loop {
             output.reserve(1024 + plain.len() / 8);
             let before = stream.total_in();
             // It fails only after the end of a stream, which never ends here.
-            let _ = stream.compress_vec(plain, output, FlushCompress::Full);
+            let _ = stream.compress_vec(plain, output, flush);
             plain = &plain[(stream.total_in() - before) as usize..];
             if plain.is_empty() && output.len() < output.capacity() {
                 return;
@@ -92,7 +96,7 @@ mod tests {
             .collect();
         let mut compressor = Compressor::default();
         for plain in [&b""[..], b"a", b"ttn_up 1\n", &long] {
-            let beginning = compressor.begin(plain);
+            let beginning = compressor.begin(|write| plain.chunks(10_000).for_each(write));
             for rest in [&b""[..], b"b", b"ttn_up 1\n", &long[..70_000]] {
                 check(&mut compressor, &beginning, plain, rest);
             }

@@ -1,6 +1,6 @@
 //! What goes back: the metrics or the page, rendered from what is known, or a line of text.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use crate::collect::{Known, Scrape};
 use crate::http::connections::Connections;
@@ -13,7 +13,7 @@ use crate::things_stack::KnownHosts;
 use crate::{metrics, page};
 
 pub struct Renderer {
-    known: Known,
+    pub known: Known,
     hosts: KnownHosts,
     connections: Arc<Connections>,
     /// The metrics of the current snapshot.
@@ -21,15 +21,14 @@ pub struct Renderer {
     compressor: Mutex<Compressor>,
 }
 
-/// What an answer begins with.
+/// The metrics of one snapshot. Each form is made for the first client that takes it.
 #[derive(Default)]
 struct Text {
-    /// What the metrics are rendered from; none for a page.
-    snapshot: Option<Arc<Snapshot>>,
-    /// How many texts of the metrics there have been; 0 for a page.
+    /// It does not keep the snapshot, so that the next collection can replace the stats one by one.
+    snapshot: Weak<Snapshot>,
+    /// How many texts there have been.
     number: u64,
-    plain: Arc<Vec<u8>>,
-    /// Made for the first client that accepts it.
+    plain: Option<Arc<Vec<u8>>>,
     gzip: Option<Beginning>,
 }
 
@@ -55,25 +54,33 @@ impl Renderer {
     /// The part of the snapshot is rendered once for each snapshot, the exporter's own part for
     /// each answer.
     fn metrics(&self, scrape: &Scrape, takes_gzip: bool) -> Response {
+        let own = metrics::render_exporter(&self.known.counters(), &Process::read());
+        let headers = [("Content-Type", metrics::CONTENT_TYPE)];
+        let mut response = Response::new("200 OK", &headers, own);
         let mut text = lock(&self.text);
         // Read now, so that an older snapshot never replaces the text of a newer one.
         let snapshot = self.known.snapshot(scrape);
-        let is_current = |of: &Arc<Snapshot>| Arc::ptr_eq(of, &snapshot);
-        if !text.snapshot.as_ref().is_some_and(is_current) {
-            // The old texts make room for the new one.
-            let (number, bytes) = (text.number + 1, text.plain.len());
+        if text.snapshot.as_ptr() != Arc::as_ptr(&snapshot) {
+            let number = text.number + 1;
+            self.connections.make_room_for_text(number, text.bytes());
+            // The old texts make room for the new ones.
             *text = Text {
+                snapshot: Arc::downgrade(&snapshot),
                 number,
                 ..Text::default()
             };
-            self.connections.make_room_for_text(number, bytes);
-            text.plain = Arc::new(metrics::render_gateways(&snapshot));
-            text.snapshot = Some(snapshot);
         }
-        let own = metrics::render_exporter(&self.known.counters(), &Process::read());
-        let headers = [("Content-Type", metrics::CONTENT_TYPE)];
-        let response = Response::new("200 OK", &headers, own);
-        self.begin_with(&mut text, response, takes_gzip)
+        response.text = text.number;
+        if takes_gzip {
+            let mut compressor = lock(&self.compressor);
+            let compress = || compressor.begin(|write| write_metrics(&snapshot, write));
+            let beginning = text.gzip.get_or_insert_with(compress);
+            response.compress(&mut compressor, beginning);
+        } else {
+            let render = || Arc::new(metrics::render_gateways(&snapshot));
+            response.shared = text.plain.get_or_insert_with(render).clone();
+        }
+        response
     }
 
     fn page(&self, scrape: &Scrape, query: &str, takes_gzip: bool) -> Response {
@@ -81,28 +88,30 @@ impl Renderer {
         // The collection may have taken a while since the clock was read.
         let now = scrape.at + scrape.now.elapsed();
         let page = page::render(&snapshot, &self.known.counters(), &self.hosts, query, now);
-        let mut text = Text {
-            plain: Arc::new(page.into()),
-            ..Text::default()
-        };
-        let response = Response::new("200 OK", page::HEADERS, Vec::new());
-        self.begin_with(&mut text, response, takes_gzip)
-    }
-
-    /// Puts this text before the body, and compresses both for a client that accepts it.
-    fn begin_with(&self, text: &mut Text, mut response: Response, takes_gzip: bool) -> Response {
-        response.text = text.number;
-        response.shared = text.plain.clone();
+        let mut response = Response::new("200 OK", page::HEADERS, page.into());
         if takes_gzip {
             let mut compressor = lock(&self.compressor);
-            let begin = || compressor.begin(&text.plain);
-            let beginning = text.gzip.get_or_insert_with(begin);
-            response.own = compressor.finish(beginning, &response.own);
-            response.shared = beginning.bytes.clone();
-            response.head += "Content-Encoding: gzip\r\n";
+            let beginning = compressor.begin(|_| {});
+            response.compress(&mut compressor, &beginning);
         }
         response
     }
+}
+
+impl Text {
+    fn bytes(&self) -> usize {
+        let plain = self.plain.as_ref().map_or(0, |plain| plain.len());
+        let gzip = self.gzip.as_ref().map_or(0, |gzip| gzip.bytes.len());
+        plain.max(gzip)
+    }
+}
+
+/// Family by family: the whole text of 10,000 gateways has 43 MB.
+fn write_metrics(snapshot: &Snapshot, write: &mut dyn FnMut(&[u8])) {
+    metrics::write_gateways(snapshot, &mut Vec::new(), |text| {
+        write(text);
+        text.clear();
+    });
 }
 
 /// An answer as it goes out.
@@ -136,6 +145,13 @@ impl Response {
         }
     }
 
+    /// Sends it as this beginning and then what was its own part.
+    fn compress(&mut self, compressor: &mut Compressor, beginning: &Beginning) {
+        self.own = compressor.finish(beginning, &self.own);
+        self.shared = beginning.bytes.clone();
+        self.head += "Content-Encoding: gzip\r\n";
+    }
+
     /// A line of plain text.
     pub fn text(status: &str, text: &str) -> Response {
         let headers = [("Content-Type", "text/plain; charset=utf-8")];
@@ -150,5 +166,32 @@ impl Response {
         response.head += "WWW-Authenticate: Basic realm=\"ttn-gateway-exporter\", \
                           charset=\"UTF-8\"\r\nWWW-Authenticate: Bearer\r\n";
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::examples::cluster;
+
+    #[test]
+    fn a_text_keeps_no_snapshot_that_is_not_used_any_more() {
+        let known = Known::new(Duration::from_secs(60), Arc::default());
+        let hosts = KnownHosts::new((*cluster("eu1")).clone(), Vec::new());
+        let connections = Arc::new(Connections::new(1));
+        let renderer = Renderer::new(known.clone(), hosts, connections);
+        let now = Instant::now();
+        for (index, takes_gzip) in [true, false].into_iter().enumerate() {
+            // Each came before the last one, so the last snapshot is of no use to it.
+            let scrape = |second| Scrape::new(now - Duration::from_secs(second), now);
+            let scrapes = [2 * index as u64, 2 * index as u64 + 1].map(scrape);
+            let snapshot = Arc::downgrade(&known.snapshot(&scrapes[0]));
+            renderer.render(&Route::Metrics, &scrapes[0], takes_gzip);
+            assert!(snapshot.upgrade().is_some());
+            known.snapshot(&scrapes[1]);
+            assert!(snapshot.upgrade().is_none());
+        }
     }
 }

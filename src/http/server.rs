@@ -135,13 +135,17 @@ impl Backlog {
 
     /// Waits for a collection that begins after this moment, and begins it as soon as the loop is
     /// free. Returns what it was for, or this moment's scrape where the answer is due before.
-    /// `times` are those of the request.
+    /// `deadline` is that of the collection.
     ///
     /// # Errors
     /// If the client is gone.
-    pub fn wait(&self, connection: &Connection, times: [Duration; 2]) -> io::Result<Scrape> {
+    pub fn wait(
+        &self,
+        connection: &Connection,
+        deadline: Instant,
+        due: Instant,
+    ) -> io::Result<Scrape> {
         connection.enter(Phase::Waiting);
-        let [deadline, due] = times.map(|time| connection.accepted + time);
         let mut state = lock(&self.state);
         state.next_deadline = state.next_deadline.max(Some(deadline));
         let start = Instant::now();
@@ -288,9 +292,9 @@ mod tests {
         let now = Instant::now();
         lock(&backlog.state).start(Scrape::new(now, now + Duration::from_secs(60)));
         thread::scope(|scope| {
-            let times = [Duration::from_secs(60); 2];
+            let due = now + Duration::from_secs(60);
             let (backlog, connection) = (&backlog, &connection);
-            let waiting = scope.spawn(move || backlog.wait(connection, times));
+            let waiting = scope.spawn(move || backlog.wait(connection, due, due));
             while !connection.phase().1.gt(&Duration::from_millis(1_100)) {
                 thread::sleep(Duration::from_millis(10));
             }

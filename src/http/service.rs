@@ -6,6 +6,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::collect::Scrape;
 use crate::http::connections::{Connection, Connections, Phase};
 use crate::http::renderer::{Renderer, Response};
 use crate::http::request::{self, HEAD_BYTES_MAX, Request, Route, TIMEOUT, is_authorized};
@@ -64,7 +65,11 @@ impl Service {
             (None, _) => Response::text("404 Not Found", "not here: /metrics or /\n"),
             (Some(route), _) => {
                 let times = request.times(&route, self.budget);
-                let scrape = self.backlog.wait(connection, times)?;
+                let [deadline, due] = times.map(|time| connection.accepted + time);
+                let mut scrape = Scrape::new(connection.accepted, deadline);
+                if !self.renderer.known.serves(&scrape) {
+                    scrape = self.backlog.wait(connection, deadline, due)?;
+                }
                 self.renderer.render(&route, &scrape, request.takes_gzip())
             }
         })

@@ -28,17 +28,28 @@ const RESERVED_BYTES_PER_GATEWAY: usize = 6 * 1024;
 
 /// Everything that depends on the snapshot alone.
 pub fn render_gateways(snapshot: &Snapshot) -> Vec<u8> {
-    let mut output =
-        Vec::with_capacity(1024 + snapshot.gateways.len() * RESERVED_BYTES_PER_GATEWAY);
-    write_rows(&mut output, &COLLECTION_ROWS, snapshot);
+    let bytes = 1024 + snapshot.gateways.len() * RESERVED_BYTES_PER_GATEWAY;
+    let mut output = Vec::with_capacity(bytes);
+    write_gateways(snapshot, &mut output, |_| {});
+    output
+}
+
+/// The same for who cannot hold all of it: `take` gets the output after each family, and may take out
+/// what there is.
+pub fn write_gateways(
+    snapshot: &Snapshot,
+    output: &mut Vec<u8>,
+    mut take: impl FnMut(&mut Vec<u8>),
+) {
+    write_rows(output, &COLLECTION_ROWS, snapshot);
     for row in &GATEWAY_ROWS {
-        let mut family = Family::new(&mut output, &row.metric);
+        let mut family = Family::new(output, &row.metric);
         for report in &snapshot.gateways {
             family.of_gateway(&report.gateway.gateway_id);
             (row.write)(&mut family, report);
         }
+        take(output);
     }
-    output
 }
 
 #[rustfmt::skip]
