@@ -126,7 +126,7 @@ impl Acceptor {
 pub enum Phase {
     /// Sending the head of its request, or about to close.
     Idle,
-    /// Waiting for the end of a collection.
+    /// Waiting for its answer, most often for the end of a collection.
     Waiting,
     /// The same, and the collection was begun for it.
     Collecting,

@@ -145,7 +145,6 @@ impl Backlog {
         deadline: Instant,
         due: Instant,
     ) -> io::Result<Scrape> {
-        connection.enter(Phase::Waiting);
         let mut state = lock(&self.state);
         state.next_deadline = state.next_deadline.max(Some(deadline));
         let start = Instant::now();
@@ -289,6 +288,7 @@ mod tests {
         let address = listener.local_addr().expect("an address");
         let _client = std::net::TcpStream::connect(address).expect("a connection");
         let connection = connections.open(listener.accept().expect("a connection").0);
+        connection.enter(Phase::Waiting);
         let now = Instant::now();
         lock(&backlog.state).start(Scrape::new(now, now + Duration::from_secs(60)));
         thread::scope(|scope| {

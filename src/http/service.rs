@@ -64,6 +64,7 @@ impl Service {
             (_, Some(token)) if !is_authorized(token, authorization) => Response::unauthorized(),
             (None, _) => Response::text("404 Not Found", "not here: /metrics or /\n"),
             (Some(route), _) => {
+                connection.enter(Phase::Waiting);
                 let times = request.times(&route, self.budget);
                 let [deadline, due] = times.map(|time| connection.accepted + time);
                 let mut scrape = Scrape::new(connection.accepted, deadline);
