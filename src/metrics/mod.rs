@@ -173,7 +173,7 @@ mod tests {
     fn full_stats() -> ConnectionStats {
         let status = GatewayStatus {
             time: at(1_700_000_100, 0),
-            boot_time: at(-1, 250_000_000),
+            boot_time: at(1_699_990_000, 250_000_000),
             versions: vec![
                 ("hal".into(), "Version: 5.0.1; \"n\"".into()),
                 ("x\\y\n".into(), "1".into()),
