@@ -169,7 +169,7 @@ mod tests {
     use super::*;
     use crate::error::{FetchError, Reason};
     use crate::examples;
-    use crate::model::{ConnectionStats, Gateway, Outcome};
+    use crate::model::{ConnectionStats, Outcome};
     use crate::things_stack::BaseUrl;
 
     pub fn now() -> SystemTime {
@@ -183,13 +183,8 @@ mod tests {
 
     pub fn collection(outcomes: Vec<Outcome>) -> Snapshot {
         let report = |(number, outcome)| GatewayReport {
-            uplinks_per_hour: None,
-            gateway: Arc::new(Gateway {
-                gateway_id: format!("gateway-{number:04}"),
-                ..Gateway::default()
-            }),
             cluster: "eu1.cloud.thethings.network".into(),
-            outcome,
+            ..examples::report(&format!("gateway-{number:04}"), outcome)
         };
         Snapshot {
             collected: Some((now(), Duration::from_millis(212))),
