@@ -29,6 +29,7 @@ mod fuzz;
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -40,7 +41,7 @@ use crate::collect::{Collector, FAILURE_TTL_MAX, GatewayList, Scrape};
 use crate::http::{BUDGET_MAX, Connections, Server};
 use crate::secret::Secret;
 use crate::system::{Process, Signals};
-use crate::things_stack::{Client, KeyFile, ProxyRule, Transport};
+use crate::things_stack::{Client, KeyFile, Transport};
 
 /// Connections at once; fewer where the limit of descriptors is low.
 const CONNECTIONS_MAX: u64 = 64;
@@ -50,21 +51,15 @@ const DESCRIPTORS_RESERVED: u64 = 24;
 const STOP_TIME_MAX: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    let config = match cli::parse(env::args_os().skip(1), |name| env::var_os(name)) {
-        Ok(Command::Run(config)) => config,
-        Ok(Command::Print(text)) => {
-            let printed = print(text.as_bytes());
-            return printed.map_or_else(|problem| fail(1, problem), |()| ExitCode::SUCCESS);
-        }
+    let ended = match cli::parse(env::args_os().skip(1), |name| env::var_os(name)) {
+        Ok(Command::Run(config)) => run(*config),
+        Ok(Command::Print(text)) => print(text.as_bytes()).map(|()| ExitCode::SUCCESS),
         Err(problem) => return fail(2, problem),
     };
-    match ProxyRule::from_environment(|name| env::var_os(name)) {
-        Ok(proxy) => run(*config, proxy).unwrap_or_else(|problem| fail(1, problem)),
-        Err(problem) => fail(2, problem),
-    }
+    ended.unwrap_or_else(|problem| fail(1, problem))
 }
 
-fn run(mut config: Config, proxy: Option<ProxyRule>) -> Result<ExitCode, String> {
+fn run(config: Config) -> Result<ExitCode, String> {
     let signals = Signals::block().map_err(|error| format!("cannot block signals: {error}"))?;
     system::give_back_freed_memory();
     system::start_log(config.verbose);
@@ -74,55 +69,44 @@ fn run(mut config: Config, proxy: Option<ProxyRule>) -> Result<ExitCode, String>
     let stopper = thread::Builder::new().spawn(move || stop_on_signal(signals, of_server));
     stopper.map_err(cannot_start)?;
     keep_out_of_core_dumps();
-    for warning in &config.warnings {
-        log::warn!("{warning}");
+    if config.has_password {
+        log::warn!("--password is ignored: it never had a use");
     }
-    let key = match &config.key {
-        KeySource::Given(key) => key.clone(),
-        KeySource::File(path) => Secret::from_file(path).map_err(|error| {
-            let path = path.display();
-            cli::without_key(format!("cannot use the API key of {path}: {error}"))
-        })?,
-    };
+    let (key, key_file) = read_key(config.key)?;
     let token = config.web_token_file.as_deref().map(Secret::from_file);
-    // The token itself may stand there instead of a file.
+    // The name is not told: the token itself may stand there instead of a file.
     let token = token.transpose();
     let token = token.map_err(|error| format!("cannot use --web-token-file: {error}"))?;
-    let transport = Transport::new(key, config.ca_file.as_deref(), proxy);
+    let transport = Transport::new(key, config.ca_file.as_deref(), config.proxy);
     let transport = transport.map_err(|error| match &config.ca_file {
-        Some(path) => {
-            let path = path.display();
-            cli::without_key(format!("cannot use the authorities of {path}: {error}"))
-        }
+        Some(path) => format!("cannot use the authorities of {}: {error}", path.display()),
         None => error.to_string(),
     })?;
-    let collector = collector(&mut config, transport);
-    match config.once {
-        true => once(collector),
-        false => serve(&config, collector, token, connections),
+    let client = Client::new(transport, config.timeout, config.locations, key_file);
+    let failure_ttl = config.ttl.min(FAILURE_TTL_MAX);
+    let list = GatewayList::new(config.scope, config.exclude, config.list_ttl, failure_ttl);
+    let hosts = config.hosts.clone();
+    let collector = Collector::new(client, config.server, hosts, list, config.ttl);
+    if config.once {
+        return once(collector);
     }
+    // Before there is a server, since tiny_http panics where it is dropped.
+    let listeners = listeners(config.listen)?;
+    let budget = (2 * config.timeout).min(BUDGET_MAX);
+    let server = Server::new(collector, config.hosts, connections, token, budget);
+    serve(server.map_err(cannot_start)?, listeners)
 }
 
-fn collector(config: &mut Config, transport: Transport) -> Collector {
-    let key_file = match &config.key {
-        KeySource::File(path) => Some(KeyFile::new(path.clone())),
-        KeySource::Given(_) => None,
-    };
-    let client = Client::new(transport, config.timeout, config.locations, key_file);
-    let scope = std::mem::take(&mut config.scope);
-    let list = GatewayList::new(
-        scope,
-        std::mem::take(&mut config.exclude),
-        config.list_ttl,
-        config.ttl.min(FAILURE_TTL_MAX),
-    );
-    Collector::new(
-        client,
-        config.server.clone(),
-        config.hosts.clone(),
-        list,
-        config.ttl,
-    )
+fn read_key(source: KeySource) -> Result<(Secret, Option<KeyFile>), String> {
+    match source {
+        KeySource::Given(key) => Ok((key, None)),
+        KeySource::File(path) => {
+            let key = Secret::from_file(&path);
+            let shown = path.display();
+            let key = key.map_err(|error| format!("cannot use the API key of {shown}: {error}"))?;
+            Ok((key, Some(KeyFile::new(path))))
+        }
+    }
 }
 
 /// Prints one collection. The log has the reasons where it is not complete.
@@ -133,30 +117,22 @@ fn once(mut collector: Collector) -> Result<ExitCode, String> {
     let known = collector.known();
     let snapshot = known.snapshot(&scrape);
     let exporter = metrics::render_exporter(&known.counters(), &Process::read());
-    print(&metrics::render_gateways(&snapshot))
-        .and_then(|()| print(&exporter))
-        .map_err(|error| error.to_string())?;
+    print(&metrics::render_gateways(&snapshot))?;
+    print(&exporter)?;
     Ok(match snapshot.is_complete() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
 }
 
-fn serve(
-    config: &Config,
-    collector: Collector,
-    token: Option<Secret>,
-    connections: Arc<Connections>,
-) -> Result<ExitCode, String> {
-    let (address, port) = &config.listen;
-    let listeners = system::bind(address, *port).map_err(|error| match address.contains(':') {
+fn listeners((address, port): (String, u16)) -> Result<Vec<TcpListener>, String> {
+    system::bind(&address, port).map_err(|error| match address.contains(':') {
         true => format!("cannot listen on [{address}]:{port}: {error}"),
         false => format!("cannot listen on {address}:{port}: {error}"),
-    })?;
-    let budget = (2 * config.timeout).min(BUDGET_MAX);
-    let hosts = config.hosts.clone();
-    let server = Server::new(collector, hosts, connections, token, budget);
-    let server = server.map_err(cannot_start)?;
+    })
+}
+
+fn serve(server: Server, listeners: Vec<TcpListener>) -> Result<ExitCode, String> {
     for listener in listeners {
         let address = listener.local_addr();
         server.listen(listener).map_err(cannot_start)?;
@@ -210,15 +186,17 @@ fn keep_out_of_core_dumps() {
 }
 
 /// Writes to standard output. A reader that has seen enough, such as `head`, is no error.
-fn print(text: &[u8]) -> io::Result<()> {
+fn print(text: &[u8]) -> Result<(), String> {
     let mut output = io::stdout().lock();
     match output.write_all(text).and_then(|()| output.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.to_string()),
+        _ => Ok(()),
     }
 }
 
-fn fail(code: u8, problem: impl Display) -> ExitCode {
+/// What was typed may be an API key in a wrong place, such as the name of a file.
+fn fail(code: u8, problem: String) -> ExitCode {
+    let problem = cli::without_key(problem);
     let _ = writeln!(io::stderr(), "ttn-gateway-exporter: {problem}");
     ExitCode::from(code)
 }

@@ -153,18 +153,17 @@ impl ConnectionStats {
 /// Both sides are shared between the collections within one TTL.
 pub type Outcome = Result<Option<Arc<ConnectionStats>>, Arc<FetchError>>;
 
-/// The three states an operator sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The three states an operator sees, the worst first for a person who has to act: that a gateway
+/// is disconnected is certain, and there is something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
-    Connected,
     Disconnected,
     /// The API, the network or the key failed: nothing is said about the gateway.
     Unknown,
+    Connected,
 }
 
 impl State {
-    /// For a person who has to act: that a gateway is disconnected is certain, and there is
-    /// something to do.
     pub const WORST_FIRST: [State; 3] = [State::Disconnected, State::Unknown, State::Connected];
 
     /// The value of the label `state`, and of the parameter `state` of the status page.

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::assets;
-use crate::cli::flags::{FLAGS, Given, KEY_PREFIX, Value, help, without_key};
+use crate::cli::flags::{FLAGS, Given, KEY_PREFIX, Value, help};
 use crate::collect::Scope;
 use crate::secret::Secret;
-use crate::things_stack::{AllowedHost, BaseUrl, KnownHosts};
+use crate::things_stack::{AllowedHost, BaseUrl, KnownHosts, ProxyRule};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -51,24 +51,21 @@ pub struct Config {
     pub timeout: Duration,
     pub once: bool,
     pub verbose: bool,
-    /// What to tell the operator once the log is there.
-    pub warnings: Vec<String>,
+    /// Whether `--password` was given, which is ignored.
+    pub has_password: bool,
+    pub proxy: Option<ProxyRule>,
 }
 
 /// Reads the command line (without the program's name) and the environment.
 ///
 /// # Errors
-/// One line that names the first flag or variable that cannot be understood, and its value. It
-/// never holds a key.
+/// Names the first flag or variable that cannot be understood, and its value. That may be a key:
+/// [`without_key`](crate::cli::without_key) makes it fit to be shown.
 pub fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Command, String> {
-    let given = Given::from_command_line(arguments).map_err(without_key)?;
-    command(given, variable).map_err(without_key)
-}
-
-fn command(given: Given, variable: impl Fn(&str) -> Option<OsString>) -> Result<Command, String> {
+    let given = Given::from_command_line(arguments).map_err(|error| error.to_string())?;
     for flag in FLAGS.iter().filter(|flag| flag.value.is_none()) {
         given.is_on(flag.name)?;
     }
@@ -85,21 +82,18 @@ fn command(given: Given, variable: impl Fn(&str) -> Option<OsString>) -> Result<
             .map(Command::Print)
             .ok_or_else(problem);
     }
-    let config = given.or_from_environment(variable)?.into_config()?;
+    let given = given.or_from_environment(&variable)?;
+    let config = given.into_config(ProxyRule::from_environment(variable)?)?;
     Ok(Command::Run(Box::new(config)))
 }
 
 /// What the raw values mean. Each problem names the flag and the value.
 impl Given {
-    fn into_config(self) -> Result<Config, String> {
+    fn into_config(self, proxy: Option<ProxyRule>) -> Result<Config, String> {
         let server = self.api(self.required("server")?, BaseUrl::parse, |url| url)?;
         let allowed = self.all("allow-host").iter();
         let allowed = allowed.map(|value| self.api(value, AllowedHost::parse, |host| &host.api));
         let hosts = KnownHosts::new(server.clone(), allowed.collect::<Result<_, _>>()?);
-        let mut warnings = Vec::new();
-        if self.has("password") {
-            warnings.push("--password is ignored: it never had a use".to_owned());
-        }
         let scope = self.scope()?;
         Ok(Config {
             listen: self.listen()?,
@@ -116,7 +110,8 @@ impl Given {
             timeout: self.seconds("timeout", 0.1, 300.0)?,
             once: self.is_on("once")?,
             verbose: self.is_on("verbose")?,
-            warnings,
+            has_password: self.has("password"),
+            proxy,
         })
     }
 
@@ -237,16 +232,25 @@ mod tests {
     use proptest::sample::select;
 
     use super::*;
-    use crate::cli::flags::{FLAGS, help};
+    use crate::cli::flags::{FLAGS, help, without_key};
     use crate::fuzz::mutations;
 
     const KEY: &str = "NNSXS.ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFGHIJKLM.SECRET";
 
     fn parse_line(line: &str, variables: &[(&str, &str)]) -> Result<Command, String> {
-        parse(line.split_whitespace().map(OsString::from), |name| {
+        let variable = |name: &str| {
             let found = variables.iter().find(|(variable, _)| *variable == name);
             found.map(|(_, value)| OsString::from(value))
-        })
+        };
+        parse_shown(line.split_whitespace().map(OsString::from), variable)
+    }
+
+    /// With a problem as it is shown.
+    fn parse_shown(
+        arguments: impl IntoIterator<Item = OsString>,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Command, String> {
+        parse(arguments, variable).map_err(without_key)
     }
 
     #[track_caller]
@@ -277,7 +281,7 @@ mod tests {
         assert_eq!(config.ttl, Duration::from_secs(10));
         assert_eq!(config.list_ttl, Duration::from_secs(300));
         assert_eq!(config.timeout, Duration::from_secs(5));
-        assert!(!config.once && !config.verbose && config.warnings.is_empty());
+        assert!(!config.once && !config.verbose && !config.has_password);
     }
 
     #[test]
@@ -364,7 +368,7 @@ mod tests {
             assert_eq!(config.verbose, is_verbose, "{argument}");
         }
         assert!(!config("--key k --nohelp --noversion", &[]).once);
-        assert_eq!(config("--key k -password p", &[]).warnings.len(), 1);
+        assert!(config("--key k -password p", &[]).has_password);
         let KeySource::Given(key) = config("-key -listen", &[]).key else {
             panic!("the value of a flag is no flag");
         };
@@ -449,7 +453,7 @@ mod tests {
     fn bad_usage_is_told_on_one_line_that_no_terminal_obeys() {
         for argument in ["--a\nb", "--\u{1b}[31m", "a\nb", "--once=\n", "-\n"] {
             let arguments = ["--key", "k", argument].map(OsString::from);
-            let error = parse(arguments, |_| None).unwrap_err().to_string();
+            let error = parse_shown(arguments, |_| None).unwrap_err();
             assert!(!error.contains(char::is_control), "{error:?}");
         }
     }
@@ -627,8 +631,7 @@ mod tests {
         let argument = prop_oneof![3 => word(), 1 => mutations(words, pieces)];
         let arguments = vec(argument.prop_map(OsString::from_vec), 0..6);
         crate::fuzz::check(20_000, arguments, |arguments| {
-            if let Err(error) = parse(arguments, |_| None) {
-                let line = error.to_string();
+            if let Err(line) = parse_shown(arguments, |_| None) {
                 assert!(!line.contains(KEY) && !line.contains('\n'), "{line:?}");
             }
         });

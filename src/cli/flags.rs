@@ -96,12 +96,14 @@ impl Flag {
     fn help_entry(&self) -> String {
         let short = self.short.map_or("    ".into(), |c| format!("-{c}, "));
         let value = self.value.map_or(String::new(), |v| format!(" {v}"));
-        let default = self
-            .default
-            .map_or(String::new(), |d| format!("default {d}, "));
-        let notes = self.variable.map(|v| format!(" [{default}variable {v}]"));
+        // A word and its value stay on one line.
+        let default = self.default.map(|d| format!("default\u{a0}{d}, "));
+        let default = default.unwrap_or_default();
+        let notes = self
+            .variable
+            .map(|v| format!(" [{default}variable\u{a0}{v}]"));
         let help = wrap(&(self.help.to_owned() + &notes.unwrap_or_default()));
-        format!("  {short}--{}{value}\n{help}\n", self.name)
+        format!("  {short}--{}{value}\n{help}\n", self.name).replace('\u{a0}', " ")
     }
 }
 
@@ -109,13 +111,14 @@ impl Flag {
 fn wrap(text: &str) -> String {
     let (mut lines, mut column) = (String::new(), 80);
     for word in text.split(' ') {
-        let (space, start) = match column + 1 + word.len() {
+        let length = word.chars().count();
+        let (space, start) = match column + 1 + length {
             0..=80 => (" ", column + 1),
             _ => ("\n          ", 10),
         };
         lines += space;
         lines += word;
-        column = start + word.len();
+        column = start + length;
     }
     lines.split_off(1)
 }

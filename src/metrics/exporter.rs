@@ -5,7 +5,7 @@
 //! beforehand is there from the start, at 0: a rate needs a point before the first event.
 
 use crate::error::Reason;
-use crate::metrics::text_format::{Family, Label, NONE, Row, row, write_rows};
+use crate::metrics::text_format::{Family, Label, Row, row, write_rows};
 use crate::model::{Counters, Endpoint, RateLimit};
 use crate::system::Process;
 
@@ -30,9 +30,9 @@ pub const COUNTER_ROWS: [Row<Counters>; 8] = [
         |family, counters| rate_limits(family, counters, |limit| limit.limit)),
     row("gauge", "ttn_exporter_api_rate_limit_available_requests", &["cluster"], "Requests that the server still allows in this period, as it last said",
         |family, counters| rate_limits(family, counters, |limit| limit.available)),
-    row("counter", "ttn_exporter_cache_hits_total", NONE, "Gateways whose stats were served from memory",
+    row("counter", "ttn_exporter_cache_hits_total", &[], "Gateways whose stats were served from memory",
         |family, counters| family.sample(&[], counters.cache_hits)),
-    row("counter", "ttn_exporter_cache_misses_total", NONE, "Gateways whose stats had to be fetched",
+    row("counter", "ttn_exporter_cache_misses_total", &[], "Gateways whose stats had to be fetched",
         |family, counters| family.sample(&[], counters.cache_misses)),
     row("gauge", "ttn_exporter_build_info", &["version", "revision", "target"], "What this exporter was built from and for; always 1",
         build_info),
@@ -40,19 +40,19 @@ pub const COUNTER_ROWS: [Row<Counters>; 8] = [
 
 #[rustfmt::skip]
 pub const PROCESS_ROWS: [Row<Process>; 7] = [
-    row("counter", "process_cpu_seconds_total", NONE, "Processor time spent in user mode and in the kernel",
+    row("counter", "process_cpu_seconds_total", &[], "Processor time spent in user mode and in the kernel",
         |family, process| family.value(process.cpu_time)),
-    row("gauge", "process_resident_memory_bytes", NONE, "Memory of the process that is in RAM",
+    row("gauge", "process_resident_memory_bytes", &[], "Memory of the process that is in RAM",
         |family, process| family.value(process.resident_memory_bytes)),
-    row("gauge", "process_virtual_memory_bytes", NONE, "Address space of the process",
+    row("gauge", "process_virtual_memory_bytes", &[], "Address space of the process",
         |family, process| family.value(process.virtual_memory_bytes)),
-    row("gauge", "process_open_fds", NONE, "Open file descriptors",
+    row("gauge", "process_open_fds", &[], "Open file descriptors",
         |family, process| family.value(process.open_fds)),
-    row("gauge", "process_max_fds", NONE, "Most file descriptors that may be open at once",
+    row("gauge", "process_max_fds", &[], "Most file descriptors that may be open at once",
         |family, process| family.value(process.max_fds)),
-    row("gauge", "process_threads", NONE, "Threads of the process",
+    row("gauge", "process_threads", &[], "Threads of the process",
         |family, process| family.value(process.threads)),
-    row("gauge", "process_start_time_seconds", NONE, "When the process started, since the Unix epoch",
+    row("gauge", "process_start_time_seconds", &[], "When the process started, since the Unix epoch",
         |family, process| family.value(process.start_time)),
 ];
 

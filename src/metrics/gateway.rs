@@ -4,7 +4,7 @@
 //! What is not known is left out: never a 0 that nobody measured. Nothing here fetches or caches.
 
 use crate::metrics::number::Value;
-use crate::metrics::text_format::{Family, Label, NONE, Row, row};
+use crate::metrics::text_format::{Family, Label, Row, row};
 use crate::model::{ConnectionStats, GatewayReport, Location};
 use crate::model::{RoundTripTimes, State, SubBand};
 
@@ -15,37 +15,37 @@ const SUB_BAND: &[&str] = &["min_frequency_hertz", "max_frequency_hertz"];
 pub const GATEWAY_ROWS: [Row<GatewayReport>; 28] = [
     row("gauge", "ttn_gateway_info", &["eui", "name", "frequency_plan_id", "gateway_server_address"], "How the gateway is registered, for joins; always 1",
         info),
-    row("gauge", "ttn_gateway_connected", NONE, "1 if the gateway is connected, 0 if not; absent when that is not known",
+    row("gauge", "ttn_gateway_connected", &[], "1 if the gateway is connected, 0 if not; absent when that is not known",
         |family, report| family.value(is_connected(report))),
-    row("gauge", "ttn_gateway_scrape_success", NONE, "1 if the state of the gateway is known, 0 if it could not be obtained",
+    row("gauge", "ttn_gateway_scrape_success", &[], "1 if the state of the gateway is known, 0 if it could not be obtained",
         |family, report| family.sample(&[], is_connected(report).is_some())),
     row("gauge", "ttn_gateway_connection_info", &["protocol", "remote_ip"], "How the gateway connects, or did at its last connection; always 1",
         connection_info),
-    row("gauge", "ttn_gateway_connected_timestamp_seconds", NONE, "When the current connection began, since the Unix epoch",
+    row("gauge", "ttn_gateway_connected_timestamp_seconds", &[], "When the current connection began, since the Unix epoch",
         |family, report| stat(family, report, |stats| stats.connected_at)),
-    row("gauge", "ttn_gateway_disconnected_timestamp_seconds", NONE, "When the last connection ended, since the Unix epoch",
+    row("gauge", "ttn_gateway_disconnected_timestamp_seconds", &[], "When the last connection ended, since the Unix epoch",
         |family, report| stat(family, report, |stats| stats.disconnected_at)),
-    row("gauge", "ttn_gateway_last_status_received_timestamp_seconds", NONE, "When the server last received a status, since the Unix epoch",
+    row("gauge", "ttn_gateway_last_status_received_timestamp_seconds", &[], "When the server last received a status, since the Unix epoch",
         |family, report| stat(family, report, |stats| stats.last_status_received_at)),
-    row("gauge", "ttn_gateway_last_uplink_received_timestamp_seconds", NONE, "When the server last received an uplink, since the Unix epoch",
+    row("gauge", "ttn_gateway_last_uplink_received_timestamp_seconds", &[], "When the server last received an uplink, since the Unix epoch",
         |family, report| stat(family, report, |stats| stats.last_uplink_received_at)),
-    row("gauge", "ttn_gateway_last_downlink_received_timestamp_seconds", NONE, "When the server last had a downlink for the gateway, since the Unix epoch",
+    row("gauge", "ttn_gateway_last_downlink_received_timestamp_seconds", &[], "When the server last had a downlink for the gateway, since the Unix epoch",
         |family, report| stat(family, report, |stats| stats.last_downlink_received_at)),
-    row("gauge", "ttn_gateway_last_tx_acknowledgment_received_timestamp_seconds", NONE, "When the server last received a transmission acknowledgment, since the Unix epoch",
+    row("gauge", "ttn_gateway_last_tx_acknowledgment_received_timestamp_seconds", &[], "When the server last received a transmission acknowledgment, since the Unix epoch",
         |family, report| stat(family, report, |s| s.last_tx_acknowledgment_received_at)),
-    row("counter", "ttn_gateway_uplink_messages_total", NONE, "Uplinks received since the current connection began",
+    row("counter", "ttn_gateway_uplink_messages_total", &[], "Uplinks received since the current connection began",
         |family, report| stat(family, report, |stats| stats.uplink_count)),
-    row("counter", "ttn_gateway_downlink_messages_total", NONE, "Downlinks sent since the current connection began",
+    row("counter", "ttn_gateway_downlink_messages_total", &[], "Downlinks sent since the current connection began",
         |family, report| stat(family, report, |stats| stats.downlink_count)),
-    row("counter", "ttn_gateway_tx_acknowledgments_total", NONE, "Transmission acknowledgments received since the current connection began",
+    row("counter", "ttn_gateway_tx_acknowledgments_total", &[], "Transmission acknowledgments received since the current connection began",
         |family, report| stat(family, report, |stats| stats.tx_acknowledgment_count)),
-    row("gauge", "ttn_gateway_round_trip_time_min_seconds", NONE, "Shortest recent round trip between server and gateway, while it is connected",
+    row("gauge", "ttn_gateway_round_trip_time_min_seconds", &[], "Shortest recent round trip between server and gateway, while it is connected",
         |family, report| round_trip(family, report, |times| times.min)),
-    row("gauge", "ttn_gateway_round_trip_time_median_seconds", NONE, "Median recent round trip between server and gateway",
+    row("gauge", "ttn_gateway_round_trip_time_median_seconds", &[], "Median recent round trip between server and gateway",
         |family, report| round_trip(family, report, |times| times.median)),
-    row("gauge", "ttn_gateway_round_trip_time_max_seconds", NONE, "Longest recent round trip between server and gateway",
+    row("gauge", "ttn_gateway_round_trip_time_max_seconds", &[], "Longest recent round trip between server and gateway",
         |family, report| round_trip(family, report, |times| times.max)),
-    row("gauge", "ttn_gateway_round_trip_time_samples", NONE, "Round trips behind the other figures: at most 20, of the last 30 minutes",
+    row("gauge", "ttn_gateway_round_trip_time_samples", &[], "Round trips behind the other figures: at most 20, of the last 30 minutes",
         |family, report| round_trip(family, report, |times| times.count)),
     row("gauge", "ttn_gateway_sub_band_downlink_utilization_ratio", SUB_BAND, "Fraction of time in which the connected gateway transmits in this band",
         |family, report| sub_bands(family, report, |band| band.downlink_utilization)),
@@ -57,17 +57,17 @@ pub const GATEWAY_ROWS: [Row<GatewayReport>; 28] = [
         |family, report| antennas(family, report, |location| location.longitude)),
     row("gauge", "ttn_gateway_antenna_altitude_meters", ANTENNA, "Meters above sea level",
         |family, report| antennas(family, report, |location| location.altitude)),
-    row("gauge", "ttn_gateway_status_timestamp_seconds", NONE, "Time of the last status by the gateway's own clock, since the Unix epoch",
+    row("gauge", "ttn_gateway_status_timestamp_seconds", &[], "Time of the last status by the gateway's own clock, since the Unix epoch",
         |family, report| family.value(report.last_status().and_then(|status| status.time))),
-    row("gauge", "ttn_gateway_boot_timestamp_seconds", NONE, "When the gateway booted by its own clock, since the Unix epoch",
+    row("gauge", "ttn_gateway_boot_timestamp_seconds", &[], "When the gateway booted by its own clock, since the Unix epoch",
         |family, report| family.value(report.last_status().and_then(|status| status.boot_time))),
     row("gauge", "ttn_gateway_status_metric", &["metric"], "Numbers that the gateway reports of itself, in its own units",
         status_metrics),
     row("gauge", "ttn_gateway_version_info", &["component", "version"], "Versions that the gateway reports of its parts; always 1",
         versions),
-    row("gauge", "ttn_gateway_messages_uplink_count", NONE, "Number of uplink_count messages",
+    row("gauge", "ttn_gateway_messages_uplink_count", &[], "Number of uplink_count messages",
         |family, report| messages(family, report, |stats| stats.uplink_count)),
-    row("gauge", "ttn_gateway_messages_downlink_count", NONE, "Number of downlink_count messages",
+    row("gauge", "ttn_gateway_messages_downlink_count", &[], "Number of downlink_count messages",
         |family, report| messages(family, report, |stats| stats.downlink_count)),
 ];
 
@@ -113,11 +113,8 @@ fn connection_info(family: &mut Family<'_>, report: &GatewayReport) {
 }
 
 fn sub_bands(family: &mut Family<'_>, report: &GatewayReport, value: fn(&SubBand) -> f64) {
-    for band in report
-        .live_stats()
-        .into_iter()
-        .flat_map(|stats| &stats.sub_bands)
-    {
+    let stats = report.live_stats().into_iter();
+    for band in stats.flat_map(|stats| &stats.sub_bands) {
         let range = [band.min_frequency, band.max_frequency];
         family.sample(&range.map(Label::Integer), value(band));
     }

@@ -12,7 +12,7 @@ mod text_format;
 use std::time::UNIX_EPOCH;
 
 use crate::metrics::gateway::GATEWAY_ROWS;
-use crate::metrics::text_format::{Family, Label, NONE, Row, row, write_rows};
+use crate::metrics::text_format::{Family, Label, Row, row, write_rows};
 use crate::model::{Snapshot, State};
 
 pub use crate::metrics::exporter::render_exporter;
@@ -54,15 +54,15 @@ pub fn write_gateways(
 
 #[rustfmt::skip]
 const COLLECTION_ROWS: [Row<Snapshot>; 5] = [
-    row("gauge", "ttn_up", NONE, "1 if the API gave the list and answered every request of the last collection, 0 if not",
+    row("gauge", "ttn_up", &[], "1 if the API gave the list and answered every request of the last collection, 0 if not",
         |family, snapshot| family.sample(&[], snapshot.is_api_up)),
     row("gauge", "ttn_exporter_gateways", &["state"], "Gateways by state: connected, disconnected, or unknown where it could not be obtained",
         gateways_by_state),
-    row("gauge", "ttn_exporter_list_timestamp_seconds", NONE, "When the list of gateways was last obtained whole, since the Unix epoch",
+    row("gauge", "ttn_exporter_list_timestamp_seconds", &[], "When the list of gateways was last obtained whole, since the Unix epoch",
         list_timestamp),
-    row("gauge", "ttn_exporter_api_key_expiry_timestamp_seconds", NONE, "When the API key expires, since the Unix epoch; absent for a key that does not",
+    row("gauge", "ttn_exporter_api_key_expiry_timestamp_seconds", &[], "When the API key expires, since the Unix epoch; absent for a key that does not",
         |family, snapshot| family.value(snapshot.key.as_ref().and_then(|key| key.expires_at))),
-    row("gauge", "ttn_exporter_scrape_duration_seconds", NONE, "How long the last collection took",
+    row("gauge", "ttn_exporter_scrape_duration_seconds", &[], "How long the last collection took",
         |family, snapshot| family.value(snapshot.collected.map(|(_, took)| took))),
 ];
 
@@ -173,7 +173,7 @@ mod tests {
     fn full_stats() -> ConnectionStats {
         let status = GatewayStatus {
             time: at(1_700_000_100, 0),
-            boot_time: at(-1, 250_000_000),
+            boot_time: at(1_699_990_000, 250_000_000),
             versions: vec![
                 ("hal".into(), "Version: 5.0.1; \"n\"".into()),
                 ("x\\y\n".into(), "1".into()),

@@ -21,9 +21,6 @@ pub struct Metric {
     pub help: &'static str,
 }
 
-/// The labels of a metric that has none.
-pub const NONE: &[&str] = &[];
-
 /// A row of a catalogue: a family, and how its samples are written from a `T`.
 pub struct Row<T> {
     pub metric: Metric,

@@ -42,15 +42,13 @@ pub fn selected<'a>(
 }
 
 /// The smallest comes first: by state, then who needs attention, then the newest loss.
-fn rank(report: &GatewayReport, now: Timestamp) -> (usize, bool, Reverse<Option<Timestamp>>) {
-    let mut states = State::WORST_FIRST.into_iter();
-    let place = states.position(|state| state == report.state());
+fn rank(report: &GatewayReport, now: Timestamp) -> (State, bool, Reverse<Option<Timestamp>>) {
     let (is_fine, lost_at) = match report.stats() {
         Some(stats) if stats.is_connected() => (!needs_attention(stats, now), None),
         Some(stats) => (false, stats.disconnected_at),
         None => (false, None),
     };
-    (place.unwrap_or_default(), is_fine, Reverse(lost_at))
+    (report.state(), is_fine, Reverse(lost_at))
 }
 
 fn needs_attention(stats: &ConnectionStats, now: Timestamp) -> bool {

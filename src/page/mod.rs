@@ -16,7 +16,7 @@ mod properties;
 use std::time::SystemTime;
 
 use crate::assets;
-use crate::model::{Counters, Snapshot, State, Timestamp};
+use crate::model::{Counters, GatewayReport, Snapshot, State, Timestamp};
 use crate::things_stack::KnownHosts;
 
 use api::{facts, problems};
@@ -55,8 +55,7 @@ pub fn render(
     now: SystemTime,
 ) -> String {
     let (query, now) = (Query::parse(query), timestamp(now));
-    let mut states = State::WORST_FIRST.into_iter();
-    let worst = states.find(|state| snapshot.count(*state) > 0);
+    let worst = snapshot.gateways.iter().map(GatewayReport::state).min();
     let (totals, gateways) = match snapshot.gateways.is_empty() {
         true => (String::new(), no_gateways(snapshot)),
         false => (totals(snapshot, &query), view(snapshot, hosts, &query, now)),
@@ -170,7 +169,7 @@ mod tests {
     use super::*;
     use crate::error::{FetchError, Reason};
     use crate::examples;
-    use crate::model::{ConnectionStats, Gateway, GatewayReport, Outcome};
+    use crate::model::{ConnectionStats, Outcome};
     use crate::things_stack::BaseUrl;
 
     pub fn now() -> SystemTime {
@@ -184,13 +183,8 @@ mod tests {
 
     pub fn collection(outcomes: Vec<Outcome>) -> Snapshot {
         let report = |(number, outcome)| GatewayReport {
-            uplinks_per_hour: None,
-            gateway: Arc::new(Gateway {
-                gateway_id: format!("gateway-{number:04}"),
-                ..Gateway::default()
-            }),
             cluster: "eu1.cloud.thethings.network".into(),
-            outcome,
+            ..examples::report(&format!("gateway-{number:04}"), outcome)
         };
         Snapshot {
             collected: Some((now(), Duration::from_millis(212))),

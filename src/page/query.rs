@@ -187,7 +187,7 @@ mod tests {
 
     use super::super::tests::{collection, connected};
     use super::*;
-    use crate::model::Gateway;
+    use crate::examples;
 
     #[track_caller]
     fn check(raw: &str, expected: Query) {
@@ -265,18 +265,10 @@ mod tests {
 
     #[test]
     fn a_search_looks_into_id_name_and_eui() {
-        let gateway = Gateway {
-            gateway_id: "rooftop-1".into(),
-            name: "École".into(),
-            eui: "58A0CBFFFE80ABCD".into(),
-            ..Gateway::default()
-        };
-        let report = GatewayReport {
-            gateway: Arc::new(gateway),
-            cluster: "eu1".into(),
-            outcome: Ok(None),
-            uplinks_per_hour: None,
-        };
+        let mut report = examples::report("rooftop-1", Ok(None));
+        let gateway = Arc::make_mut(&mut report.gateway);
+        gateway.name = "École".into();
+        gateway.eui = "58A0CBFFFE80ABCD".into();
         for (raw, expected) in [
             ("", true),
             ("q=ROOF", true),

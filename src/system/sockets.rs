@@ -28,14 +28,14 @@ pub fn bind(address: &str, port: u16) -> io::Result<Vec<TcpListener>> {
     // /etc/hosts may have the same address on several lines, one after the other.
     addresses.dedup();
     // A port that is free at the first address can be in use at the next one.
-    let retries = if port == 0 { FREE_PORT_TRIES } else { 0 };
-    for _ in 0..retries {
+    let mut tries_left = if port == 0 { FREE_PORT_TRIES } else { 1 };
+    loop {
+        tries_left -= 1;
         match bind_all(&addresses, port) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries_left > 0 => {}
             bound => return bound,
         }
     }
-    bind_all(&addresses, port)
 }
 
 fn bind_all(addresses: &[SocketAddr], mut port: u16) -> io::Result<Vec<TcpListener>> {
