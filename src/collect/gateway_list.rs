@@ -169,8 +169,10 @@ impl GatewayList {
                 self.tried = Some((ended, start + self.ttl));
             }
             Err(error) => {
-                // Of a first list there is something to show, and a registration is one by itself.
-                if self.obtained_at.is_none() || !self.is_listed() {
+                // Of a first list there is something to show, and a registration is one by itself. In
+                // a list that does not have what its total says, there may be new ones.
+                let is_first = self.obtained_at.is_none();
+                if is_first || !self.is_listed() || error.reason == Reason::Shape {
                     self.gateways.extend(self.pages.found.clone());
                 }
                 // The next try continues, unless the pages are of no use.

@@ -244,7 +244,7 @@ impl Client {
         };
         let mut result = self.call_once(&request);
         if let Err(refused) = &result
-            && refused.error.reason == Reason::Unauthorized
+            && refused.is_of_key()
             && self.reload_key()
         {
             result = self.call_once(&request);

@@ -10,7 +10,7 @@ use crate::error::{FetchError, Reason};
 use crate::model::Endpoint;
 use crate::things_stack::hosts::COMMUNITY_HOSTS;
 use crate::things_stack::messages::{self, printable};
-use crate::things_stack::transport::{Answer, Request, headers, number};
+use crate::things_stack::transport::{Answer, Request, headers};
 
 /// How a connection ends on which nothing more can come, though its host may be well. A machine
 /// that was suspended interrupts every wait with a limit (signal(7)).
@@ -72,13 +72,22 @@ impl CallError {
 
     /// Whether a smaller batch may be answered.
     pub fn may_be_of_size(&self) -> bool {
-        self.status == Some(413) || (self.is_of_api && self.status == Some(400))
+        let is_refused = self.is_of_api && self.status == Some(400) && !self.is_of_key();
+        self.status == Some(413) || is_refused
+    }
+
+    /// Whether the API does not take the key: it is unknown, or no key at all, as where its file is
+    /// just being written.
+    pub fn is_of_key(&self) -> bool {
+        let texts = [&self.name, &self.error.context];
+        let is_no_key = || texts.iter().any(|text| text.contains("token"));
+        self.error.reason == Reason::Unauthorized || self.status == Some(400) && is_no_key()
     }
 
     /// Whether the next request for this registration will be refused as well: the key has no right
     /// to it, or the server keeps no registrations.
     pub fn is_final(&self) -> bool {
-        let is_passing = matches!(self.status, Some(401 | 429));
+        let is_passing = self.is_of_key() || self.status == Some(429);
         self.is_of_api && !is_passing && matches!(self.status, Some(400..=499 | 501))
     }
 
@@ -116,10 +125,9 @@ pub fn classify(error: &Error) -> FetchError {
     }
     let (reason, what) = match error {
         Error::HostNotFound => (Reason::Dns, NO_ADDRESS.into()),
-        Error::Timeout(ureq::Timeout::Resolve) => (
-            Reason::Dns,
-            "the name servers did not answer in time".into(),
-        ),
+        Error::Timeout(ureq::Timeout::Resolve) => {
+            (Reason::Dns, "the name servers gave no answer".into())
+        }
         Error::Timeout(_) => (Reason::Timeout, "no whole answer in time".into()),
         Error::BodyExceedsLimit(limit) => (
             Reason::TooLarge,
@@ -184,8 +192,10 @@ pub fn wait_time(answer: &Answer) -> Duration {
         429 => ["x-rate-limit-retry", "retry-after", "x-rate-limit-reset"],
         _ => ["x-rate-limit-reset", "x-rate-limit-retry", "retry-after"],
     };
-    let seconds = named.into_iter().find_map(|name| number(answer, name));
-    let seconds = seconds.unwrap_or(WAIT_SECONDS_DEFAULT);
+    let mut values = named.into_iter().flat_map(|name| headers(answer, name));
+    let seconds = values.find_map(|value| value.trim().parse::<f64>().ok());
+    // `as` takes what is too large for the largest, and what is negative or no number for zero.
+    let seconds = seconds.map_or(WAIT_SECONDS_DEFAULT, |seconds| seconds.ceil() as u64);
     Duration::from_secs(seconds.clamp(1, WAIT_SECONDS_MAX))
 }
 
@@ -262,6 +272,34 @@ mod tests {
     fn certificate(error: CertificateError) -> ureq::Error {
         let error = rustls::Error::InvalidCertificate(error);
         ureq::Error::Io(io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    #[track_caller]
+    fn check_wait(status: u16, headers: &[(&str, &str)], seconds: u64) {
+        let mut answer = ureq::http::Response::builder().status(status);
+        for (name, value) in headers {
+            answer = answer.header(*name, *value);
+        }
+        let answer = answer.body(Vec::new()).expect("an answer");
+        assert_eq!(
+            wait_time(&answer),
+            Duration::from_secs(seconds),
+            "{headers:?}"
+        );
+    }
+
+    #[test]
+    fn a_server_is_given_the_time_that_it_asks_for_within_an_hour() {
+        check_wait(429, &[("x-rate-limit-retry", "7")], 7);
+        check_wait(429, &[("retry-after", "1.5")], 2);
+        check_wait(429, &[("retry-after", "99999999999999999999")], 3600);
+        check_wait(429, &[("retry-after", "-1")], 1);
+        check_wait(429, &[("retry-after", "soon"), ("retry-after", "20")], 20);
+        check_wait(429, &[("retry-after", "Wed, 21 Oct 2035 07:28:00 GMT")], 10);
+        check_wait(429, &[], 10);
+        let both = [("x-rate-limit-retry", "3"), ("x-rate-limit-reset", "9")];
+        check_wait(429, &both, 3);
+        check_wait(200, &both, 9);
     }
 
     #[test]

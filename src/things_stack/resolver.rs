@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use ureq::Error;
 use ureq::config::Config;
@@ -17,6 +17,15 @@ use ureq::unversioned::transport::NextTimeout;
 /// How long an answer is used, counted from the look-up: a collection of many requests makes
 /// one look-up, and a host that moved is found again soon.
 const FRESH: Duration = Duration::from_secs(60);
+/// How the C libraries say that a name does not exist or has no address, which is certain; what else
+/// they say may pass, as where the name servers have no network (getaddrinfo(3): std keeps no code).
+const NO_SUCH_NAME: [&str; 5] = [
+    "Name or service not known",
+    "No address associated with hostname",
+    "Name does not resolve",
+    "Name has no usable address",
+    "nodename nor servname provided, or not known",
+];
 /// The most that ureq takes.
 const ADDRESSES_MAX: usize = 16;
 
@@ -57,30 +66,48 @@ impl Resolver for CachingResolver {
             .ok_or(Error::HostNotFound)?;
         // With the port, which the scheme gives where the authority does not.
         let name = DefaultResolver::host_and_port(scheme, authority).ok_or(Error::HostNotFound)?;
-        let now = Instant::now();
-        if let Some(addresses) = self.known(&name, now) {
-            return Ok(addresses);
+        match self.known(&name, Instant::now()) {
+            Some(addresses) => Ok(addresses),
+            None => self.look_up(name, *timeout.after),
         }
-        let addresses = in_order(self.empty(), look_up(name.clone(), *timeout.after)?);
+    }
+}
+
+impl CachingResolver {
+    /// Asks the name servers, in a thread of its own, since a look-up knows no limit of time. ureq's
+    /// resolver does the same, but panics where there is no thread to be had. An answer that comes
+    /// too late serves the next request.
+    fn look_up(&self, name: String, time: Duration) -> Result<ResolvedSocketAddrs, Error> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let resolver = self.clone();
+        let ask = move || {
+            let found = resolver.ask(name);
+            // The receiver may be gone.
+            let _ = sender.send(found);
+        };
+        thread::Builder::new().spawn(ask).map_err(Error::Io)?;
+        let no_answer = |_| Err(Error::Timeout(ureq::Timeout::Resolve));
+        receiver.recv_timeout(time).unwrap_or_else(no_answer)
+    }
+
+    fn ask(&self, name: String) -> Result<ResolvedSocketAddrs, Error> {
+        let found = name.to_socket_addrs().map_err(meaning)?;
+        let addresses = in_order(self.empty(), found.collect());
         if addresses.is_empty() {
             return Err(Error::HostNotFound);
         }
-        self.addresses().insert(name, (now, addresses.clone()));
+        let answer = (Instant::now(), addresses.clone());
+        self.addresses().insert(name, answer);
         Ok(addresses)
     }
 }
 
-/// Asks the name servers, in a thread of its own, since a look-up knows no limit of time. ureq's
-/// resolver does the same, but panics where there is no thread to be had.
-fn look_up(name: String, time: Duration) -> Result<Vec<SocketAddr>, Error> {
-    let (sender, receiver) = mpsc::sync_channel(1);
-    // The receiver may be gone.
-    let ask = move || drop(sender.send(name.to_socket_addrs()));
-    thread::Builder::new().spawn(ask).map_err(Error::Io)?;
-    match receiver.recv_timeout(time) {
-        Ok(Ok(addresses)) => Ok(addresses.collect()),
-        Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => Err(Error::HostNotFound),
-        Err(RecvTimeoutError::Timeout) => Err(Error::Timeout(ureq::Timeout::Resolve)),
+/// What an error of getaddrinfo(3) means.
+fn meaning(error: io::Error) -> Error {
+    let text = error.to_string();
+    match NO_SUCH_NAME.iter().any(|end| text.ends_with(end)) {
+        true => Error::HostNotFound,
+        false => Error::Timeout(ureq::Timeout::Resolve),
     }
 }
 
@@ -102,6 +129,34 @@ mod tests {
     impl CachingResolver {
         pub fn is_empty(&self) -> bool {
             self.addresses().is_empty()
+        }
+    }
+
+    #[test]
+    fn an_answer_that_comes_too_late_serves_the_next_request() {
+        let resolver = CachingResolver::default();
+        let _ = resolver.look_up("127.0.0.1:80".to_owned(), Duration::ZERO);
+        let end = Instant::now() + Duration::from_secs(10);
+        while resolver.known("127.0.0.1:80", Instant::now()).is_none() {
+            assert!(Instant::now() < end, "it was never kept");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn only_that_there_is_no_such_name_is_certain() {
+        let of = |text: &str| {
+            let text = format!("failed to lookup address information: {text}");
+            matches!(meaning(io::Error::other(text)), Error::HostNotFound)
+        };
+        assert!(NO_SUCH_NAME.into_iter().all(of));
+        for text in [
+            "Temporary failure in name resolution",
+            "Non-recoverable failure in name resolution",
+            "Try again",
+            "System error",
+        ] {
+            assert!(!of(text), "{text}");
         }
     }
 

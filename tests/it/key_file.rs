@@ -68,6 +68,30 @@ fn a_401_of_the_list_reads_the_file_again_too() {
     exporter.scrape_until("the new key", |scrape| scrape.value("ttn_up") == 1.0);
 }
 
+/// Such as an editor or a copy leaves for a moment. The API refuses it with 400, not 401.
+#[test]
+fn half_a_key_in_the_file_is_replaced_as_soon_as_the_rest_is_there() {
+    let fake = fake_with_both_keys();
+    let (exporter, path) = start(&fake, "3600");
+    exporter.scrape().assert_value("ttn_up", 1.0);
+    fs::write(&path, "NNSXS.HALF").unwrap();
+    expire_old_key(&fake);
+    exporter.scrape_until("the half key", |scrape| scrape.value("ttn_up") == 0.0);
+    fs::write(&path, new_key().token).unwrap();
+    exporter.scrape_until("the new key", |scrape| scrape.value("ttn_up") == 1.0);
+}
+
+#[test]
+fn half_a_key_is_no_final_refusal_of_a_registration() {
+    let fake = fake_with_both_keys();
+    let setup = Setup::bare().args(["--server", &fake.url(), "--gateway", "gw-1"]);
+    let path = setup.file("key", "NNSXS.HALF");
+    let exporter = setup.args(["--ttl", "0.1", "--key-file", &path]).start();
+    exporter.scrape().assert_value("ttn_up", 0.0);
+    fs::write(&path, new_key().token).unwrap();
+    exporter.scrape_until("the new key", |scrape| scrape.value("ttn_up") == 1.0);
+}
+
 #[test]
 fn each_renewal_of_the_list_reads_the_file() {
     let fake = fake_with_both_keys();

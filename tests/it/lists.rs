@@ -290,6 +290,22 @@ fn a_total_that_the_list_does_not_reach_removes_no_gateway() {
 }
 
 #[test]
+fn a_gateway_that_is_new_in_a_list_with_a_wrong_total_is_shown() {
+    let fake = Fake::start(two());
+    let exporter = start(&fake);
+    exporter.scrape().assert_value("ttn_up", 1.0);
+    fake.change(|fleet| {
+        fleet.gateways.push(Gateway::new("gw-3").connected("udp"));
+        fleet.reindex();
+    });
+    fake.script(Endpoint::List, Misbehaviour::TotalCount(Some(4)));
+    thread::sleep(LIST_TTL * 2);
+    let scrape = exporter.scrape();
+    scrape.assert_value("ttn_up", 0.0);
+    scrape.assert_of("ttn_gateway_connected", "gw-3", Some(1.0));
+}
+
+#[test]
 fn a_list_that_changes_between_two_pages_is_read_again() {
     let fake = Fake::start(Fleet::generated(6).in_pages_of(2));
     // The second page then begins one gateway later, and one would be missing.

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::tests::lines;
 use super::{gateway, stats};
-use crate::examples::empty_stats;
+use crate::examples::{empty_stats, timestamp};
 use crate::model::{
     ConnectionStats, Gateway, GatewayStatus, Location, RoundTripTimes, SubBand, Timestamp,
 };
 use crate::things_stack::messages::field_errors::FieldErrors;
 
 /// Makes the object stats.
-const UNSET_TIME: &str = r#""disconnected_at":"1970-01-01T00:00:00Z""#;
+const TIME: &str = r#""disconnected_at":"1970-01-01T00:00:01Z""#;
 
 fn moment(seconds: i64, nanoseconds: u32) -> Option<Timestamp> {
     Some(Timestamp {
@@ -45,11 +45,15 @@ fn check_gateway(fields: &str, expected: Gateway, expected_errors: &[&str]) {
     assert_eq!(lines(&field_errors), expected_errors, "{fields}");
 }
 
-/// What the fields of the stats give, beside a time that is not set.
+/// What the fields of the stats give, beside the time of a disconnect where they have none.
 #[track_caller]
 fn check_stats(fields: &str, expected: ConnectionStats, expected_errors: &[&str]) {
     let mut field_errors = FieldErrors::default();
-    let body = format!("{{{UNSET_TIME},{fields}}}");
+    let body = format!("{{{fields},{TIME}}}");
+    let mut expected = expected;
+    if !fields.contains("disconnected_at") {
+        expected.disconnected_at = timestamp(1);
+    }
     let found = stats("gw-1", body.as_bytes(), &mut field_errors).expect("stats");
     assert_eq!(found, expected, "{fields}");
     assert_eq!(lines(&field_errors), expected_errors, "{fields}");
@@ -239,7 +243,7 @@ fn maps_and_arrays_are_bounded_and_each_excess_is_one_field_error() {
         .map(|n| format!("{{\"min_frequency\":{n}}}"))
         .collect();
     let body = format!(
-        "{{{UNSET_TIME},\"sub_bands\":[{}],\"last_status\":{{\"versions\":{{{}}},\"metrics\":{{{}}},
+        "{{{TIME},\"sub_bands\":[{}],\"last_status\":{{\"versions\":{{{}}},\"metrics\":{{{}}},
         \"antenna_locations\":[{}]}}}}",
         bands.join(","),
         map(40, "\"1\""),

@@ -16,6 +16,13 @@ const MAX_METRICS: usize = 64;
 
 /// The server always writes one of these for a gateway that it has stats of.
 const TIMES: [Name; 2] = ["connected_at", "disconnected_at"];
+/// What makes a gateway connected where it is newer than `disconnected_at`.
+const SIGNS_OF_LIFE: [Name; 4] = [
+    "last_status_received_at",
+    "last_uplink_received_at",
+    "last_downlink_received_at",
+    "last_tx_acknowledgment_received_at",
+];
 
 /// The API's name of a field, such as `last_status.time`. Its key is the last word.
 type Name = &'static str;
@@ -66,17 +73,19 @@ impl<'a> Reader<'_, 'a> {
         if TIMES.iter().all(|time| object.get(time).is_null()) {
             return None;
         }
-        let connected_at = reader.try_read("connected_at", forms::moment);
-        let disconnected_at = reader.try_read("disconnected_at", forms::moment);
-        Some(ConnectionStats {
-            connected_at: connected_at.flatten(),
-            disconnected_at: disconnected_at.flatten(),
+        let times = TIMES.map(|time| reader.try_read(time, forms::moment));
+        let signs = SIGNS_OF_LIFE.map(|sign| reader.try_read(sign, forms::moment));
+        let is_any_unreadable = signs.contains(&None);
+        let [connected_at, disconnected_at] = times.map(Option::flatten);
+        let [status, uplink, downlink, tx_acknowledgment] = signs.map(Option::flatten);
+        let mut stats = ConnectionStats {
+            connected_at,
+            disconnected_at,
             protocol: reader.read("protocol", forms::text),
-            last_status_received_at: reader.read("last_status_received_at", forms::moment),
-            last_uplink_received_at: reader.read("last_uplink_received_at", forms::moment),
-            last_downlink_received_at: reader.read("last_downlink_received_at", forms::moment),
-            last_tx_acknowledgment_received_at: reader
-                .read("last_tx_acknowledgment_received_at", forms::moment),
+            last_status_received_at: status,
+            last_uplink_received_at: uplink,
+            last_downlink_received_at: downlink,
+            last_tx_acknowledgment_received_at: tx_acknowledgment,
             uplink_count: reader.try_read("uplink_count", forms::count),
             downlink_count: reader.try_read("downlink_count", forms::count),
             tx_acknowledgment_count: reader.try_read("tx_acknowledgment_count", forms::count),
@@ -84,8 +93,11 @@ impl<'a> Reader<'_, 'a> {
             sub_bands: reader.sub_bands(),
             last_status: reader.last_status(),
             remote_ip: reader.remote_ip(),
-            tells_state: connected_at.is_some() && disconnected_at.is_some(),
-        })
+            tells_state: !times.contains(&None) && times != [Some(None); 2],
+        };
+        // One that cannot be read may be newer than the disconnect.
+        stats.tells_state &= stats.is_connected() || !is_any_unreadable;
+        Some(stats)
     }
 
     /// For a message within this one.

@@ -337,14 +337,29 @@ mod tests {
             (true, r#""uplink_count":"x","last_status":{"metrics":7}"#),
             (false, r#""disconnected_at":5"#),
             (false, r#""protocol":5,"disconnected_at":"?""#),
+            (
+                false,
+                r#""disconnected_at":"2026-01-03T03:04:05Z","last_uplink_received_at":5"#,
+            ),
+            (
+                true,
+                r#""disconnected_at":"2026-01-01T03:04:05Z","last_uplink_received_at":5"#,
+            ),
+            (true, r#""last_uplink_received_at":5"#),
         ] {
             let body = format!("{{\"connected_at\":{time},{fields}}}");
             let stats = stats("gw-1", body.as_bytes(), &mut FieldErrors::default());
             assert_eq!(stats.map(|stats| stats.tells_state), Ok(expected), "{body}");
         }
-        let body = format!("{{\"connected_at\":[],\"disconnected_at\":{time}}}");
-        let stats = stats("gw-1", body.as_bytes(), &mut FieldErrors::default());
-        assert_eq!(stats.map(|stats| stats.tells_state), Ok(false));
+        for body in [
+            r#"{"connected_at":[],"disconnected_at":"2026-01-02T03:04:05Z"}"#,
+            r#"{"connected_at":"0001-01-01T00:00:00Z","last_uplink_received_at":"2026-01-02T03:04:05Z"}"#,
+            r#"{"connected_at":"1970-01-01T00:00:00Z","disconnected_at":"0001-01-01T00:00:00Z"}"#,
+            r#"{"connected_at":null,"disconnected_at":"0001-01-01T00:00:00Z"}"#,
+        ] {
+            let stats = stats("gw-1", body.as_bytes(), &mut FieldErrors::default());
+            assert_eq!(stats.map(|stats| stats.tells_state), Ok(false), "{body}");
+        }
     }
 
     #[test]
