@@ -272,7 +272,7 @@ fn outcome_of(stats: ConnectionStats) -> Outcome {
     if stats.tells_state {
         return Ok(Some(Arc::new(stats)));
     }
-    let context = "the time of its connection has an unexpected form";
+    let context = "the times of its connection are not set, or have an unexpected form";
     let error = FetchError::new(Reason::Field, context);
     Err(Arc::new(error.of_gateway()))
 }
