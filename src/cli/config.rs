@@ -444,8 +444,14 @@ mod tests {
             "--print nothing",
             r#"--print "nothing": is none of dashboard, alerts, scrape-config, unit"#,
         );
-        check_refused("--key k --unknown", "invalid option '--unknown'");
-        check_refused("--key k extra", r#"unexpected argument "extra""#);
+        check_refused(
+            "--key k --unknown",
+            "invalid option '--unknown'; --help lists the options",
+        );
+        check_refused(
+            "--key k extra",
+            r#"unexpected argument "extra"; --help lists the options"#,
+        );
         check_refused("--key", "missing argument for option '--key'");
     }
 

@@ -144,7 +144,8 @@ impl Given {
                 lexopt::Arg::Short(letter) => FLAGS.iter().find(|flag| flag.short == Some(letter)),
                 lexopt::Arg::Value(_) => None,
             };
-            let flag = flag.ok_or_else(|| argument.unexpected())?;
+            let unexpected = || format!("{}; --help lists the options", argument.unexpected());
+            let flag = flag.ok_or_else(unexpected)?;
             let text = match flag.value {
                 Some(_) => parser.value()?,
                 None => parser.optional_value().unwrap_or("true".into()),
