@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::collect::Scrape;
 use crate::collect::known::Known;
-use crate::collect::target::{Answers, Cluster, Target};
+use crate::collect::target::{Answer, Cluster, Target};
 use crate::error::{FetchError, Reason};
 use crate::model::{ConnectionStats, Outcome};
 use crate::things_stack::{BaseUrl, CallError, Client};
@@ -23,8 +23,6 @@ const BATCH_GATEWAYS_MAX: usize = 100;
 const BATCH_SIZE_TTL: Duration = Duration::from_secs(600);
 /// How long a server that knows no batches is asked gateway by gateway: it may be a stray answer.
 const BATCH_REFUSAL_TTL: Duration = Duration::from_secs(30);
-/// How long a gateway that was refused in a batch of one is asked alone.
-const ALONE_TTL: Duration = Duration::from_secs(3600);
 /// After so many answers that are too long, and none that can be read, nothing more is asked.
 const OVERSIZED_MAX: usize = 16;
 /// After so many gateways that were refused, and none that could be read, the rights of the key are
@@ -75,12 +73,12 @@ impl StatsReader<'_> {
     pub fn read(&mut self, wanted: Vec<&mut Target>) -> Option<bool> {
         let [mut together, mut alone] = [Vec::new(), Vec::new()];
         for target in wanted {
-            match target.answers(self.cluster) {
-                Some(Answers {
+            match target.answer(self.cluster) {
+                Some(Answer {
                     said: Some((_, Err(error))),
                     ..
                 }) => target.fail(&self.host, error.clone()),
-                Some(answers) if answers.alone_until.is_some() => alone.push(target),
+                Some(answer) if answer.alone_until.is_some() => alone.push(target),
                 _ => together.push(target),
             }
         }
@@ -184,8 +182,7 @@ impl StatsReader<'_> {
             self.read_batches(left);
             return self.read_batches(right);
         };
-        let alone_until = self.scrape.now + ALONE_TTL;
-        target.answers_mut(self.cluster).alone_until = Some(alone_until);
+        target.leave_batches(self.cluster, self.scrape.now);
         self.read_alone(target);
         if self.progress.alone >= SUSPICIOUS_GATEWAYS {
             self.limit_batches(1);
@@ -226,8 +223,7 @@ impl StatsReader<'_> {
             return Arc::new(refused.error);
         }
         let error = Arc::new(refused.error.of_gateway());
-        let alone_until = self.scrape.now + ALONE_TTL;
-        target.answers_mut(self.cluster).alone_until = Some(alone_until);
+        target.leave_batches(self.cluster, self.scrape.now);
         let progress = &mut self.progress;
         progress.refused += 1;
         let is_suspicious = progress.refused == SUSPICIOUS_GATEWAYS && !progress.is_any_readable;
@@ -253,7 +249,7 @@ impl StatsReader<'_> {
             Ok(stats) => target.denied(self.cluster, stats, self.scrape.now),
             Err(error) if is_refusal(&error) => {
                 let said = Err(error.clone());
-                target.answers_mut(self.cluster).said = Some((self.scrape.now, said));
+                target.answer_mut(self.cluster).said = Some((self.scrape.now, said));
                 target.fail(&self.host, error);
             }
             // Cut off by the scrape: those who have more time may get an answer.

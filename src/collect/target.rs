@@ -14,6 +14,9 @@ use crate::things_stack::BaseUrl;
 /// does not have, nor asked for one that the key may not read.
 const ANSWER_TTL: Duration = Duration::from_secs(300);
 
+/// How long a gateway that was refused in a batch of one is asked alone.
+const ALONE_TTL: Duration = Duration::from_secs(3600);
+
 pub type Cluster = Arc<BaseUrl>;
 
 /// Where a gateway should be by its registration.
@@ -39,7 +42,7 @@ pub struct Target {
     /// Where it was last seen connected, if not at home.
     found_at: Option<Cluster>,
     /// Each cluster once.
-    answers: Vec<Answers>,
+    answers: Vec<Answer>,
     /// Whether the last collection, and this one, found out how it is, or met a cluster that hangs.
     was_settled: bool,
     pub is_settled: bool,
@@ -50,7 +53,7 @@ pub struct Target {
 }
 
 /// What one cluster said last of a gateway.
-pub struct Answers {
+pub struct Answer {
     cluster: Cluster,
     /// That it is not connected there, with what it still has of an earlier connection; or why the
     /// key may not read it.
@@ -64,11 +67,11 @@ impl Target {
     pub fn new((gateway, home): Located, earlier: Option<Target>, now: Instant) -> Target {
         let learnt = earlier.map(|target| (target.found_at, target.answers, target.is_settled));
         let (found_at, mut answers, was_settled) = learnt.unwrap_or_default();
-        answers.retain_mut(|answers| {
-            let said = &mut answers.said;
+        answers.retain_mut(|answer| {
+            let said = &mut answer.said;
             said.take_if(|(at, _)| now.saturating_duration_since(*at) >= ANSWER_TTL);
-            answers.alone_until.take_if(|until| now >= *until);
-            answers.said.is_some() || answers.alone_until.is_some()
+            answer.alone_until.take_if(|until| now >= *until);
+            answer.said.is_some() || answer.alone_until.is_some()
         });
         let mut target = Target {
             first: home.cluster.clone(),
@@ -96,23 +99,23 @@ impl Target {
 
     /// A new key may read more than the one before.
     pub fn forget_refusals(&mut self) {
-        for answers in &mut self.answers {
-            answers.said.take_if(|(_, said)| said.is_err());
-            answers.alone_until = None;
+        for answer in &mut self.answers {
+            answer.said.take_if(|(_, said)| said.is_err());
+            answer.alone_until = None;
         }
     }
 
     /// What this cluster said last, if anything.
-    pub fn answers(&self, cluster: &Cluster) -> Option<&Answers> {
+    pub fn answer(&self, cluster: &Cluster) -> Option<&Answer> {
         let mut answers = self.answers.iter();
-        answers.find(|answers| answers.cluster == *cluster)
+        answers.find(|answer| answer.cluster == *cluster)
     }
 
-    pub fn answers_mut(&mut self, cluster: &Cluster) -> &mut Answers {
+    pub fn answer_mut(&mut self, cluster: &Cluster) -> &mut Answer {
         let mut known = self.answers.iter();
-        let at = known.position(|answers| answers.cluster == *cluster);
+        let at = known.position(|answer| answer.cluster == *cluster);
         let at = at.unwrap_or_else(|| {
-            self.answers.push(Answers {
+            self.answers.push(Answer {
                 cluster: cluster.clone(),
                 said: None,
                 alone_until: None,
@@ -123,9 +126,7 @@ impl Target {
     }
 
     fn is_denied(&self, cluster: &Cluster) -> bool {
-        let said = self
-            .answers(cluster)
-            .and_then(|answers| answers.said.as_ref());
+        let said = self.answer(cluster).and_then(|answer| answer.said.as_ref());
         said.is_some_and(|(_, said)| said.is_ok())
     }
 
@@ -162,8 +163,8 @@ impl Target {
         self.is_connected = true;
         let is_elsewhere = *cluster != self.home.cluster;
         self.found_at = is_elsewhere.then(|| cluster.clone());
-        if self.answers(cluster).is_some() {
-            self.answers_mut(cluster).said = None;
+        if self.answer(cluster).is_some() {
+            self.answer_mut(cluster).said = None;
         }
     }
 
@@ -172,9 +173,14 @@ impl Target {
     pub fn denied(&mut self, cluster: &Cluster, stats: Option<Arc<ConnectionStats>>, at: Instant) {
         if self.first == *cluster && !self.is_denied(cluster) {
             let answers = self.answers.iter_mut();
-            answers.for_each(|answers| answers.said = None);
+            answers.for_each(|answer| answer.said = None);
         }
-        self.answers_mut(cluster).said = Some((at, Ok(stats)));
+        self.answer_mut(cluster).said = Some((at, Ok(stats)));
+    }
+
+    /// It is left out of the batches of this cluster from now on, for an hour.
+    pub fn leave_batches(&mut self, cluster: &Cluster, now: Instant) {
+        self.answer_mut(cluster).alone_until = Some(now + ALONE_TTL);
     }
 
     /// This cluster could not be asked, or did not tell.
@@ -205,8 +211,8 @@ impl Target {
     /// The stats of the last disconnect, and the host that has them.
     fn last_connection(&self) -> (Arc<str>, Outcome) {
         let answers = self.answers.iter();
-        let with_stats = answers.filter_map(|answers| match &answers.said {
-            Some((_, Ok(Some(stats)))) => Some((&*answers.cluster.host, stats)),
+        let with_stats = answers.filter_map(|answer| match &answer.said {
+            Some((_, Ok(Some(stats)))) => Some((&*answer.cluster.host, stats)),
             _ => None,
         });
         let time = |stats: &ConnectionStats| stats.disconnected_at.max(stats.last_seen());
@@ -340,17 +346,17 @@ mod tests {
         let (eu1, start) = (cluster("eu1"), Instant::now());
         for was_asked in [true, false] {
             let mut target = target("eu1");
-            let answers = target.answers_mut(&eu1);
-            answers.said = Some((start, crate::examples::refused(Reason::Forbidden)));
-            answers.alone_until = was_asked.then(|| start + 2 * ANSWER_TTL);
+            let answer = target.answer_mut(&eu1);
+            answer.said = Some((start, crate::examples::refused(Reason::Forbidden)));
+            answer.alone_until = was_asked.then(|| start + 2 * ANSWER_TTL);
             let almost = start + ANSWER_TTL - Duration::from_nanos(1);
             let target = later(target, almost);
-            let answers = target.answers(&eu1).expect("an answer");
-            assert!(answers.said.is_some());
+            let answer = target.answer(&eu1).expect("an answer");
+            assert!(answer.said.is_some());
             let target = later(target, start + ANSWER_TTL);
-            let answers = target.answers(&eu1);
-            assert!(answers.is_none_or(|answers| answers.said.is_none()));
-            assert_eq!(answers.is_some(), was_asked);
+            let answer = target.answer(&eu1);
+            assert!(answer.is_none_or(|answer| answer.said.is_none()));
+            assert_eq!(answer.is_some(), was_asked);
         }
     }
 
