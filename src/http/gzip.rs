@@ -27,11 +27,14 @@ impl Compressor {
     pub fn begin(&mut self, write: impl FnOnce(&mut dyn FnMut(&[u8]))) -> Beginning {
         let mut output = HEADER.to_vec();
         let mut sum = Crc::new();
+        // Taken, so that a panic leaves no half-written stream behind.
+        let mut stream = Compressor(self.0.take());
         write(&mut |piece| {
-            self.compress(piece, &mut output, FlushCompress::None);
+            stream.compress(piece, &mut output, FlushCompress::None);
             sum.update(piece);
         });
-        self.compress(b"", &mut output, FlushCompress::Full);
+        stream.compress(b"", &mut output, FlushCompress::Full);
+        *self = stream;
         let bytes = Arc::new(output);
         Beginning { bytes, sum }
     }
@@ -72,6 +75,7 @@ impl Compressor {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use flate2::read::GzDecoder;
 
@@ -87,6 +91,20 @@ mod tests {
         decoder.read_to_end(&mut read).expect("gzip");
         assert!(read == [plain, rest].concat(), "{} bytes", read.len());
         assert_eq!(decoder.into_inner(), b"");
+    }
+
+    #[test]
+    fn a_panic_in_the_middle_of_a_text_does_no_harm_to_the_next_one() {
+        let mut compressor = Compressor::default();
+        let broken = catch_unwind(AssertUnwindSafe(|| {
+            compressor.begin(|write| {
+                write(b"half");
+                panic!("a defect");
+            })
+        }));
+        assert!(broken.is_err());
+        let beginning = compressor.begin(|write| write(b"whole"));
+        check(&mut compressor, &beginning, b"whole", b"rest");
     }
 
     #[test]
