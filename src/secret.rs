@@ -23,7 +23,10 @@ impl Secret {
     /// told here, since the server would answer only that the key is invalid.
     pub fn new(text: &str) -> Result<Secret, &'static str> {
         let text = text.trim_start_matches('\u{feff}').trim();
-        problem_of(text).map_or_else(|| Ok(Secret(text.to_owned())), Err)
+        match problem_of(text) {
+            Some(problem) => Err(problem),
+            None => Ok(Secret(text.to_owned())),
+        }
     }
 
     /// Reads the secret from a file, whose name the caller puts into its message.

@@ -416,6 +416,10 @@ mod tests {
             "--key k --allow-host a/b",
             r#"--allow-host "a/b": is a URL: use HOST[:PORT], or NAME=URL"#,
         );
+    }
+
+    #[test]
+    fn bad_usage_names_what_is_wrong_with_the_server_the_switches_or_the_words() {
         check_refused(
             "--key k --gateway gw --user me",
             "--gateway, --organization and --user exclude each other",

@@ -119,7 +119,7 @@ impl Collector {
         if self.known.serves(scrape) {
             return;
         }
-        let is_list_due = self.list.is_due(scrape);
+        let is_list_due = self.known.is_list_due(scrape);
         let at_hand = self.known.at_hand(scrape);
         self.known
             .count(|counters| counters.cache_hits += at_hand as u64);

@@ -145,13 +145,6 @@ impl GatewayList {
         self.pages = ListPages::default();
     }
 
-    /// Whether it is time to read it.
-    pub fn is_due(&self, scrape: &Scrape) -> bool {
-        !self
-            .tried
-            .is_some_and(|(ended, next)| scrape.is_served(ended, next))
-    }
-
     /// Reads on until the list is whole, something fails, or the deadline comes.
     pub fn read(&mut self, client: &mut Client, server: &BaseUrl, scrape: &Scrape) {
         let start = Instant::now();

@@ -111,10 +111,8 @@ impl Known {
     /// the gateways are counted as served from memory.
     pub fn serves(&self, scrape: &Scrape) -> bool {
         let state = self.state();
-        let list_read = state.list_read;
-        let is_list_fresh = list_read.is_some_and(|(ended, next)| scrape.is_served(ended, next));
         let at_hand = state.fetched_for(scrape).count();
-        let serves = is_list_fresh && at_hand == state.gateways.len();
+        let serves = !state.is_list_due(scrape) && at_hand == state.gateways.len();
         if serves {
             self.count(|counters| counters.cache_hits += at_hand as u64);
         }
@@ -192,6 +190,11 @@ impl Known {
         missing.collect()
     }
 
+    /// Whether the list has to be read for this scrape.
+    pub(super) fn is_list_due(&self, scrape: &Scrape) -> bool {
+        self.state().is_list_due(scrape)
+    }
+
     /// How many gateways this scrape need not ask for.
     pub(super) fn at_hand(&self, scrape: &Scrape) -> usize {
         self.state().fetched_for(scrape).count()
@@ -233,6 +236,11 @@ impl State {
         let of_id = |watched: &Watched| (*watched.located.0.gateway_id).cmp(id);
         let at = self.gateways.binary_search_by(of_id).ok()?;
         Some(&mut self.gateways[at])
+    }
+
+    fn is_list_due(&self, scrape: &Scrape) -> bool {
+        let is_fresh = |(ended, next)| scrape.is_served(ended, next);
+        !self.list_read.is_some_and(is_fresh)
     }
 
     /// What this scrape can use.

@@ -79,9 +79,7 @@ impl CallError {
     /// Whether the API does not take the key: it is unknown, or no key at all, as where its file is
     /// just being written.
     pub fn is_of_key(&self) -> bool {
-        let texts = [&self.name, &self.error.context];
-        let is_no_key = || texts.iter().any(|text| text.contains("token"));
-        self.error.reason == Reason::Unauthorized || self.status == Some(400) && is_no_key()
+        self.error.reason == Reason::Unauthorized || self.is_400_about("token")
     }
 
     /// Whether the next request for this registration will be refused as well: the key has no right
@@ -93,8 +91,11 @@ impl CallError {
 
     /// Whether a server refused fields that it does not know yet.
     pub fn is_about_field_mask(&self) -> bool {
-        let texts = [&self.name, &self.error.context];
-        self.status == Some(400) && texts.iter().any(|text| text.contains("field_mask"))
+        self.is_400_about("field_mask")
+    }
+
+    fn is_400_about(&self, word: &str) -> bool {
+        self.status == Some(400) && (self.name.contains(word) || self.error.context.contains(word))
     }
 }
 
